@@ -1,0 +1,57 @@
+"""The contract of a backbone: embed, blocks one by one, finalise."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from adapterbank.records import InputSpec, Traits
+
+__all__ = ["Backbone"]
+
+
+class Backbone(Protocol):
+    """A frozen vision transformer that lets a caller act between its blocks.
+
+    It holds no adapter and no state of a call: any number of threads may use one at once.
+    """
+
+    @property
+    def traits(self) -> Traits:
+        """Width, depth, grid…, for the input size it was loaded with."""
+
+    @property
+    def spec(self) -> InputSpec:
+        """How pixels become its input."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of its tensors and input spec."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Turn normalised images (B, 3, H, W) into tokens (B, T, D)."""
+
+    def block(
+        self, index: int, tokens: Tensor, context: Tensor | None = None, *, pooled: bool = False
+    ) -> Tensor:
+        """Run one block over ``tokens``, which may also attend to ``context``.
+
+        Args:
+            index: block number, from 0.
+            tokens: (B, T, D) block input.
+            context: (B, N, D) or (1, N, D) prompts: keys and values of this block only, that
+                are normalised as tokens are but are never queries and leave no output.
+            pooled: return only the tokens that :meth:`finalize` reads, where it reads few.
+
+        Returns:
+            (B, T, D), or fewer tokens where ``pooled`` allows it.
+        """
+
+    def finalize(self, tokens: Tensor) -> Tensor:
+        """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""

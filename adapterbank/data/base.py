@@ -1,0 +1,217 @@
+"""A task's data in memory: three splits of uint8 pixels, and the checks that keep them honest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from adapterbank.errors import ConfigError, InputError
+
+__all__ = [
+    "SPLITS",
+    "Limits",
+    "Split",
+    "TaskData",
+    "check_task",
+    "data_digest",
+    "shared_images",
+]
+
+SPLITS = ("train", "val", "test")
+"""The splits of every task, in the order in which they are hashed and written."""
+
+_LISTED = 10  # names in one message; the rest is counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many images to use at most of each split; ``None`` means all there are."""
+
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that leave nothing.
+
+        Raises:
+            ConfigError: a limit is below 1.
+        """
+        wrong = [
+            f"{name}: got {count}, expected at least 1"
+            for name in SPLITS
+            if (count := self.of(name)) is not None and count < 1
+        ]
+        if wrong:
+            raise ConfigError("limits", wrong)
+
+    def of(self, split: str) -> int | None:
+        """Return the limit of one split by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images and labels of one split.
+
+    Args:
+        images: (B, 3, H, W) uint8; normalised only when a batch is used, a quarter of the memory.
+        labels: (B,) int64, indices into the task's classes.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse other dtypes and shapes.
+
+        Raises:
+            InputError: dtype or shape is not as documented.
+        """
+        for name, tensor, dtype, dims in (
+            ("images", self.images, torch.uint8, 4),
+            ("labels", self.labels, torch.int64, 1),
+        ):
+            if tensor.dtype != dtype or tensor.ndim != dims:
+                raise InputError(
+                    f"{name}: got {tensor.dtype} with {tensor.ndim} dimensions,"
+                    f" expected {dtype} with {dims}"
+                )
+        if len(self.images) != len(self.labels):
+            raise InputError(f"{len(self.images)} images but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskData:
+    """Everything a task is trained and judged on.
+
+    Args:
+        classes: class names; a label is an index into them.
+        train: what adapters are fitted to.
+        val: what choices are made on.
+        test: what is reported, read once.
+        source: the URI it was built from.
+        notes: one line on what was left out or done on the way.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    source: str
+    notes: str = ""
+
+    def split(self, name: str) -> Split:
+        """Return one split by its name in :data:`SPLITS`."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+def check_task(data: TaskData, *, allow_shared: bool = False) -> TaskData:
+    """Refuse data that would train nothing or report a figure that means nothing.
+
+    Args:
+        data: the task to check.
+        allow_shared: accept test images that also stand in train, as some published sets have.
+
+    Returns:
+        ``data``, unchanged.
+
+    Raises:
+        ConfigError: naming every problem: fewer than two classes, repeated names, empty splits,
+            labels out of range, classes without a training image, sizes that differ, images that
+            are in train and in test.
+    """
+    problems = [*_class_problems(data), *_split_problems(data)]
+    if not problems and not allow_shared and (count := shared_images(data.train, data.test)):
+        problems.append(
+            f"{count} of {len(data.test)} test images are also in train, pixel for pixel:"
+            " the test figure would be too good; delete the copies from one of them"
+        )
+    if problems:
+        raise ConfigError(data.source, problems)
+    return data
+
+
+def shared_images(train: Split, test: Split) -> int:
+    """Count the images of ``test`` that equal one of ``train``, pixel for pixel."""
+    seen = {_image_digest(image) for image in train.images}
+    return sum(_image_digest(image) in seen for image in test.images)
+
+
+def data_digest(data: TaskData) -> str:
+    """Hash pixels, labels and class names: the data's identity in manifests and runs.
+
+    The source and the notes are left out: the same pixels from another folder are the same data.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(data.classes, ensure_ascii=False).encode())
+    for name in SPLITS:
+        split = data.split(name)
+        for part, tensor in (("images", split.images), ("labels", split.labels)):
+            # Shape and dtype keep two layouts of the same bytes apart.
+            digest.update(f"\n{name}.{part} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _class_problems(data: TaskData) -> list[str]:
+    problems = []
+    if len(data.classes) < 2:
+        problems.append(f"classes: got {len(data.classes)}, expected at least 2")
+    repeated = sorted(name for name, count in Counter(data.classes).items() if count > 1)
+    if repeated:
+        problems.append(f"classes: named more than once: {_listed(repeated)}")
+    counts = torch.bincount(data.train.labels.clamp(min=0), minlength=len(data.classes))
+    missing = [
+        name for name, count in zip(data.classes, counts.tolist(), strict=False) if not count
+    ]
+    if missing:
+        problems.append(f"train: no image of {_listed(missing)}")
+    return problems
+
+
+def _split_problems(data: TaskData) -> list[str]:
+    problems = []
+    for name in SPLITS:
+        split = data.split(name)
+        if not len(split):
+            problems.append(f"{name}: no images")
+            continue
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= len(data.classes):
+            problems.append(
+                f"{name}: labels from {low} to {high}, expected 0 to {len(data.classes) - 1}"
+            )
+        if split.images.shape[1:] != data.train.images.shape[1:]:
+            problems.append(
+                f"{name}: images of shape {tuple(split.images.shape[1:])},"
+                f" those of train have {tuple(data.train.images.shape[1:])}"
+            )
+    return problems
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _image_digest(image: torch.Tensor) -> bytes:
+    return hashlib.blake2b(_bytes_of(image), digest_size=16).digest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """View a tensor's bytes without copying it where it is contiguous already."""
+    array: npt.NDArray[np.generic] = tensor.contiguous().numpy()
+    return array.reshape(-1).view(np.uint8).data

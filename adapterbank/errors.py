@@ -1,0 +1,149 @@
+"""Every error a user can meet, as one tree.
+
+Each class fixes an exit code for the command line; each instance says what is wrong, where, what
+was got against what was expected, and the command that mends it::
+
+    AdapterBankError            1  a check failed
+    ├── TrainingDiverged        1  the loss became NaN or infinite; the last good state is kept
+    ├── GateRefused             1  a version did not pass a gate
+    ├── FetchError              1  a download or an optional package is missing
+    ├── InputError              2  an argument, a configuration or an image is unusable
+    │   ├── ConfigError         2  all problems of one configuration file at once
+    │   └── ImageError          2  one image that cannot be decoded
+    ├── UnknownName             3  a task, version, alias, method or backbone nobody knows
+    ├── IntegrityError          4  stored bytes are not what was published
+    │   ├── BackboneMismatch    4  the adapter was trained on another backbone
+    │   └── CanaryMismatch      4  the same bytes answer differently than when published
+    └── ConflictError           5  somebody else changed the same thing first
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+__all__ = [
+    "AdapterBankError",
+    "BackboneMismatch",
+    "CanaryMismatch",
+    "ConfigError",
+    "ConflictError",
+    "FetchError",
+    "GateRefused",
+    "ImageError",
+    "InputError",
+    "IntegrityError",
+    "TrainingDiverged",
+    "UnknownName",
+]
+
+
+class AdapterBankError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what is wrong, where, got against expected.
+        fix: the command or edit that mends it; printed on a line of its own.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return self.message if self.fix is None else f"{self.message}\nTo mend it: {self.fix}"
+
+
+class TrainingDiverged(AdapterBankError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+class GateRefused(AdapterBankError):
+    """A version did not pass a gate and was not promoted."""
+
+
+class FetchError(AdapterBankError):
+    """Something could not be fetched: a wheel, a hub file, an optional package."""
+
+
+class InputError(AdapterBankError):
+    """Bad input from a user: an argument, a folder, a file."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration with one or more problems, all reported together.
+
+    Args:
+        where: the file or object that was read.
+        problems: one line for each problem, each naming its key.
+    """
+
+    def __init__(self, where: str, problems: Sequence[str], *, fix: str | None = None) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"{where}: {count}\n{lines}", fix=fix)
+
+
+class ImageError(InputError):
+    """One image that cannot be used; ``path`` names it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class UnknownName(AdapterBankError):
+    """A name nobody knows, with its nearest neighbours.
+
+    Args:
+        kind: what was looked up (``"task"``, ``"alias"``, ``"method"``…).
+        name: the name that was asked for.
+        known: every valid name; the nearest are suggested.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str] = (), *, fix: str | None = None
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = tuple(sorted(known))
+        near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        if len(self.known) > 8:
+            listed = f" {len(self.known)} known."
+        elif self.known:
+            listed = f" Known: {', '.join(self.known)}."
+        else:
+            listed = " None exist yet."
+        super().__init__(f"Unknown {kind} {name!r}.{hint}{listed}", fix=fix)
+
+
+class IntegrityError(AdapterBankError):
+    """Stored bytes differ from what was published; nothing was served from them."""
+
+    exit_code = 4
+
+
+class BackboneMismatch(IntegrityError):
+    """An adapter meets a backbone other than the one it was trained on."""
+
+
+class CanaryMismatch(IntegrityError):
+    """The right bytes give other logits than they gave when they were published."""
+
+
+class ConflictError(AdapterBankError):
+    """A compare-and-swap lost: the record changed since it was read."""
+
+    exit_code = 5

@@ -1,0 +1,120 @@
+"""The contract of a method: a configuration, a trainable adapter, and its folded form.
+
+A method is a module of this package with a ``Config`` and a ``build`` function (:class:`Method`).
+Everything else, saving, loading, counting, training, serving and the contract tests, follows from
+the contract, so adding a method edits no other file.
+
+An :class:`Adapter` holds parameters; a :class:`Folded` holds what one forward needs, computed
+from them. Training folds anew at every step and lets gradients flow through the fold; serving
+folds once. So there is one forward, and the one that is trained is the one that is served.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from adapterbank.heads import Head
+from adapterbank.records import Traits
+
+__all__ = ["Adapter", "Dropout", "Folded", "Method", "MethodConfig", "count_parameters"]
+
+
+class MethodConfig(BaseModel):
+    """Hyper-parameters of a method: strict types, unknown keys refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Dropout:
+    """Dropout masks from a generator of the caller's, so that a run can be repeated.
+
+    Args:
+        generator: on the device of the tensors to be masked.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def mask(self, shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
+        """Draw a mask of zeros and ``1 / (1 - rate)`` in ``like``'s dtype."""
+        kept = torch.rand(shape, generator=self.generator, device=like.device) >= rate
+        return kept.to(like.dtype) / (1.0 - rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded(ABC):
+    """What one forward needs of an adapter. Immutable; any number of threads may share one."""
+
+    head_weight: Tensor  # (C, D)
+    head_bias: Tensor  # (C,)
+
+    @property
+    def appended(self) -> Tensor | None:
+        """(1, N, D) tokens that join the sequence after the embedding and stay in it."""
+        return None
+
+    @abstractmethod
+    def context(self, block: int, tokens: Tensor, dropout: Dropout | None) -> Tensor | None:
+        """Prompts that ``block`` attends to, and only it.
+
+        Args:
+            block: block number, from 0.
+            tokens: (B, T, D) the block's input, without any prompts.
+            dropout: source of masks in training; None in evaluation.
+
+        Returns:
+            (B, N, D), (1, N, D) where they do not depend on the input, or None.
+        """
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of this form, for moving and counting bytes."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                yield value
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keeping this form in memory takes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
+
+
+class Adapter(nn.Module, ABC):
+    """The trainable state of one method for one task: its parameters and a head.
+
+    Parameters have flat names (``alpha``, ``down``…): recipes choose learning rates by them.
+    """
+
+    head: Head
+
+    @abstractmethod
+    def fold(self) -> Folded:
+        """Compute the form that runs, differentiably in every parameter."""
+
+
+class Method(Protocol):
+    """What a module of this package provides."""
+
+    Config: type[MethodConfig]
+
+    def build(
+        self, config: MethodConfig, traits: Traits, classes: int, generator: torch.Generator
+    ) -> Adapter:
+        """Make an adapter at its start.
+
+        Raises:
+            InputError: the configuration does not fit the backbone.
+        """
+
+
+def count_parameters(adapter: nn.Module) -> tuple[int, int]:
+    """Count trained numbers: of the method, and of the head."""
+    head = sum(p.numel() for name, p in adapter.named_parameters() if name.startswith("head."))
+    return sum(p.numel() for p in adapter.parameters()) - head, head

@@ -1,0 +1,45 @@
+"""Linear probe: the frozen backbone with a trained head and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapterbank.heads import Head
+from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
+from adapterbank.records import Traits
+
+__all__ = ["Config", "Linear", "build"]
+
+
+class Config(MethodConfig):
+    """A linear probe has no hyper-parameters of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedLinear(Folded):
+    """Only a head."""
+
+    def context(self, block: int, tokens: Tensor, dropout: Dropout | None) -> None:
+        """No prompts."""
+        del block, tokens, dropout
+
+
+class Linear(Adapter):
+    """A head on frozen features."""
+
+    def __init__(self, traits: Traits, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.head = Head(traits.width, classes, generator)
+
+    def fold(self) -> FoldedLinear:
+        """Return the head."""
+        return FoldedLinear(head_weight=self.head.weight, head_bias=self.head.bias)
+
+
+def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Linear:
+    """Make a linear probe."""
+    del config
+    return Linear(traits, classes, generator)

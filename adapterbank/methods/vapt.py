@@ -1,0 +1,176 @@
+"""VAPT (ICLR 2026, arXiv 2501.18936): prompts that are functions of the image.
+
+Before each block but the first, the block's patch tokens are normalised, convolved with one K×K
+kernel shared by all channels, summed over positions by a learned weighting for each prompt, and
+passed through one bottleneck MLP shared by all blocks.
+
+Normalisation aside, all of that up to the MLP is linear in the tokens, so it *folds*
+(:mod:`adapterbank.methods._vapt_fold`): this module trains and serves the folded form.
+:mod:`adapterbank.reference` is the same written as the paper draws it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapterbank.errors import InputError
+from adapterbank.heads import Head
+from adapterbank.methods._prompts import uniform_prompts
+from adapterbank.methods._vapt_fold import FoldedVapt, fold_kernels
+from adapterbank.methods.base import Adapter, MethodConfig
+from adapterbank.records import Traits
+
+__all__ = ["Config", "Vapt", "build", "published_parameter_count"]
+
+
+class Config(MethodConfig):
+    """Hyper-parameters and ablation switches of VAPT.
+
+    ``start`` chooses the initial values only: ``paper`` is the published one, ``pooled`` lets
+    every prompt start as the mean of a region of patch tokens.
+    """
+
+    prompts: int = Field(default=10, ge=1, le=4096)
+    rank: int = Field(default=8, ge=1, le=4096)
+    kernel: int = Field(default=2, ge=1, le=64)
+    padding: int = Field(default=0, ge=0, le=32)
+    conv: bool = True
+    projector: Literal["shared", "per_block", "none"] = "shared"
+    activation: Literal["relu", "gelu", "sigmoid"] = "relu"
+    residual: bool = True  # in the authors' code, absent from the paper's formula
+    learnable_scale: bool = False
+    dropout_first: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout_channels: float = Field(default=0.1, ge=0.0, lt=1.0)
+    dropout_projector: float = Field(default=0.1, ge=0.0, lt=1.0)
+    start: Literal["paper", "pooled"] = "pooled"
+
+
+class Vapt(Adapter):
+    """Parameters of VAPT for one task; ``M = L − 1`` blocks have adaptive prompts.
+
+    ==============  ============================  =========================================
+    ``first``       (N, D)                        static prompts of block 0
+    ``norm_weight`` (M, D)                        affine part of each block's LayerNorm
+    ``norm_bias``   (M, D)
+    ``kernel``      (M, K, K)                     one kernel a block, shared by all channels
+    ``alpha``       (M, N, H'·W')                 weights of positions, for each prompt
+    ``bias``        (M, N)
+    ``down``        (R, D), or (M, R, D)          projector, shared or one for each block
+    ``up``          (D, R), or (M, D, R)
+    ``scale``       ()                            only with ``learnable_scale``
+    ==============  ============================  =========================================
+
+    Args:
+        config: hyper-parameters.
+        traits: of the backbone.
+        classes: C.
+        generator: source of the start.
+
+    Raises:
+        InputError: the kernel is larger than the padded grid.
+    """
+
+    def __init__(
+        self, config: Config, traits: Traits, classes: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.traits = traits
+        adaptive = traits.blocks - 1
+        height, width = _map_size(config, traits)
+        self.first = nn.Parameter(
+            uniform_prompts((config.prompts, traits.width), traits, generator)
+        )
+        self.norm_weight = nn.Parameter(torch.ones(adaptive, traits.width))
+        self.norm_bias = nn.Parameter(torch.zeros(adaptive, traits.width))
+        if config.conv:
+            shape = (adaptive, config.kernel, config.kernel)
+            self.kernel = nn.Parameter(torch.randn(shape, generator=generator))
+        self.alpha = nn.Parameter(torch.zeros(adaptive, config.prompts, height * width))
+        self.bias = nn.Parameter(torch.zeros(adaptive, config.prompts))
+        if config.projector != "none":
+            stack = (adaptive,) if config.projector == "per_block" else ()
+            self.down = nn.Parameter(
+                _linear_start((*stack, config.rank, traits.width), generator)
+            )
+            self.up = nn.Parameter(_linear_start((*stack, traits.width, config.rank), generator))
+        if config.learnable_scale:
+            self.scale = nn.Parameter(torch.ones(()))
+        self.head = Head(traits.width, classes, generator)
+        if config.start == "pooled":
+            self._start_pooled(generator)
+
+    def fold(self) -> FoldedVapt:
+        """Collapse kernel and position weights into one (N, P) matrix for each block."""
+        config, grid = self.config, self.traits.grid
+        weights = (
+            fold_kernels(self.alpha, self.kernel, grid, config.padding)
+            if config.conv
+            else self.alpha
+        )
+        return FoldedVapt(
+            head_weight=self.head.weight,
+            head_bias=self.head.bias,
+            first=self.first,
+            weights=weights,
+            mass=weights.sum(dim=-1),
+            gamma=self.norm_weight,
+            beta=self.norm_bias,
+            bias=self.bias,
+            down=getattr(self, "down", None),
+            up=getattr(self, "up", None),
+            scale=getattr(self, "scale", None),
+            prefix_tokens=self.traits.prefix_tokens,
+            activation=config.activation,
+            residual=config.residual,
+            rates=(config.dropout_first, config.dropout_channels, config.dropout_projector),
+        )
+
+    def _start_pooled(self, generator: torch.Generator) -> None:
+        """Let every prompt start as the mean of patch tokens, before the MLP's branch."""
+
+
+def _map_size(config: Config, traits: Traits) -> tuple[int, int]:
+    """Height and width of the convolved map."""
+    if not config.conv:
+        return traits.grid
+    height, width = (side + 2 * config.padding - config.kernel + 1 for side in traits.grid)
+    if height < 1 or width < 1:
+        raise InputError(
+            f"kernel {config.kernel} with padding {config.padding} does not fit a patch grid of"
+            f" {traits.grid[0]}x{traits.grid[1]}",
+            fix="lower the task's hyper.kernel in pipelines/params.yaml",
+        )
+    return height, width
+
+
+def _linear_start(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """PyTorch's own start of a linear layer: U(−1/√fan_in, 1/√fan_in)."""
+    bound = 1.0 / math.sqrt(shape[-1])
+    return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
+
+
+def published_parameter_count(config: Config, traits: Traits) -> int:
+    """Trained numbers without the head, by the published formula.
+
+    ``N·D + (L−1)·(N·H'W' + N + K² + 2D) + 2RD``; with a projector for each block the last term
+    counts L−1 times, without one it is gone, and without a convolution so is K².
+    """
+    height, width = _map_size(config, traits)
+    adaptive = traits.blocks - 1
+    kernel = config.kernel**2 if config.conv else 0
+    projectors = {"shared": 1, "per_block": adaptive, "none": 0}[config.projector]
+    count = config.prompts * traits.width
+    count += adaptive * (config.prompts * (height * width + 1) + kernel + 2 * traits.width)
+    count += projectors * 2 * config.rank * traits.width
+    return count + int(config.learnable_scale)
+
+
+def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Vapt:
+    """Make a VAPT adapter at its start."""
+    return Vapt(config, traits, classes, generator)

@@ -1,0 +1,69 @@
+"""VPT-Deep (Jia et al., ECCV 2022, arXiv 2203.12119): learned prompts, new ones for every block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapterbank.heads import Head
+from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
+from adapterbank.methods._prompts import drop_elements, uniform_prompts
+from adapterbank.records import Traits
+
+__all__ = ["Config", "FoldedVptDeep", "VptDeep", "build"]
+
+
+class Config(MethodConfig):
+    """Hyper-parameters of VPT-Deep."""
+
+    prompts: int = Field(default=10, ge=1, le=4096)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedVptDeep(Folded):
+    """Prompts of every block (L, N, D)."""
+
+    prompts: Tensor
+    rate: float
+
+    def context(self, block: int, tokens: Tensor, dropout: Dropout | None) -> Tensor:
+        """Return the block's own prompts; they do not depend on the input."""
+        return drop_elements(self.prompts[block], tokens.shape[0], self.rate, dropout)
+
+
+class VptDeep(Adapter):
+    """Learned prompts (L, N, D), replaced before every block.
+
+    Args:
+        config: hyper-parameters.
+        traits: of the backbone.
+        classes: C.
+        generator: source of the start, uniform as in the paper.
+    """
+
+    def __init__(
+        self, config: Config, traits: Traits, classes: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        shape = (traits.blocks, config.prompts, traits.width)
+        self.prompts = nn.Parameter(uniform_prompts(shape, traits, generator))
+        self.head = Head(traits.width, classes, generator)
+
+    def fold(self) -> FoldedVptDeep:
+        """Return the prompts as they are."""
+        return FoldedVptDeep(
+            head_weight=self.head.weight,
+            head_bias=self.head.bias,
+            prompts=self.prompts,
+            rate=self.config.dropout,
+        )
+
+
+def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> VptDeep:
+    """Make a VPT-Deep adapter at its start."""
+    return VptDeep(config, traits, classes, generator)

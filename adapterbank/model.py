@@ -1,0 +1,53 @@
+"""One forward for every method: the backbone's blocks, with an adapter's prompts between them.
+
+The adapter is an argument of the call, never a state of the model, so threads may run different
+adapters through one backbone at once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapterbank.backbones.base import Backbone
+from adapterbank.methods.base import Dropout, Folded
+
+__all__ = ["features", "forward"]
+
+
+def features(
+    backbone: Backbone, images: Tensor, folded: Folded | None = None, dropout: Dropout | None = None
+) -> Tensor:
+    """Pooled features of images, under an adapter or (``None``) of the bare backbone.
+
+    Prompts carry no position, and attention does not depend on the order of its keys, so they
+    stand behind the image's tokens here; the paper draws them before the patches.
+
+    Args:
+        backbone: the frozen backbone.
+        images: (B, 3, H, W) normalised.
+        folded: the adapter, folded.
+        dropout: source of masks in training; None in evaluation.
+
+    Returns:
+        (B, D).
+    """
+    tokens = backbone.embed(images)
+    count = tokens.shape[1]
+    if folded is not None and folded.appended is not None:
+        tokens = torch.cat((tokens, folded.appended.expand(tokens.shape[0], -1, -1)), dim=1)
+    last = backbone.traits.blocks - 1
+    for index in range(last + 1):
+        context = None if folded is None else folded.context(index, tokens, dropout)
+        tokens = backbone.block(index, tokens, context, pooled=index == last)
+    return backbone.finalize(tokens[:, :count])
+
+
+def forward(
+    backbone: Backbone, images: Tensor, folded: Folded, dropout: Dropout | None = None
+) -> Tensor:
+    """Logits (B, C) of images under an adapter; see :func:`features`."""
+    pooled = features(backbone, images, folded, dropout)
+    return functional.linear(pooled, folded.head_weight, folded.head_bias)
+

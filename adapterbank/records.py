@@ -1,0 +1,145 @@
+"""Plain, frozen values that the layers hand to one another. No torch, no I/O.
+
+Dimension letters, the same everywhere in the project:
+
+====  =================================================================
+B     images in a batch
+P     patches of one image, ``grid[0] * grid[1]``, row-major
+N     prompts
+T     tokens: prefix tokens, then patches
+D     width of the backbone
+L     blocks of the backbone
+R     rank of the projector
+C     classes
+K     side of the shared convolution kernel
+====  =================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from adapterbank.errors import InputError
+
+__all__ = ["InputSpec", "Prediction", "Reference", "Score", "Traits", "check_task_name"]
+
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_REFERENCE = re.compile(
+    r"(?P<task>[^@]+)(?:@(?:sha256:(?P<digest>[0-9a-f]{4,64})|(?P<version>[0-9]{1,9})"
+    r"|(?P<alias>[a-z][a-z0-9_-]{0,31})))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """How pixels become the backbone's input; one for a whole registry.
+
+    Images are squashed to ``size`` (height, width) ignoring aspect, as VTAB-1k does, scaled to
+    [0, 1], then normalised with ``mean`` and ``std`` (each RGB).
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a method may know of a backbone. Code asks these, never a backbone's name."""
+
+    width: int  # D
+    blocks: int  # L
+    patch: tuple[int, int]
+    grid: tuple[int, int]  # patches down, patches across, for the registry's input size
+    prefix_tokens: int  # CLS and registers, before the patches
+    pool: str  # "token" (CLS), "avg", "map", ...
+    parameters: int
+
+    @property
+    def patches(self) -> int:
+        """P, the number of patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Correct answers among ``total``; a count, so that means can be taken exactly."""
+
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in [0, 1]; NaN of an empty set."""
+        return self.correct / self.total if self.total else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one image, with the version that gave it."""
+
+    image: str
+    task: str
+    version: int
+    digest: str
+    label: str
+    probability: float
+    top_k: tuple[tuple[str, float], ...]
+    latency_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A parsed ``dtd``, ``dtd@champion``, ``dtd@3`` or ``dtd@sha256:1f0c…``.
+
+    Exactly one of ``alias``, ``version`` and ``digest`` is set; a bare name means ``@champion``.
+    """
+
+    task: str
+    alias: str | None = None
+    version: int | None = None
+    digest: str | None = None  # a prefix of at least four hexadecimal digits
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parse a reference.
+
+        Raises:
+            InputError: it has none of the four forms.
+        """
+        match = _REFERENCE.fullmatch(text.strip())
+        if match is None:
+            raise InputError(
+                f"{text!r} is not a reference: expected TASK, TASK@ALIAS, TASK@3 or"
+                " TASK@sha256:DIGEST",
+                fix="adapterbank list",
+            )
+        task = check_task_name(match["task"])
+        if match["digest"]:
+            return cls(task=task, digest=match["digest"])
+        if match["version"]:
+            return cls(task=task, version=int(match["version"]))
+        return cls(task=task, alias=match["alias"] or "champion")
+
+    def __str__(self) -> str:
+        if self.digest is not None:
+            return f"{self.task}@sha256:{self.digest}"
+        return f"{self.task}@{self.version if self.version is not None else self.alias}"
+
+
+def check_task_name(name: str) -> str:
+    """Return ``name`` if it is a legal task name.
+
+    Names become folder names, URLs and MLflow model names, so the alphabet is small on purpose.
+
+    Raises:
+        InputError: the name could not be one of these everywhere.
+    """
+    if not _TASK_NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} is not a task name: use 1 to 64 of a-z, 0-9, '-' and '_', starting with"
+            " a letter or a digit"
+        )
+    return name

@@ -1,0 +1,197 @@
+"""Durable writes, one lock and careful reads: the only code of the registry that touches disks.
+
+Every write goes through the few functions here, each of which is durable when it returns, so a
+process killed between any two of them leaves the old state, the new state or a leftover whose
+name starts with ``.tmp-``, and never a half-written file under a real name.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapterbank.errors import AdapterBankError, ConflictError, IntegrityError
+
+__all__ = [
+    "TEMPORARY",
+    "locked",
+    "make_directory",
+    "move_directory",
+    "read_file",
+    "remove_temporaries",
+    "replace_file",
+    "temporary_beside",
+    "writable",
+    "write_directory",
+    "write_file",
+]
+
+TEMPORARY = ".tmp-"
+
+
+def read_file(path: Path, *, limit: int) -> bytes:
+    """Read a regular file of at most ``limit`` bytes, never through a symbolic link.
+
+    Raises:
+        FileNotFoundError: there is no such file; only the caller knows what that means.
+        IntegrityError: it is a link, not a regular file, too large or unreadable.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe that somebody put there must not hang.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        linked = error.errno == errno.ELOOP
+        reason = "is a symbolic link" if linked else f"cannot be read: {error.strerror}"
+        raise IntegrityError(f"{path} {reason}") from error
+    with os.fdopen(file, "rb") as stream:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(f"{path} is not a regular file")
+        if status.st_size > limit:
+            raise IntegrityError(
+                f"{path} has {status.st_size:,} bytes, more than the {limit:,} allowed"
+            )
+        try:
+            return stream.read(limit + 1)
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and flush it to the disk; its name is durable once the folder is."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(file, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(file)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a folder durable."""
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def make_directory(path: Path) -> None:
+    """Create a folder and its parents, each durable in the one above."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a fresh temporary name in the same folder, which tells what it was meant for."""
+    return path.with_name(f"{TEMPORARY}{path.name[:64]}-{uuid.uuid4().hex[:12]}")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give ``path`` new content at once: a reader sees all of the old or all of the new."""
+    temporary = temporary_beside(path)
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk should get its space back
+        raise
+    sync_directory(path.parent)
+
+
+def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Create a folder of files, all flushed."""
+    path.mkdir()
+    for name in sorted(files):
+        write_file(path / name, files[name])
+    sync_directory(path)
+
+
+def move_directory(source: Path, target: Path) -> None:
+    """Publish ``source`` under the name ``target``, whose place must be free, in one step."""
+    source.rename(target)
+    sync_directory(target.parent)
+
+
+def remove_temporaries(directory: Path, name: str = "") -> None:
+    """Delete what killed writers left behind (of ``name`` only, if one is given).
+
+    To be called under the lock all writers hold: then every temporary name is a dead one's.
+    """
+    for path in directory.glob(f"{TEMPORARY}{name}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
+    """Hold the one lock of all writers, threads and processes alike.
+
+    The kernel drops it when its holder dies, so no lock is ever stale. Each call opens the file
+    anew because ``flock`` belongs to an open file: two threads then exclude each other too.
+
+    Raises:
+        ConflictError: another writer held it for ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    pause_s = 0.001
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if _try_lock(file, path):
+                yield
+                return
+        finally:
+            # Not left to close(): a process forked meanwhile shares the lock and would keep it.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
+        if time.monotonic() > deadline:
+            raise ConflictError(
+                f"{path} has been held by another process for {timeout_s:.0f} s",
+                fix="wait for it, or end it if it is stopped, then repeat the command",
+            )
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.02)
+
+
+def _try_lock(file: int, path: Path) -> bool:
+    """Take the lock if it is free; a lock file that was replaced meanwhile excludes nobody."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def writable(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says so.
+
+    Raises:
+        AdapterBankError: the operating system refused a write.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or root
+        raise AdapterBankError(
+            f"Cannot write {where}: {error.strerror or error}; what was published before is intact",
+            fix="free some space or mend the permissions, then repeat the command",
+        ) from error

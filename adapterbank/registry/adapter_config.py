@@ -1,0 +1,77 @@
+"""The schema of ``adapter_config.json``: all that is needed to rebuild and to trace an adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic.dataclasses import dataclass
+
+from adapterbank.records import InputSpec
+from adapterbank.registry.backbone import Sha256
+from adapterbank.registry.documents import parse_document
+
+__all__ = [
+    "AdapterConfig",
+    "BackboneUse",
+    "DataUse",
+    "MethodUse",
+    "parse_adapter_config",
+]
+
+# A head of 100,000 classes is 150 MB at width 384; a file that claims more is an attack or a bug.
+MAX_CLASSES = 100_000
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MethodUse:
+    """The recipe and its hyper-parameters."""
+
+    name: Text
+    hyper: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BackboneUse:
+    """The backbone the adapter was trained on; ``fingerprint`` is what counts."""
+
+    uri: Text
+    fingerprint: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataUse:
+    """The data the adapter was trained on: where it came from and a hash of its pixels."""
+
+    source: Text
+    digest: Text
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AdapterConfig:
+    """What ``adapter_config.json`` says. Nothing in it changes from run to run."""
+
+    schema: Literal[1]
+    task: Text
+    method: MethodUse
+    classes: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    input: InputSpec
+    backbone: BackboneUse
+    parents: tuple[str, ...]
+    data: DataUse
+    train: dict[str, JsonValue]
+    seed: int
+    libraries: dict[str, str]
+
+
+def parse_adapter_config(data: bytes, *, where: str = "adapter_config.json") -> AdapterConfig:
+    """Read ``adapter_config.json``.
+
+    Raises:
+        IntegrityError: not JSON, of an unknown schema, or with keys that are missing, unknown or
+            of the wrong kind; the message lists them.
+    """
+    return parse_document(data, AdapterConfig, where=where)

@@ -1,0 +1,117 @@
+"""Whether the content of a version is sound: hashes prove that bytes are unchanged, not good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from adapterbank.errors import BackboneMismatch, IntegrityError
+from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
+from adapterbank.registry.backbone import BackboneRecord
+
+__all__ = ["check_content", "load_tensors"]
+
+Tensors = dict[str, np.ndarray]
+
+
+def load_tensors(data: bytes, *, where: str) -> Tensors:
+    """Read a safetensors file whose every number is finite.
+
+    Raises:
+        IntegrityError: the header lies about names, shapes or sizes, a kind of number is not one
+            numpy has, or a value is NaN or infinite; names the tensor.
+    """
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        # KeyError: numbers numpy has no name for, bfloat16 and the 8-bit floats.
+        raise IntegrityError(f"{where} is not a usable safetensors file: {error}") from error
+    for name, tensor in sorted(tensors.items()):
+        if tensor.dtype.kind in "fc" and not np.isfinite(tensor).all():
+            count = int(tensor.size - np.isfinite(tensor).sum())
+            raise IntegrityError(f"{where}: tensor {name!r} holds {count:,} NaN or infinite values")
+    return tensors
+
+
+def check_content(
+    task: str, files: Mapping[str, bytes], backbone: BackboneRecord, *, where: str
+) -> AdapterConfig:
+    """Check that ``files`` make a usable adapter for ``task`` on ``backbone``.
+
+    Returns:
+        the parsed configuration.
+
+    Raises:
+        BackboneMismatch: it was trained on another backbone.
+        IntegrityError: anything else is wrong; names the file.
+    """
+    config = parse_adapter_config(files["adapter_config.json"], where=f"{where}/adapter_config.json")
+    _check_config(task, config, backbone, where=f"{where}/adapter_config.json")
+    model = f"{where}/adapter_model.safetensors"
+    tensors = load_tensors(files["adapter_model.safetensors"], where=model)
+    _check_model(tensors, len(config.classes), backbone.traits.width, where=model)
+    for name in ("routing.safetensors", "canary.safetensors"):
+        if name in files:
+            load_tensors(files[name], where=f"{where}/{name}")
+    if "metrics.json" in files:
+        _check_metrics(files["metrics.json"], where=f"{where}/metrics.json")
+    if "README.md" in files:
+        _check_text(files["README.md"], where=f"{where}/README.md")
+    return config
+
+
+def _check_config(
+    task: str, config: AdapterConfig, backbone: BackboneRecord, *, where: str
+) -> None:
+    if config.task != task:
+        raise IntegrityError(f"{where} is for task {config.task!r}, expected {task!r}")
+    if config.backbone.fingerprint != backbone.fingerprint:
+        raise BackboneMismatch(
+            f"{where} was trained on backbone {config.backbone.fingerprint[:12]}"
+            f" ({config.backbone.uri}); this registry has {backbone.fingerprint[:12]}"
+            f" ({backbone.uri}). Equal shapes prove nothing: the answers would be wrong",
+            fix="adapterbank backbone show",
+        )
+    if config.input != backbone.spec:
+        raise IntegrityError(
+            f"{where} has input {config.input}; this registry has {backbone.spec}"
+        )
+    repeated = len(config.classes) - len(set(config.classes))
+    if repeated:
+        raise IntegrityError(f"{where} repeats {repeated} class names")
+
+
+def _check_model(tensors: Tensors, classes: int, width: int, *, where: str) -> None:
+    for name, tensor in sorted(tensors.items()):
+        if tensor.dtype != np.float32:
+            raise IntegrityError(f"{where}: tensor {name!r} is {tensor.dtype}, expected float32")
+    # (C, D) and (C,): classes as the configuration names them, width as the backbone has it.
+    for name, expected in (("head.weight", (classes, width)), ("head.bias", (classes,))):
+        if name not in tensors:
+            raise IntegrityError(f"{where} lacks {name!r}")
+        shape = tensors[name].shape
+        if shape != expected:
+            raise IntegrityError(f"{where}: {name!r} has shape {shape}, expected {expected}")
+
+
+def _check_metrics(data: bytes, *, where: str) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number JSON has")
+
+    try:
+        metrics = json.loads(data, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{where} is not JSON: {error}") from error
+    if not isinstance(metrics, dict):
+        raise IntegrityError(f"{where} holds a {type(metrics).__name__}, expected an object")
+
+
+def _check_text(data: bytes, *, where: str) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{where} is not UTF-8 text: {error}") from error

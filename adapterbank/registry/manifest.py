@@ -1,0 +1,206 @@
+"""What a version is: its files, their hashes, and the one digest that names them all.
+
+``manifest.json`` lists every file of a version with its SHA-256, MD5 and size; the SHA-256 of the
+manifest itself *is* the version. The MD5 is no safeguard: DVC names its objects by it, so the MD5
+of a manifest leads to every byte of the version in any DVC cache or remote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from adapterbank.errors import IntegrityError
+from adapterbank.registry._files import read_file
+from adapterbank.registry.backbone import Sha256
+from adapterbank.registry.documents import dump_document, parse_document
+
+__all__ = [
+    "FILE_LIMITS",
+    "MANIFEST",
+    "FileRecord",
+    "build_manifest",
+    "check_files",
+    "check_names",
+    "check_payload",
+    "parse_manifest",
+    "version_digest",
+]
+
+MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 1 << 16
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+# Every file a version may have and the most bytes it may take. Nothing else is written or served.
+FILE_LIMITS: Mapping[str, int] = {
+    "README.md": 1 << 24,
+    "adapter_config.json": 1 << 25,
+    "adapter_model.safetensors": 1 << 30,
+    "canary.safetensors": 1 << 28,
+    "metrics.json": 1 << 24,
+    "routing.safetensors": 1 << 30,
+}
+_REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileRecord:
+    """One file as the manifest states it."""
+
+    sha256: Sha256
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    size: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, data: bytes) -> FileRecord:
+        """State ``data``."""
+        return cls(
+            sha256=hashlib.sha256(data).hexdigest(),
+            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            size=len(data),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Manifest:
+    schema: Literal[1]
+    files: dict[str, FileRecord]
+
+
+def build_manifest(files: Mapping[str, bytes]) -> bytes:
+    """Write the manifest of ``files``; equal files give equal bytes.
+
+    Raises:
+        IntegrityError: a file that no version may have, or a required one is missing.
+    """
+    check_names(files, where="the new version")
+    records = {name: FileRecord.of(files[name]) for name in sorted(files)}
+    return dump_document(
+        {
+            "schema": 1,
+            "files": {
+                name: {"sha256": record.sha256, "md5": record.md5, "size": record.size}
+                for name, record in records.items()
+            },
+        }
+    )
+
+
+def parse_manifest(data: bytes, *, where: str = MANIFEST) -> dict[str, FileRecord]:
+    """Read a manifest.
+
+    Raises:
+        IntegrityError: it is not a manifest of a known schema.
+    """
+    if len(data) > _MANIFEST_LIMIT:
+        raise IntegrityError(f"{where} has {len(data):,} bytes; a manifest never has so many")
+    files = parse_document(data, _Manifest, where=where).files
+    check_names(files, where=where)
+    return files
+
+
+def version_digest(manifest: bytes) -> str:
+    """Return the name of the version that has this manifest."""
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def check_names(files: Mapping[str, object], *, where: str) -> None:
+    """Check that the files are ones a version may have and that none is missing.
+
+    Raises:
+        IntegrityError: names the files.
+    """
+    strange = sorted(set(files) - set(FILE_LIMITS))
+    if strange:
+        raise IntegrityError(
+            f"{where} has files no version may have: {', '.join(map(repr, strange[:5]))}"
+        )
+    missing = [name for name in _REQUIRED if name not in files]
+    if missing:
+        raise IntegrityError(f"{where} lacks {' and '.join(missing)}")
+
+
+def check_payload(
+    files: Mapping[str, bytes], digest: str, *, where: str, fix: str | None = None
+) -> None:
+    """Check that ``files``, the manifest among them, are exactly the version ``digest``.
+
+    For bytes that came from anywhere: a folder, a DVC cache, a server.
+
+    Raises:
+        IntegrityError: names the first file that differs, with what was got and expected.
+    """
+    if MANIFEST not in files:
+        raise IntegrityError(f"{where} lacks {MANIFEST}", fix=fix)
+    found = version_digest(files[MANIFEST])
+    if found != digest:
+        raise IntegrityError(
+            f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix
+        )
+    records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}")
+    extra = sorted(set(files) - set(records) - {MANIFEST})
+    if extra:
+        raise IntegrityError(f"{where}/{extra[0]} is not in the manifest", fix=fix)
+    for name, record in records.items():
+        if name not in files:
+            raise IntegrityError(f"{where}/{name} is missing", fix=fix)
+        if len(files[name]) != record.size:
+            raise IntegrityError(
+                f"{where}/{name} has {len(files[name]):,} bytes, expected {record.size:,}", fix=fix
+            )
+        got = hashlib.sha256(files[name]).hexdigest()
+        if got != record.sha256:
+            raise IntegrityError(
+                f"{where}/{name} has SHA-256 {got}, expected {record.sha256}", fix=fix
+            )
+
+
+def check_files(directory: Path, digest: str) -> dict[str, bytes]:
+    """Read the version ``digest`` from its folder, every byte checked.
+
+    Returns:
+        the content of each file by name, ``manifest.json`` included; what was checked is what is
+        returned, so nothing can change in between.
+
+    Raises:
+        IntegrityError: something is missing, extra, linked, too large or altered.
+    """
+    fix = f"dvc checkout --force {shlex.quote(str(directory.parent))}"
+    files = read_folder(directory, fix=fix)
+    check_payload(files, digest, where=str(directory), fix=fix)
+    return files
+
+
+def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
+    """Read all files of a folder that holds, or is to become, a version.
+
+    Raises:
+        IntegrityError: there is no such folder, it is a link, or it holds anything but plain
+            files of allowed names and sizes.
+    """
+    for path in (directory.parent, directory):
+        if path.is_symlink():
+            raise IntegrityError(f"{path} is a symbolic link", fix=fix)
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError as error:
+        raise IntegrityError(f"{directory} cannot be read: {error.strerror}", fix=fix) from error
+    limits = {**FILE_LIMITS, MANIFEST: _MANIFEST_LIMIT}
+    for name in names:
+        if name not in limits:
+            raise IntegrityError(f"{directory}/{name} is no file of a version", fix=fix)
+    files = {}
+    for name in names:
+        try:
+            files[name] = read_file(directory / name, limit=limits[name])
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{directory}/{name} is missing", fix=fix) from error
+        except IntegrityError as error:
+            raise IntegrityError(error.message, fix=fix) from error
+    return files
