@@ -20,8 +20,8 @@ was got against what was expected, and the command that mends it::
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 __all__ = [
     "AdapterBankError",
@@ -59,7 +59,12 @@ class AdapterBankError(Exception):
 
 
 class TrainingDiverged(AdapterBankError):
-    """The loss or a gradient became NaN or infinite."""
+    """The loss or a gradient became NaN or infinite.
+
+    ``last_good`` is the adapter's state (tensors by name) after the last whole epoch.
+    """
+
+    last_good: Mapping[str, Any] | None = None
 
 
 class GateRefused(AdapterBankError):

@@ -50,4 +50,3 @@ def forward(
     """Logits (B, C) of images under an adapter; see :func:`features`."""
     pooled = features(backbone, images, folded, dropout)
     return functional.linear(pooled, folded.head_weight, folded.head_bias)
-

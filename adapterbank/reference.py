@@ -59,9 +59,9 @@ def reference_prompts(
     pooled = functional.linear(maps.flatten(2), adapter.alpha[index], adapter.bias[index]).mT
     if config.projector == "none":
         return pooled
-    down, up = adapter.down, adapter.up
-    if config.projector == "per_block":
-        down, up = down[index], up[index]
+    per_block = config.projector == "per_block"
+    down = adapter.down[index] if per_block else adapter.down
+    up = adapter.up[index] if per_block else adapter.up
     hidden = functional.linear(pooled, down)
     hidden = {"relu": torch.relu, "gelu": functional.gelu, "sigmoid": torch.sigmoid}[
         config.activation

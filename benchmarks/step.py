@@ -27,7 +27,9 @@ from adapterbank.reference import reference_forward
 from benchmarks._machine import interleaved_medians, machine
 
 
-def plain_forward(backbone: TimmViT, images: Tensor, extra: Tensor, head: torch.nn.Module) -> Tensor:
+def plain_forward(
+    backbone: TimmViT, images: Tensor, extra: Tensor, head: torch.nn.Module
+) -> Tensor:
     """Run timm's blocks over the image's tokens and ``extra`` ones (1, N, D)."""
     tokens = backbone.embed(images)
     count = tokens.shape[1]
@@ -54,7 +56,7 @@ def measure(
     def trained(logits: Tensor) -> None:
         for parameter in parameters:
             parameter.grad = None
-        functional.cross_entropy(logits, labels).backward()
+        torch.autograd.backward(functional.cross_entropy(logits, labels))
 
     steps = {
         "drawn": lambda: trained(reference_forward(backbone, images, adapter, dropout)),

@@ -34,6 +34,6 @@ def fingerprint(state: Mapping[str, Tensor], spec: InputSpec) -> str:
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         # reshape(-1): a zero-dimensional tensor cannot be viewed as bytes.
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     digest.update(json.dumps(asdict(spec), sort_keys=True).encode())
     return digest.hexdigest()

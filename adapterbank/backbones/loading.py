@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import yaml
@@ -66,7 +67,7 @@ def load(
     return build_vit(name, options, source.state, spec, got)
 
 
-def parse_arch(arch: str) -> tuple[str, dict[str, object]]:
+def parse_arch(arch: str) -> tuple[str, dict[str, Any]]:
     """Split ``name?option=value&…``; values are read as YAML scalars."""
     name, _, query = arch.partition("?")
     return name, {key: yaml.safe_load(value) for key, value in parse_qsl(query)}

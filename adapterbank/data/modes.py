@@ -50,5 +50,7 @@ def _grey_to_8_bits(values: npt.NDArray[np.generic]) -> Image.Image:
     top = 1.0 if values.dtype.kind == "f" else 65535.0
     if low >= 0 and high <= top:
         low, high = 0.0, top
-    grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low)
-    return Image.fromarray(np.rint((grey - low) * (255 / (high - low))).astype(np.uint8))
+    grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low) - low
+    if high > low:  # one value throughout stays black
+        grey *= 255 / (high - low)
+    return Image.fromarray(np.rint(grey).astype(np.uint8))

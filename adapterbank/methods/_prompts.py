@@ -13,9 +13,7 @@ from adapterbank.records import Traits
 __all__ = ["drop_elements", "uniform_prompts"]
 
 
-def uniform_prompts(
-    shape: tuple[int, ...], traits: Traits, generator: torch.Generator
-) -> Tensor:
+def uniform_prompts(shape: tuple[int, ...], traits: Traits, generator: torch.Generator) -> Tensor:
     """Draw from U(−v, v), v = sqrt(6 / (3·p² + D)) for patches of p², as VPT does.
 
     Returns:

@@ -92,6 +92,7 @@ class Adapter(nn.Module, ABC):
     Parameters have flat names (``alpha``, ``down``…): recipes choose learning rates by them.
     """
 
+    config: MethodConfig
     head: Head
 
     @abstractmethod

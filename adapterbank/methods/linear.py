@@ -30,8 +30,13 @@ class FoldedLinear(Folded):
 class Linear(Adapter):
     """A head on frozen features."""
 
-    def __init__(self, traits: Traits, classes: int, generator: torch.Generator) -> None:
+    config: Config
+
+    def __init__(
+        self, config: Config, traits: Traits, classes: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
+        self.config = config
         self.head = Head(traits.width, classes, generator)
 
     def fold(self) -> FoldedLinear:
@@ -41,5 +46,4 @@ class Linear(Adapter):
 
 def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Linear:
     """Make a linear probe."""
-    del config
-    return Linear(traits, classes, generator)
+    return Linear(config, traits, classes, generator)

@@ -75,6 +75,8 @@ class Vapt(Adapter):
         InputError: the kernel is larger than the padded grid.
     """
 
+    config: Config
+
     def __init__(
         self, config: Config, traits: Traits, classes: int, generator: torch.Generator
     ) -> None:
@@ -95,9 +97,7 @@ class Vapt(Adapter):
         self.bias = nn.Parameter(torch.zeros(adaptive, config.prompts))
         if config.projector != "none":
             stack = (adaptive,) if config.projector == "per_block" else ()
-            self.down = nn.Parameter(
-                _linear_start((*stack, config.rank, traits.width), generator)
-            )
+            self.down = nn.Parameter(_linear_start((*stack, config.rank, traits.width), generator))
             self.up = nn.Parameter(_linear_start((*stack, traits.width, config.rank), generator))
         if config.learnable_scale:
             self.scale = nn.Parameter(torch.ones(()))

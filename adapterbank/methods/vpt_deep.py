@@ -45,6 +45,8 @@ class VptDeep(Adapter):
         generator: source of the start, uniform as in the paper.
     """
 
+    config: Config
+
     def __init__(
         self, config: Config, traits: Traits, classes: int, generator: torch.Generator
     ) -> None:

@@ -41,6 +41,8 @@ class FoldedVptShallow(Folded):
 class VptShallow(Adapter):
     """Learned prompts (1, N, D) beside the patch tokens, from the first block to the last."""
 
+    config: Config
+
     def __init__(
         self, config: Config, traits: Traits, classes: int, generator: torch.Generator
     ) -> None:

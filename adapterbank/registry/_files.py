@@ -24,13 +24,13 @@ __all__ = [
     "TEMPORARY",
     "locked",
     "make_directory",
-    "move_directory",
     "read_file",
     "remove_temporaries",
+    "replace_directory",
     "replace_file",
+    "sync_directory",
     "temporary_beside",
     "writable",
-    "write_directory",
     "write_file",
 ]
 
@@ -96,7 +96,7 @@ def make_directory(path: Path) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Return a fresh temporary name in the same folder, which tells what it was meant for."""
-    return path.with_name(f"{TEMPORARY}{path.name[:64]}-{uuid.uuid4().hex[:12]}")
+    return path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}")
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -111,18 +111,25 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """Create a folder of files, all flushed."""
-    path.mkdir()
-    for name in sorted(files):
-        write_file(path / name, files[name])
-    sync_directory(path)
+def replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Publish a folder of files under ``path`` in one step, in place of what may be there.
 
-
-def move_directory(source: Path, target: Path) -> None:
-    """Publish ``source`` under the name ``target``, whose place must be free, in one step."""
-    source.rename(target)
-    sync_directory(target.parent)
+    What is there is put aside and deleted afterwards, for only damaged things are ever replaced.
+    """
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir()
+        for name in sorted(files):
+            write_file(temporary / name, files[name])
+        sync_directory(temporary)
+        if path.exists() or path.is_symlink():
+            path.rename(temporary_beside(path))
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk should get its space back
+        raise
+    sync_directory(path.parent)
+    remove_temporaries(path.parent, f"{path.name}-")
 
 
 def remove_temporaries(directory: Path, name: str = "") -> None:
@@ -175,9 +182,10 @@ def _try_lock(file: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
+        held, named = os.fstat(file), path.stat()
     except FileNotFoundError:
         return False
+    return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
 
 @contextmanager

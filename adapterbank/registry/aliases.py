@@ -1,53 +1,41 @@
-"""The record of one task: its versions, what each alias means, and every move there ever was.
+"""The moves of a task's record, as pure functions from one record to the next.
 
-Pure functions from a record to the next one; ``Registry`` reads and writes them under its lock.
-The file ``aliases/<task>.json`` has the newest entry first, as ``git log`` has, so that an
-addition is one added line.
-
-History decides: what an alias means, and what a rollback brings back, can be computed from it.
-Moves of an alias make a stack. A rollback pops it, so repeated rollbacks walk further back
-instead of going to and fro; anything else pushes. ``previous`` is not moved by anybody: it always
-is what a rollback of ``champion`` would bring back.
+A move compares before it swaps: whoever read the record before somebody else moved the alias gets
+``ConflictError`` instead of undoing the other's work. ``Registry`` runs these under its lock.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass as plain_dataclass
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, JsonValue
-from pydantic.dataclasses import dataclass
-
-from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
-from adapterbank.registry.backbone import Sha256
-from adapterbank.registry.documents import dump_document, parse_document
+from adapterbank.errors import ConflictError, InputError, UnknownName
+from adapterbank.records import Reference
+from adapterbank.registry.task_record import (
+    CHAMPION,
+    PREVIOUS,
+    Entry,
+    Event,
+    Stamp,
+    TaskRecord,
+    replay,
+    standing_moves,
+)
 
 __all__ = [
     "ANY",
-    "CHAMPION",
-    "PREVIOUS",
-    "Entry",
-    "Event",
     "Expected",
-    "Stamp",
-    "TaskRecord",
     "add_version",
-    "dump_record",
+    "check_alias",
+    "find_version",
     "move_alias",
-    "parse_record",
-    "replay",
     "roll_back",
 ]
 
-CHAMPION: Final = "champion"
-PREVIOUS: Final = "previous"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_STRICT = ConfigDict(strict=True, extra="forbid", validate_by_name=True, allow_inf_nan=False)
-Number = Annotated[int, Field(ge=1)]
 
 
 class _Any(enum.Enum):
@@ -61,98 +49,27 @@ Expected: TypeAlias = int | Literal[_Any.ANY] | None
 """The version a caller believes an alias has; None: that it does not exist yet."""
 
 
-@plain_dataclass(frozen=True, kw_only=True)
-class Stamp:
-    """Who did something, why, and when (ISO 8601, UTC)."""
-
-    actor: str
-    reason: str
-    time: str
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Entry:
-    """A version of a task: its number, counted in order of registration, and its digest."""
-
-    version: Number
-    digest: Sha256
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Event:
-    """One line of history. ``step`` gives the order; clocks jump, so ``time`` does not."""
-
-    step: Number
-    action: Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
-    alias: str | None
-    from_version: Annotated[Number | None, Field(alias="from")]
-    to_version: Annotated[Number | None, Field(alias="to")]
-    digest: Sha256
-    actor: str
-    reason: str
-    time: str
-    verdict: dict[str, JsonValue] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class TaskRecord:
-    """All that is known of a task, oldest entries first."""
-
-    schema: Literal[1] = 1
-    task: str
-    versions: tuple[Entry, ...] = ()
-    aliases: dict[str, Number] = Field(default_factory=dict)
-    history: tuple[Event, ...] = ()
-
-    def digest(self, version: int) -> str:
-        """Return the digest of a version.
-
-        Raises:
-            UnknownName: no version has this number.
-        """
-        if not 1 <= version <= len(self.versions):
-            raise UnknownName(
-                f"version of task {self.task!r}",
-                str(version),
-                (str(entry.version) for entry in self.versions),
-                fix=f"adapterbank history {self.task}",
-            )
-        return self.versions[version - 1].digest
-
-    def find(self, digest: str) -> int | None:
-        """Return the number of the version with exactly this digest, if it is registered."""
-        return next((e.version for e in self.versions if e.digest == digest), None)
-
-
-def parse_record(data: bytes, task: str, *, where: str) -> TaskRecord:
-    """Read an alias file.
+def find_version(record: TaskRecord, reference: Reference) -> int:
+    """Return the number of the version a reference means.
 
     Raises:
-        IntegrityError: it is no alias file of a known schema, or contradicts itself.
+        InputError: several versions share the digest prefix.
+        UnknownName: no such version or alias.
     """
-    fix = f"git checkout -- registry/aliases/{task}.json"
-    stored = parse_document(data, TaskRecord, where=where, fix=fix)
-    record = replace(stored, versions=stored.versions[::-1], history=stored.history[::-1])
-    problem = _contradiction(record, task)
-    if problem is not None:
-        raise IntegrityError(f"{where} {problem}", fix=fix)
-    return record
-
-
-def dump_record(record: TaskRecord) -> bytes:
-    """Write an alias file: newest entries first, one a line."""
-    return dump_document(
-        {
-            "schema": record.schema,
-            "task": record.task,
-            "versions": [
-                {"version": entry.version, "digest": entry.digest}
-                for entry in reversed(record.versions)
-            ],
-            "aliases": dict(sorted(record.aliases.items())),
-            "history": [_event_line(event) for event in reversed(record.history)],
-        }
-    )
+    if reference.version is not None:
+        record.digest(reference.version)
+        return reference.version
+    if reference.digest is not None:
+        return _find_digest(record, reference.digest)
+    alias = reference.alias or CHAMPION
+    if alias not in record.aliases:
+        raise UnknownName(
+            f"alias of task {record.task!r}",
+            alias,
+            record.aliases,
+            fix=f"adapterbank promote {record.task}@{len(record.versions)} --alias {alias}",
+        )
+    return record.aliases[alias]
 
 
 def add_version(record: TaskRecord, digest: str, stamp: Stamp) -> TaskRecord:
@@ -207,7 +124,7 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
     held = record.aliases.get(alias)
     if held is None:
         raise UnknownName(f"alias of task {record.task!r}", alias, record.aliases)
-    stack = _stack(record.history, alias)
+    stack = standing_moves(record.history, alias)
     if len(stack) < 2:
         raise InputError(
             f"{record.task}@{alias} is version {held} and has no earlier one to go back to",
@@ -217,19 +134,6 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
     return _with_event(
         record, _event(record, "rollback", alias, held, (target, record.digest(target)), stamp)
     )
-
-
-def replay(history: Iterable[Event]) -> dict[str, int]:
-    """Compute from history what every alias must mean."""
-    events = tuple(history)
-    aliases = {}
-    for alias in sorted({event.alias for event in events if event.alias is not None}):
-        stack = _stack(events, alias)
-        if stack:
-            aliases[alias] = stack[-1]
-        if alias == CHAMPION and len(stack) > 1:
-            aliases[PREVIOUS] = stack[-2]
-    return aliases
 
 
 def check_alias(alias: str) -> None:
@@ -250,19 +154,22 @@ def check_alias(alias: str) -> None:
         )
 
 
-def _stack(history: Iterable[Event], alias: str) -> list[int]:
-    """Return the moves of ``alias`` that still stand, oldest first."""
-    stack: list[int] = []
-    for event in history:
-        if event.alias != alias:
-            continue
-        if event.to_version is None:
-            stack.clear()
-        elif event.action == "rollback":
-            del stack[-1:]
-        else:
-            stack.append(event.to_version)
-    return stack
+def _find_digest(record: TaskRecord, prefix: str) -> int:
+    found = [entry for entry in record.versions if entry.digest.startswith(prefix)]
+    if len(found) > 1:
+        listed = ", ".join(f"{entry.digest[:12]} (version {entry.version})" for entry in found[:5])
+        raise InputError(
+            f"{record.task}@sha256:{prefix} is short for {len(found)} versions: {listed}",
+            fix="give more digits, or the version's number",
+        )
+    if not found:
+        raise UnknownName(
+            f"version of task {record.task!r}",
+            f"sha256:{prefix}",
+            (f"sha256:{entry.digest[:12]}" for entry in record.versions),
+            fix=f"adapterbank history {record.task}",
+        )
+    return found[0].version
 
 
 def _compare(record: TaskRecord, alias: str, expected: Expected) -> None:
@@ -311,40 +218,3 @@ def _event(
 def _with_event(record: TaskRecord, event: Event) -> TaskRecord:
     history = (*record.history, event)
     return replace(record, aliases=replay(history), history=history)
-
-
-def _event_line(event: Event) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "step": event.step,
-        "action": event.action,
-        "alias": event.alias,
-        "from": event.from_version,
-        "to": event.to_version,
-        "digest": event.digest,
-        "actor": event.actor,
-        "reason": event.reason,
-        "time": event.time,
-    }
-    return line if event.verdict is None else {**line, "verdict": event.verdict}
-
-
-def _contradiction(record: TaskRecord, task: str) -> str | None:
-    """Say how a record contradicts itself, as a hand-made merge may leave it; None if it does not.
-
-    That aliases follow from history is for ``verify`` to report, not a reason to stop serving.
-    """
-    numbers = [entry.version for entry in record.versions]
-    digests = {entry.digest for entry in record.versions}
-    steps = [event.step for event in record.history]
-    lost = sorted(a for a, version in record.aliases.items() if version > len(numbers))
-    if record.task != task:
-        return f"is about task {record.task!r}, expected {task!r}"
-    if numbers != list(range(1, len(numbers) + 1)):
-        return f"numbers its versions {numbers}, expected 1 to {len(numbers)}, newest first"
-    if len(digests) != len(numbers):
-        return "gives one digest two numbers"
-    if steps != list(range(1, len(steps) + 1)):
-        return f"has history steps that are not 1 to {len(steps)}, newest first"
-    if lost:
-        return f"has aliases of versions that do not exist: {', '.join(lost)}"
-    return None

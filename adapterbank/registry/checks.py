@@ -49,7 +49,9 @@ def check_content(
         BackboneMismatch: it was trained on another backbone.
         IntegrityError: anything else is wrong; names the file.
     """
-    config = parse_adapter_config(files["adapter_config.json"], where=f"{where}/adapter_config.json")
+    config = parse_adapter_config(
+        files["adapter_config.json"], where=f"{where}/adapter_config.json"
+    )
     _check_config(task, config, backbone, where=f"{where}/adapter_config.json")
     model = f"{where}/adapter_model.safetensors"
     tensors = load_tensors(files["adapter_model.safetensors"], where=model)
@@ -77,9 +79,7 @@ def _check_config(
             fix="adapterbank backbone show",
         )
     if config.input != backbone.spec:
-        raise IntegrityError(
-            f"{where} has input {config.input}; this registry has {backbone.spec}"
-        )
+        raise IntegrityError(f"{where} has input {config.input}; this registry has {backbone.spec}")
     repeated = len(config.classes) - len(set(config.classes))
     if repeated:
         raise IntegrityError(f"{where} repeats {repeated} class names")

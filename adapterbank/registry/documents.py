@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -54,7 +53,7 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
         IntegrityError: not JSON, an unknown schema, or fields that do not fit, all of them named.
     """
     try:
-        document: T = _adapter(shape).validate_json(data)
+        document: T = TypeAdapter(shape).validate_json(data)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         schema = next((p for p in problems if p["loc"] == ("schema",)), None)
@@ -67,12 +66,6 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise IntegrityError(f"{where} is not valid: {listed}{more}", fix=fix) from error
     return document
-
-
-@cache
-def _adapter(shape: type[Any]) -> TypeAdapter[Any]:
-    # Built at first use: compiling a schema takes a millisecond that --help need not wait for.
-    return TypeAdapter(shape)
 
 
 def _schema_of(data: bytes) -> str:

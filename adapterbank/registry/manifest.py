@@ -30,6 +30,7 @@ __all__ = [
     "check_names",
     "check_payload",
     "parse_manifest",
+    "read_folder",
     "version_digest",
 ]
 
@@ -140,9 +141,7 @@ def check_payload(
         raise IntegrityError(f"{where} lacks {MANIFEST}", fix=fix)
     found = version_digest(files[MANIFEST])
     if found != digest:
-        raise IntegrityError(
-            f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix
-        )
+        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix)
     records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}")
     extra = sorted(set(files) - set(records) - {MANIFEST})
     if extra:
@@ -172,6 +171,9 @@ def check_files(directory: Path, digest: str) -> dict[str, bytes]:
         IntegrityError: something is missing, extra, linked, too large or altered.
     """
     fix = f"dvc checkout --force {shlex.quote(str(directory.parent))}"
+    for path in (directory.parent, directory):
+        if path.is_symlink():
+            raise IntegrityError(f"{path} is a symbolic link", fix=fix)
     files = read_folder(directory, fix=fix)
     check_payload(files, digest, where=str(directory), fix=fix)
     return files
@@ -181,12 +183,9 @@ def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
     """Read all files of a folder that holds, or is to become, a version.
 
     Raises:
-        IntegrityError: there is no such folder, it is a link, or it holds anything but plain
-            files of allowed names and sizes.
+        IntegrityError: there is no such folder, or it holds anything but plain files of allowed
+            names and sizes.
     """
-    for path in (directory.parent, directory):
-        if path.is_symlink():
-            raise IntegrityError(f"{path} is a symbolic link", fix=fix)
     try:
         names = sorted(path.name for path in directory.iterdir())
     except OSError as error:

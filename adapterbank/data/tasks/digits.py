@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from adapterbank.data.splits import generator, partition
-from adapterbank.data.tasks._draw import CANVAS, backdrop, balanced, contrasting
+from adapterbank.data.splits import choose, generator, partition
+from adapterbank.data.tasks._draw import CANVAS, backdrop, contrasting, paint
 
 __all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
 
@@ -16,7 +18,9 @@ CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 DESCRIPTION = "handwritten digits (8x8 scans of scikit-learn) in coloured ink on coloured paper"
 SIZES = {"train": 800, "val": 200, "test": 797}
 
-_INK = 16  # the scans' darkest value
+_SCAN = 8  # side of a scan
+_RIM = 2  # empty pixels put around a scan, so that ink at its edge fades out
+_INK = 16  # a scan's darkest value
 
 
 def build(
@@ -35,9 +39,31 @@ def build(
         (count, CANVAS, CANVAS, 3) uint8 images and (count,) int64 labels.
     """
     scans, digits = load_digits(return_X_y=True)
-    sizes = tuple(SIZES.values())
-    rows = dict(zip(SIZES, partition(digits, sizes, generator(0, "digits")), strict=True))[split]
-    chosen = _first_of_each(digits[rows], balanced(count, len(CLASSES), random), random)
-    labels = digits[rows][chosen].astype(np.int64)
-    images = np.stack([_write(scans[row].reshape(8, 8), random) for row in rows[chosen]])
-    return images, labels
+    parts = partition(digits, tuple(SIZES.values()), generator(0, "digits"))
+    rows = dict(zip(SIZES, parts, strict=True))[split]
+    chosen = random.permutation(rows[choose(digits[rows], count, random)])
+    images = [_write(scans[row].reshape(_SCAN, _SCAN), random) for row in chosen]
+    return np.stack(images), digits[chosen].astype(np.int64)
+
+
+def _write(scan: npt.NDArray[np.float64], random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Map the canvas back onto the scan (scale, turn, slant, place), then ink it."""
+    scale = _SCAN / random.uniform(0.45, 0.85) / CANVAS  # scan pixels per canvas pixel
+    angle, slant = random.normal(0, math.radians(9)), random.normal(0, 0.12)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    across = (cos + slant * sin, -sin + slant * cos)
+    down = (sin, cos)
+    x, y = CANVAS / 2 + random.uniform(-12, 12, 2)
+    ink = Image.fromarray(np.rint(np.pad(scan, _RIM) * (255 / _INK)).astype(np.uint8))
+    middle = _SCAN / 2 + _RIM
+    mask = ink.transform(
+        (CANVAS, CANVAS),
+        Image.Transform.AFFINE,
+        (
+            *(*across, middle - across[0] * x - across[1] * y),
+            *(*down, middle - down[0] * x - down[1] * y),
+        ),
+        Image.Resampling.BICUBIC,
+    )
+    paper = backdrop(random)
+    return paint(paper, mask, contrasting(paper, random))

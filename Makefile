@@ -1,0 +1,76 @@
+# Everything runs inside .venv, which `make env` makes; nothing outside this folder is touched.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# DVC's stages and the demo's subprocesses find the same programs as we do.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# One target after the other under `make -j` too: headings stay with their output.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint types layers tests test-slow format bench clean
+
+help: ## Show this list
+	@printf 'Targets (PYTHON=%s makes the environment):\n' '$(PYTHON)'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+env: $(READY) ## Make .venv and install the package with its tools
+
+$(READY): pyproject.toml
+	@printf '\n== Environment (%s), once\n' '$(VENV)'
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		printf 'Python 3.11 or newer is needed; "%s" is not. Try: make PYTHON=python3.12 env\n' \
+			'$(PYTHON)' >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { \
+		printf 'No virtual environment could be made. On Debian: apt install python3-venv\n' >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $(READY)
+
+demo: env ## Build a small bank with real data and predict with it (10 minutes)
+	@printf '\n== Demonstration\n'
+	@$(BIN)/adapterbank demo
+
+test: lint types layers tests ## Check everything: lint, types, layers, tests (5 minutes)
+
+lint: env ## Check style and formatting
+	@printf '\n== Lint (ruff)\n'
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: env ## Check types
+	@printf '\n== Types (mypy --strict)\n'
+	@$(BIN)/mypy
+
+layers: env ## Check that imports go downwards only
+	@printf '\n== Import layers (import-linter)\n'
+	@$(BIN)/lint-imports --no-logo
+
+tests: env ## Run the tests
+	@printf '\n== Tests (pytest)\n'
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: env ## Run the slow tests too
+	@printf '\n== All tests but those for a GPU or a network (pytest)\n'
+	@$(BIN)/python -m pytest -m 'not gpu and not network' $(PYTEST_ARGS)
+
+format: env ## Format the code and mend what can be mended
+	@printf '\n== Format (ruff)\n'
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+bench: env ## Time a training step and a forward against the method as drawn
+	@printf '\n== Benchmark of a step\n'
+	@$(BIN)/python -m benchmarks.step
+
+clean: ## Remove the environment and every cache; a bank's data stays
+	@printf '\n== Clean\n'
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache ./*.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,97 @@
+"""The program: run a command and turn what goes wrong into one clear message and an exit code.
+
+==  ==============================================================================
+0   done
+1   a check failed: a gate, a download, an unreadable image among others
+2   usage: an argument, a configuration or an input that cannot be used
+3   an unknown name; its neighbours are listed
+4   integrity: stored bytes are not what was published
+5   conflict: somebody else changed the same thing first
+70  an error of the program itself; ``ADAPTERBANK_DEBUG=1`` shows where
+==  ==============================================================================
+
+130 after an interrupt and 141 where nobody reads the output any more, as shells have it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from adapterbank.cli import _render
+from adapterbank.cli.app import app
+from adapterbank.errors import AdapterBankError
+from adapterbank.integrations.environment import quiet_environment
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+INTERNAL = 70
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what follows the program's name; the process's own if None.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    quiet_environment()
+    _render.prepare_streams()
+    try:
+        code = _run(words)
+    except BrokenPipeError:
+        code = _render.silence()
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    as_json = "--json" in words
+    try:
+        # Not standalone: usage errors come here too, and are reported as all others are.
+        result = app(args=words, prog_name="adapterbank", standalone_mode=False)
+        _render.flush()
+    except AdapterBankError as error:
+        kind = type(error).__name__
+        _render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)
+        return error.exit_code
+    except typer.TyperException as error:
+        _render.usage_error(error, as_json=as_json)
+        return error.exit_code
+    except typer.Abort:
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{where}{error.strerror or error}"
+        _render.error(type(error).__name__, message, None, 1, as_json=as_json)
+        return _traceback(1)
+    except Exception as error:  # noqa: BLE001  # the one place where nothing may escape
+        _render.error(
+            "InternalError",
+            f"Internal error: {type(error).__name__}: {error}",
+            "run it again with ADAPTERBANK_DEBUG=1 and report the traceback",
+            INTERNAL,
+            as_json=as_json,
+        )
+        return _traceback(INTERNAL)
+    return result if isinstance(result, int) else 0
+
+
+def _traceback(code: int) -> int:
+    """Show where the error being handled came from, if that was asked for."""
+    if os.environ.get("ADAPTERBANK_DEBUG", "") not in {"", "0"}:
+        traceback.print_exc()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What tables and ``--json`` say of a version, read from its verified files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adapterbank.cli import _render
+from adapterbank.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from adapterbank.registry.adapter_config import AdapterConfig
+    from adapterbank.registry.store import Registry, Version
+
+__all__ = ["Summary", "list_tasks", "print_tasks", "score_of", "summarise", "version_json"]
+
+CHAMPION = "champion"
+COLUMNS = (
+    "task", ">version", "method", ">classes", ">test", ">linear probe", ">parameters", ">size",
+    ">versions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a version's files say of it; ``sizes`` are bytes by file name."""
+
+    version: Version
+    config: AdapterConfig
+    metrics: dict[str, Any]
+    sizes: dict[str, int]
+
+
+def summarise(registry: Registry, version: Version) -> Summary:
+    """Read and verify a version.
+
+    Raises:
+        IntegrityError: its bytes are missing or not what was published.
+    """
+    from adapterbank.registry.adapter_config import parse_adapter_config
+
+    files = registry.read(version)
+    return Summary(
+        version=version,
+        config=parse_adapter_config(files["adapter_config.json"], where=str(version.path)),
+        metrics=json.loads(files.get("metrics.json", b"{}")),
+        sizes={name: len(data) for name, data in sorted(files.items())},
+    )
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """Name a version as every command's JSON does."""
+    return {"task": version.task, "version": version.version, "digest": version.digest}
+
+
+def score_of(metrics: dict[str, Any], *path: str) -> dict[str, int] | None:
+    """Find a count in metrics such as ``("linear_probe", "test")``; versions need not have any."""
+    found: Any = metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not {"correct", "total"} <= found.keys():
+        return None
+    return {"correct": found["correct"], "total": found["total"]}
+
+
+def list_tasks(registry: Registry) -> list[dict[str, Any]]:
+    """Describe every task by its champion, or by its number of versions where it has none.
+
+    A version whose bytes are missing or damaged is listed with its ``problem``.
+    """
+    return [_task(registry, task) for task in registry.tasks()]
+
+
+def print_tasks(rows: list[dict[str, Any]], seconds: dict[str, float] | None = None) -> None:
+    """Print the table of tasks.
+
+    Args:
+        rows: of :func:`list_tasks`.
+        seconds: training time of tasks; a column more.
+    """
+    columns = COLUMNS if seconds is None else (*COLUMNS, ">trained in")
+    cells = []
+    for row in rows:
+        cell = [
+            row["task"],
+            "–" if row["version"] is None else str(row["version"]),
+            row["method"] or ("damaged" if row["problem"] else "no champion"),
+            "–" if row["classes"] is None else str(row["classes"]),
+            _percent(row["test"]),
+            _percent(row["linear_probe"]),
+            _parameters(row["parameters"]),
+            _render.human_bytes(row["bytes"]),
+            str(row["versions"]),
+        ]
+        if seconds is not None:
+            cell.append(_render.human_seconds(seconds.get(row["task"])))
+        cells.append(cell)
+    _render.table(columns, cells)
+
+
+def _task(registry: Registry, task: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task": task, "version": None, "digest": None, "method": None, "classes": None,
+        "test": None, "linear_probe": None, "parameters": None, "bytes": None, "versions": 0,
+        "problem": None,
+    }  # fmt: skip
+    try:
+        row["versions"] = len(registry.versions(task))
+        if CHAMPION not in registry.aliases(task):
+            return row
+        version = registry.resolve(task)
+        row |= version_json(version)
+        summary = summarise(registry, version)
+    except IntegrityError as error:
+        return row | {"problem": error.message}
+    return row | {
+        "method": summary.config.method.name,
+        "classes": len(summary.config.classes),
+        "test": score_of(summary.metrics, "test"),
+        "linear_probe": score_of(summary.metrics, "linear_probe", "test"),
+        "parameters": summary.metrics.get("parameters"),
+        "bytes": sum(summary.sizes.values()),
+    }
+
+
+def _percent(score: dict[str, int] | None) -> str:
+    return "–" if score is None else _render.percent(score["correct"], score["total"])
+
+
+def _parameters(counts: object) -> str:
+    """Show the method's parameters and the head's apart: the head grows with the classes."""
+    if not isinstance(counts, dict) or not {"method", "head"} <= counts.keys():
+        return "–"
+    return f"{counts['method']:,} + {counts['head']:,}"

@@ -1,0 +1,52 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adapterbank import __version__
+from adapterbank.cli import (
+    _render,
+    backbone,
+    bank,
+    demo,
+    pipeline,
+    predict,
+    tasks,
+    versions,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="adapterbank",
+    help="One frozen vision backbone, many small task adapters: train, version and use them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # __main__ reports errors
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# In the order of a first day: make a bank, fill it, look at it, use it.
+for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app):
+    app.add_typer(part)
+app.add_typer(tasks.app, name="task")
+app.add_typer(backbone.app, name="backbone")
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if value:
+        _render.line(f"adapterbank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[  # noqa: ARG001, FBT002  # its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Stand for the program itself."""

@@ -1,0 +1,76 @@
+"""Commands about the bank's one backbone: fetch, show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapterbank.cli import _options, _progress, _render
+
+if TYPE_CHECKING:
+    from adapterbank.registry.backbone import BackboneRecord
+
+__all__ = ["app", "facts"]
+
+app = typer.Typer(help="The frozen network all tasks share.", no_args_is_help=True)
+
+
+@app.command("fetch")
+def fetch(
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again, whatever is there.")] = False,
+    bank: _options.BankDir = None,
+    as_json: _options.Json = False,
+) -> None:
+    """Fetch, verify and fingerprint the backbone that pipelines/params.yaml names."""
+    opened = _options.open_bank(bank)
+    with _progress.spinner(f"Fetching {opened.config.backbone.uri}", quiet=as_json):
+        from adapterbank.continual.stages import fetch_backbone
+
+        record = fetch_backbone(opened, force=force)
+    _report(record, fetched=True, as_json=as_json)
+
+
+@app.command("show")
+def show(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+    """Show which backbone all versions of this bank were trained on."""
+    registry = _options.open_registry(bank)
+    fetched = registry.backbone_weights.is_file()
+    _report(registry.backbone(), fetched=fetched, as_json=as_json)
+
+
+def facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
+    """Describe a backbone as JSON."""
+    from dataclasses import asdict
+
+    return {
+        "uri": record.uri,
+        "arch": record.arch,
+        "fingerprint": record.fingerprint,
+        "input": asdict(record.spec),
+        "traits": asdict(record.traits),
+        "fetched": fetched,
+    }
+
+
+def _report(record: BackboneRecord, *, fetched: bool, as_json: bool) -> None:
+    if as_json:
+        _render.print_json(facts(record, fetched=fetched))
+        return
+    traits, spec = record.traits, record.spec
+    _render.table(
+        ("what", "which"),
+        [
+            ("uri", record.uri),
+            ("architecture", record.arch),
+            ("fingerprint", record.fingerprint),
+            ("input", f"{spec.size[0]} × {spec.size[1]}, {spec.interpolation}"),
+            ("mean, std", f"{spec.mean}, {spec.std}"),
+            ("tokens", f"{traits.prefix_tokens} + {traits.grid[0]} × {traits.grid[1]}"),
+            ("width, blocks", f"{traits.width}, {traits.blocks}"),
+            ("pooling", traits.pool),
+            ("parameters", f"{traits.parameters:,}"),
+            ("weights here", "yes" if fetched else "no: adapterbank backbone fetch"),
+        ],
+    )

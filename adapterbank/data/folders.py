@@ -1,0 +1,238 @@
+"""Folders of class folders: which files belong to which split, and their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adapterbank.data.base import SPLITS, Limits, Split, TaskData
+from adapterbank.data.batches import Progress, load_batch
+from adapterbank.data.images import SUFFIXES
+from adapterbank.data.splits import choose, generator, partition
+from adapterbank.errors import ConfigError, ImageError, InputError
+from adapterbank.records import InputSpec
+
+__all__ = ["Folder", "decode", "scan"]
+
+# Names of split folders, by split; the first that exists counts.
+_NAMES = {
+    "train": ("train", "train800", "training"),
+    "val": ("val", "valid", "validation", "val200"),
+    "test": ("test", "testing"),
+}
+_LISTED = 20  # unreadable files in one message; the rest is counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """What a scan found and chose, before anything is decoded.
+
+    Args:
+        path: the folder.
+        classes: names of the class folders, sorted.
+        files: the chosen files of each split, sorted by path.
+        notes: what was left out or done on the way.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    files: dict[str, tuple[_File, ...]]
+    notes: tuple[str, ...]
+
+
+def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
+    """Find the images of a folder and choose which to use, without decoding any.
+
+    With a ``train`` folder (or ``train800``, ``training``) the given splits are kept, and a
+    missing validation split is taken from a fifth of train. Without one, every sub-folder is a
+    class, exact copies of a file are used once, and 60 : 20 : 20 are train, val and test.
+
+    Args:
+        path: the folder.
+        limits: images to use at most of each split.
+        seed: decides what stands where.
+
+    Returns:
+        The chosen files.
+
+    Raises:
+        InputError: no such folder.
+        ConfigError: it is not laid out as above; every problem is named.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, expected one with a sub-folder for each class")
+    given = {
+        split: folder
+        for split, names in _NAMES.items()
+        for folder in [next((path / name for name in names if (path / name).is_dir()), None)]
+        if folder is not None
+    }
+    pools, classes, notes = _given(path, given) if "train" in given else _ungiven(path)
+    files: dict[str, tuple[_File, ...]] = {}
+    if "test" not in pools:
+        pools, note = _divide(pools["train"], ("train", "test", "val"), (3, 1, 1), seed)
+        notes.append(note)
+    elif "val" not in pools:
+        divided, note = _divide(pools["train"], ("train", "val"), (4, 1), seed)
+        pools |= divided
+        notes.append(note)
+    for split in SPLITS:
+        pool = pools[split]
+        labels = [file.label for file in pool]
+        rows = choose(labels, limits.of(split), generator(seed, "limit", split))
+        files[split] = tuple(pool[row] for row in rows)
+    return Folder(path=path, classes=classes, files=files, notes=tuple(notes))
+
+
+def decode(
+    folder: Folder,
+    spec: InputSpec,
+    progress: Progress | None = None,
+    *,
+    skip_unreadable: bool = False,
+) -> TaskData:
+    """Decode the chosen files, several at a time.
+
+    Args:
+        folder: what :func:`scan` chose.
+        spec: what the images are squashed to.
+        progress: told (done, total) images.
+        skip_unreadable: leave out what cannot be decoded, and count it in the notes.
+
+    Returns:
+        The task, not yet checked.
+
+    Raises:
+        InputError: some images cannot be decoded; all are listed with their reasons.
+    """
+    files = [file for split in SPLITS for file in folder.files[split]]
+    pixels, failures = load_batch([file.path for file in files], spec, progress=progress)
+    notes = list(folder.notes)
+    if failures:
+        if not skip_unreadable:
+            raise InputError(_unreadable(folder.path, list(failures.values())))
+        notes.append(f"unreadable images left out: {len(failures)}")
+    splits, start = {}, 0
+    for split in SPLITS:
+        rows = range(start, start + len(folder.files[split]))
+        start = rows.stop
+        kept = [row for row in rows if row not in failures]
+        # Without failures a slice, which shares the memory of the whole.
+        images = pixels[rows.start : rows.stop] if len(kept) == len(rows) else pixels[kept]
+        labels = torch.tensor([files[row].label for row in kept], dtype=torch.int64)
+        splits[split] = Split(images=images, labels=labels)
+    return TaskData(
+        classes=folder.classes, source=str(folder.path), notes="; ".join(notes), **splits
+    )
+
+
+def _given(
+    path: Path, folders: dict[str, Path]
+) -> tuple[dict[str, list[_File]], tuple[str, ...], list[str]]:
+    """Read splits that stand in folders of their own."""
+    problems = []
+    if "test" not in folders:
+        problems.append(f"{folders['train'].name}/ but no test/: add it, or remove the level")
+    classes = _class_names(folders["train"])
+    problems += [
+        f"{folder.name}/: classes that {folders['train'].name}/ lacks: {', '.join(strange)}"
+        for folder in folders.values()
+        if (strange := sorted(set(_class_names(folder)) - set(classes)))
+    ]
+    pools = {split: list(_files(folder, classes)) for split, folder in folders.items()}
+    problems += _empty_classes(pools["train"], classes, folders["train"])
+    if problems:
+        raise ConfigError(str(path), problems)
+    return pools, classes, []
+
+
+def _ungiven(path: Path) -> tuple[dict[str, list[_File]], tuple[str, ...], list[str]]:
+    """Read a folder whose sub-folders are the classes; copies would straddle the splits."""
+    classes = _class_names(path)
+    files = list(_files(path, classes))
+    problems = _empty_classes(files, classes, path)
+    if len(classes) < 2:
+        problems.insert(0, f"{len(classes)} class folders, expected at least 2")
+    if problems:
+        raise ConfigError(str(path), problems)
+    unique = _without_copies(files)
+    copies = len(files) - len(unique)
+    return {"train": unique}, classes, [f"exact copies left out: {copies}"] if copies else []
+
+
+def _divide(
+    files: list[_File], names: tuple[str, ...], shares: tuple[int, ...], seed: int
+) -> tuple[dict[str, list[_File]], str]:
+    """Divide files class by class; the first name gets what rounding leaves."""
+    sizes = [max(1, len(files) * share // sum(shares)) for share in shares[1:]]
+    counts = (max(0, len(files) - sum(sizes)), *sizes)
+    parts = partition([file.label for file in files], counts, generator(seed, "divide", *names))
+    pools = {name: [files[row] for row in part] for name, part in zip(names, parts, strict=True)}
+    percents = " : ".join(str(100 * share // sum(shares)) for share in shares)
+    return pools, f"{', '.join(names)} divided {percents} by seed {seed}"
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    )
+
+
+def _files(folder: Path, classes: tuple[str, ...]) -> Iterable[_File]:
+    """List image files in a fixed order: by class, then by path, whatever the file system."""
+    for label, name in enumerate(classes):
+        inside = (folder / name).rglob("*")
+        for path in sorted(inside, key=lambda found: found.as_posix()):
+            hidden = path.name.startswith(".")
+            if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+                yield _File(path=path, label=label)
+
+
+def _empty_classes(files: list[_File], classes: tuple[str, ...], folder: Path) -> list[str]:
+    found = {file.label for file in files}
+    return [
+        f"{folder.name}/{name}: no image files"
+        for label, name in enumerate(classes)
+        if label not in found
+    ]
+
+
+def _without_copies(files: list[_File]) -> list[_File]:
+    """Keep the first of each set of files with the same bytes.
+
+    Only files of equal size are read and hashed.
+    """
+    by_size: defaultdict[int, list[_File]] = defaultdict(list)
+    for file in files:
+        by_size[file.path.stat().st_size].append(file)
+    dropped: set[Path] = set()
+    for size, same in by_size.items():
+        seen: set[bytes] = set()
+        for file in same if size and len(same) > 1 else ():
+            digest = hashlib.blake2b(file.path.read_bytes(), digest_size=16).digest()
+            if digest in seen:
+                dropped.add(file.path)
+            seen.add(digest)
+    return [file for file in files if file.path not in dropped]
+
+
+def _unreadable(folder: Path, errors: list[ImageError]) -> str:
+    lines = "\n".join(f"  - {error.path}: {error.reason}" for error in errors[:_LISTED])
+    more = len(errors) - _LISTED
+    rest = f"\n  and {more} more" if more > 0 else ""
+    return f"{folder}: {len(errors)} images cannot be decoded\n{lines}{rest}"

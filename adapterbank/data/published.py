@@ -1,0 +1,199 @@
+"""Published data sets by their torchvision name, cut down by the VTAB-1k rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from adapterbank.data.base import Limits, Split, TaskData
+from adapterbank.data.batches import Progress, read_rows
+from adapterbank.data.images import to_pixels
+from adapterbank.data.splits import Indices, choose, generator, partition, vtab
+from adapterbank.errors import FetchError, ImageError, UnknownName
+from adapterbank.records import InputSpec
+
+__all__ = ["NAMES", "load"]
+
+
+class _Dataset(Protocol):
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """How one class of ``torchvision.datasets`` names its splits and where it keeps labels.
+
+    Args:
+        labels: the attribute that lists all labels, so that none is decoded to be chosen.
+        train: arguments of the split to train on.
+        test: arguments of the split to report; ``None`` if there is none, a fifth is held out.
+    """
+
+    labels: str
+    train: Mapping[str, object] = field(default_factory=lambda: {"split": "train"})
+    test: Mapping[str, object] | None = field(default_factory=lambda: {"split": "test"})
+
+
+_BOOLEAN = _Published(labels="targets", train={"train": True}, test={"train": False})
+_TRAINVAL = {"split": "trainval"}
+
+_KNOWN: Mapping[str, _Published] = {
+    "CIFAR10": _BOOLEAN,
+    "CIFAR100": _BOOLEAN,
+    "Caltech101": _Published(labels="y", train={}, test=None),
+    "DTD": _Published(labels="_labels"),
+    "EuroSAT": _Published(labels="targets", train={}, test=None),
+    "FGVCAircraft": _Published(labels="_labels", train=_TRAINVAL),
+    "FashionMNIST": _BOOLEAN,
+    "Flowers102": _Published(labels="_labels"),
+    "Food101": _Published(labels="_labels"),
+    "KMNIST": _BOOLEAN,
+    "MNIST": _BOOLEAN,
+    "OxfordIIITPet": _Published(labels="_labels", train=_TRAINVAL),
+    "STL10": _Published(labels="labels"),
+    "SVHN": _Published(labels="labels"),
+    "USPS": _BOOLEAN,
+}
+
+NAMES = tuple(_KNOWN)
+"""Names that ``torchvision://`` accepts."""
+
+# torchvision has no exception of its own: a wrong checksum is a RuntimeError, a dead link any of
+# the network's, a damaged archive an OSError or what the decompressor raises.
+_DOWNLOAD_ERRORS = (RuntimeError, OSError, EOFError, HTTPException)
+
+
+def load(
+    name: str,
+    spec: InputSpec,
+    limits: Limits,
+    seed: int,
+    directory: Path,
+    progress: Progress | None = None,
+) -> TaskData:
+    """Load a published set, downloading it the first time.
+
+    VTAB-1k's rule: at most 800 and 200 images of the training split, chosen class by class, and
+    the whole test split. Sets without a test split hold out a fifth, the same for every seed.
+
+    Args:
+        name: one of :data:`NAMES`.
+        spec: what the images are squashed to.
+        limits: images to use at most of each split, within the rule.
+        seed: decides which training images are chosen.
+        directory: where downloads are kept, a folder for each set.
+        progress: told (done, total) images.
+
+    Returns:
+        The task, not yet checked.
+
+    Raises:
+        UnknownName: torchvision's set of that name is not among those known here.
+        FetchError: the set is not in ``directory`` and cannot be downloaded, or is damaged there.
+    """
+    if name not in _KNOWN:
+        raise UnknownName("torchvision data set", name, _KNOWN)
+    known = _KNOWN[name]
+    train_set = _open(name, known.train, directory / name)
+    labels = _labels(train_set, known)
+    rows = np.arange(len(labels))
+    if known.test is None:
+        test_set, test_labels = train_set, labels
+        fifth = len(labels) // 5
+        rows, test_rows = partition(labels, (len(labels) - fifth, fifth), generator(0, name))
+    else:
+        test_set = _open(name, known.test, directory / name)
+        test_labels = _labels(test_set, known)
+        test_rows = np.arange(len(test_labels))
+    train_rows, val_rows = (
+        rows[part] for part in vtab(labels[rows], generator(seed, name, "vtab"))
+    )
+    chosen = {}
+    for split, dataset, known_labels, pool in (
+        ("train", train_set, labels, train_rows),
+        ("val", train_set, labels, val_rows),
+        ("test", test_set, test_labels, test_rows),
+    ):
+        kept = pool[choose(known_labels[pool], limits.of(split), generator(seed, name, split))]
+        chosen[split] = _Part(name=name, dataset=dataset, labels=known_labels, rows=kept)
+    return TaskData(
+        classes=_class_names(train_set, labels),
+        source=f"torchvision://{name}",
+        notes="VTAB-1k rule: 800 and 200 of the training split, all of test",
+        **_read(chosen, spec, directory / name, progress),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """The chosen rows of one opened set."""
+
+    name: str
+    dataset: _Dataset
+    labels: Indices
+    rows: Indices
+
+
+def _open(name: str, arguments: Mapping[str, object], directory: Path) -> _Dataset:
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        opened = getattr(datasets, name)(directory, download=True, **arguments)
+    except _DOWNLOAD_ERRORS as error:
+        raise FetchError(
+            f"torchvision://{name}: not in {directory} and the download failed: {error}",
+            fix=f"put the extracted archive into {directory}, or name a folder of your own: "
+            f"adapterbank task add {name.lower()} --data DIR",
+        ) from error
+    return cast("_Dataset", opened)
+
+
+def _labels(dataset: _Dataset, known: _Published) -> Indices:
+    return np.asarray(getattr(dataset, known.labels), dtype=np.int64)
+
+
+def _class_names(dataset: _Dataset, labels: Indices) -> tuple[str, ...]:
+    """Take the set's own names, or number the classes where it has none (SVHN)."""
+    for attribute in ("classes", "categories"):
+        names = getattr(dataset, attribute, None)
+        if names is not None:
+            return tuple(str(name) for name in names)
+    return tuple(str(label) for label in range(int(labels.max()) + 1))
+
+
+def _read(
+    parts: Mapping[str, _Part], spec: InputSpec, directory: Path, progress: Progress | None
+) -> dict[str, Split]:
+    flat = [(part, int(row)) for part in parts.values() for row in part.rows]
+
+    def read(index: int) -> torch.Tensor:
+        part, row = flat[index]
+        try:
+            return to_pixels(part.dataset[row][0], spec)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"{part.name}[{row}]", str(error)) from error
+
+    pixels, failures = read_rows(read, len(flat), spec, progress=progress)
+    if failures:
+        first = next(iter(failures.values()))
+        raise FetchError(
+            f"{len(failures)} images of the download are damaged, the first: {first}",
+            fix=f"rm -r {directory}",
+        )
+    ends = np.cumsum([len(part.rows) for part in parts.values()]).tolist()
+    return {
+        split: Split(
+            images=pixels[end - len(part.rows) : end],
+            labels=torch.from_numpy(part.labels[part.rows]),
+        )
+        for end, (split, part) in zip(ends, parts.items(), strict=True)
+    }

@@ -1,0 +1,130 @@
+"""What the rendered tasks share: balanced labels, backdrops, colours and anti-aliased shapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+__all__ = [
+    "CANVAS",
+    "POINTED",
+    "ROUND",
+    "Mask",
+    "backdrop",
+    "balanced",
+    "contrasting",
+    "paint",
+]
+
+CANVAS = 112
+"""Side of every rendered image: 8 patches of 14 px, shrunk or grown to a registry's input size."""
+
+_SUPERSAMPLE = 4
+_LUMA = np.array([0.299, 0.587, 0.114])
+_CONTRAST = 70.0  # least difference in brightness, of 255, between a figure and its backdrop
+
+Outline = tuple[tuple[float, float], ...]
+Pixels = npt.NDArray[np.uint8]
+
+
+def _spokes(count: int, *radii: float) -> Outline:
+    """Return ``count`` corners evenly around the origin, their distances cycling ``radii``."""
+    return tuple(
+        (
+            radii[i % len(radii)] * math.cos(2 * math.pi * i / count),
+            radii[i % len(radii)] * math.sin(2 * math.pi * i / count),
+        )
+        for i in range(count)
+    )
+
+
+ROUND: tuple[Outline, ...] = (
+    _spokes(48, 1.0),  # disc
+    _spokes(3, 1.15),
+    _spokes(4, 1.1),
+    _spokes(6, 1.05),
+    _spokes(10, 1.2, 0.55),  # five-pointed star
+    _spokes(8, 1.2, 0.5),  # four-pointed star
+)
+"""Outlines of about radius 1 without a direction."""
+
+POINTED: tuple[Outline, ...] = (
+    ((1.0, 0.0), (0.2, 0.7), (0.2, 0.28), (-1.0, 0.28), (-1.0, -0.28), (0.2, -0.28), (0.2, -0.7)),
+    ((1.0, 0.0), (-0.9, 0.75), (-0.45, 0.0), (-0.9, -0.75)),  # dart
+    ((1.0, 0.0), (-0.8, 0.55), (-0.8, -0.55)),  # wedge
+    ((1.0, 0.0), (0.25, 0.7), (-0.8, 0.7), (-0.8, -0.7), (0.25, -0.7)),  # house
+    ((1.0, 0.0), *((0.6 * x - 0.3, 0.6 * y) for x, y in _spokes(24, 1.0)[3:-2])),  # drop
+)
+"""Outlines of about radius 1 that point along +x; the first is an arrow."""
+
+
+def balanced(count: int, classes: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return (count,) labels in random order, no class more than one image ahead of another."""
+    return random.permutation(np.arange(count, dtype=np.int64) % classes)
+
+
+def backdrop(random: np.random.Generator) -> Pixels:
+    """Paint soft patches of related colours with a little grain; from plain to busy.
+
+    Returns:
+        (CANVAS, CANVAS, 3) uint8.
+    """
+    cells = int(random.integers(1, 7))
+    base = random.uniform(30, 225, 3)
+    patches = base + random.normal(0, random.uniform(0, 24), (cells, cells, 3))
+    small = Image.fromarray(np.clip(patches, 0, 255).astype(np.uint8))
+    smooth = np.asarray(small.resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
+    grain = random.normal(0, random.uniform(0, 6), (CANVAS, CANVAS, 1))
+    return np.clip(smooth + grain, 0, 255).astype(np.uint8)
+
+
+def contrasting(behind: Pixels, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Draw a colour that stands out from ``behind`` in brightness, so that hue decides nothing."""
+    level = float((behind.reshape(-1, 3) @ _LUMA).mean())
+    while True:
+        colour = random.uniform(0, 255, 3)
+        if abs(float(colour @ _LUMA) - level) >= _CONTRAST:
+            return colour
+
+
+def paint(canvas: Pixels, mask: Image.Image, colour: npt.NDArray[np.float64]) -> Pixels:
+    """Lay ``colour`` over ``canvas`` where ``mask`` ("L", CANVAS square) is bright."""
+    alpha = np.asarray(mask, dtype=np.float64)[:, :, None] / 255
+    return np.rint(canvas * (1 - alpha) + colour * alpha).astype(np.uint8)
+
+
+class Mask:
+    """A drawing at four times the size that :meth:`image` averages down: soft, exact edges."""
+
+    def __init__(self) -> None:
+        side = CANVAS * _SUPERSAMPLE
+        self._image = Image.new("L", (side, side), 0)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def add(
+        self, outline: Outline, centre: tuple[float, float], radius: float, angle: float
+    ) -> None:
+        """Fill an outline.
+
+        Args:
+            outline: corners about the origin, radius about 1.
+            centre: (x, y) in pixels of the finished image.
+            radius: in pixels of the finished image.
+            angle: in radians, anticlockwise on the screen.
+        """
+        cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
+        corners = [
+            (
+                (centre[0] + x * cos - y * sin) * _SUPERSAMPLE,
+                (centre[1] - x * sin - y * cos) * _SUPERSAMPLE,  # rows count downwards
+            )
+            for x, y in outline
+        ]
+        self._draw.polygon(corners, fill=255)
+
+    def image(self) -> Image.Image:
+        """Return the anti-aliased mask, CANVAS square."""
+        return self._image.reduce(_SUPERSAMPLE)

@@ -1,0 +1,75 @@
+"""How many objects there are, one to six; what and where they are does not matter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from adapterbank.data.tasks._draw import (
+    CANVAS,
+    ROUND,
+    Mask,
+    backdrop,
+    balanced,
+    contrasting,
+    paint,
+)
+
+__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
+
+CLASSES = ("1", "2", "3", "4", "5", "6")
+DESCRIPTION = "number of rendered objects, 1 to 6, apart from one another"
+SIZES = {"train": 800, "val": 200, "test": 800}
+
+_GAP = 3.0  # px between the circles that two objects fit in
+_REACH = 1.2  # the farthest corner of any outline, in radii
+
+
+def build(
+    split: str, count: int, random: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Render ``count`` scenes of objects of varied shape, size, colour and backdrop.
+
+    The range of sizes is drawn for each scene before the objects are, so neither the painted
+    area nor the size of an object tells how many there are.
+
+    Args:
+        split: ignored: rendered images never repeat, so any stream serves any split.
+        count: how many.
+        random: chooses everything.
+
+    Returns:
+        (count, CANVAS, CANVAS, 3) uint8 images and (count,) int64 labels.
+    """
+    del split
+    labels = balanced(count, len(CLASSES), random)
+    return np.stack([_render(label + 1, random) for label in labels.tolist()]), labels
+
+
+def _render(objects: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    canvas = backdrop(random)
+    behind = canvas
+    for x, y, radius in _places(objects, random):
+        mask = Mask()
+        outline = ROUND[random.integers(len(ROUND))]
+        mask.add(outline, (x, y), radius, random.uniform(0, 2 * math.pi))
+        canvas = paint(canvas, mask.image(), contrasting(behind, random))
+    return canvas
+
+
+def _places(objects: int, random: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Draw circles (x, y, radius) that keep apart; six of the largest fill a third of the room."""
+    largest = random.uniform(7, 13)
+    placed: list[tuple[float, float, float]] = []
+    while len(placed) < objects:
+        radius = random.uniform(0.6, 1.0) * largest
+        edge = radius * _REACH + 1
+        x, y = random.uniform(edge, CANVAS - edge, 2)
+        if all(
+            math.hypot(x - other_x, y - other_y) >= _REACH * (radius + other) + _GAP
+            for other_x, other_y, other in placed
+        ):
+            placed.append((x, y, radius))
+    return placed

@@ -1,0 +1,1 @@
+"""Serving: packed adapters, the canary that proves them, and the predictor."""

@@ -1,0 +1,183 @@
+"""Between an adapter in memory and the files of a version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from adapterbank import catalog
+from adapterbank.backbones.base import Backbone
+from adapterbank.config import describe
+from adapterbank.errors import ConfigError, IntegrityError
+from adapterbank.inference.canary import check_canary, pack_canary
+from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
+from adapterbank.records import Traits
+from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
+from adapterbank.registry.card import render_card
+from adapterbank.registry.documents import dump_document
+
+__all__ = [
+    "LoadedAdapter",
+    "add_metrics",
+    "build_adapter",
+    "find_method",
+    "libraries",
+    "load_adapter",
+    "method_config",
+    "pack_adapter",
+    "pack_trained",
+]
+
+METHODS = "adapterbank.methods"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_MODEL = "adapter_model.safetensors"
+CANARY = "canary.safetensors"
+METRICS = "metrics.json"
+ROUTING = "routing.safetensors"
+CARD = "README.md"
+
+# What the numbers of an adapter depend on; in the hashed configuration on purpose.
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedAdapter:
+    """An adapter ready to run, and what its configuration says."""
+
+    folded: Folded
+    config: AdapterConfig
+    parameters: tuple[int, int]  # of the method, of the head
+
+
+def libraries() -> dict[str, str]:
+    """Versions that an adapter's numbers depend on."""
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **versions}
+
+
+def find_method(name: str) -> Method:
+    """Find a method by its name.
+
+    Raises:
+        UnknownName: no such method; its neighbours are named.
+    """
+    return cast("Method", catalog.load(METHODS, name, kind="method"))
+
+
+def method_config(name: str, hyper: Mapping[str, Any], *, where: str) -> MethodConfig:
+    """Check a method's hyper-parameters.
+
+    Raises:
+        ConfigError: every problem, at once.
+        UnknownName: no such method.
+    """
+    method = find_method(name)
+    try:
+        return method.Config.model_validate(dict(hyper))
+    except ValidationError as error:
+        raise ConfigError(where, describe(error, method.Config)) from error
+
+
+def build_adapter(
+    name: str, hyper: Mapping[str, Any], traits: Traits, classes: int, *, seed: int, where: str
+) -> Adapter:
+    """Make an adapter at its start; equal seeds give equal adapters."""
+    config = method_config(name, hyper, where=where)
+    generator = torch.Generator().manual_seed(seed)
+    return find_method(name).build(config, traits, classes, generator)
+
+
+def pack_adapter(adapter: Adapter) -> bytes:
+    """Write an adapter's parameters as safetensors, float32."""
+    state = {
+        name: tensor.detach().cpu().float().contiguous()
+        for name, tensor in adapter.state_dict().items()
+    }
+    return save_tensors(state)
+
+
+def pack_trained(
+    adapter: Adapter, config: AdapterConfig, backbone: Backbone, routing: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Make the files of a version that training decides: all but metrics, card and manifest.
+
+    Args:
+        adapter: trained.
+        config: what ``adapter_config.json`` will say.
+        backbone: the one it was trained on; it runs the canary.
+        routing: see :func:`adapterbank.routing.record.task_record`.
+
+    Returns:
+        Bytes by file name.
+    """
+    with torch.no_grad():
+        folded = adapter.fold()
+    return {
+        ADAPTER_MODEL: pack_adapter(adapter),
+        ADAPTER_CONFIG: dump_document(_plain(config)),
+        CANARY: pack_canary(backbone, folded),
+        ROUTING: save_arrays(dict(routing)),
+    }
+
+
+def add_metrics(trained: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Complete the files of a version with its figures and its card.
+
+    Args:
+        trained: what :func:`pack_trained` made.
+        metrics: figures with counts; nothing that differs between equal runs, such as times.
+
+    Returns:
+        Bytes by file name: all but the manifest, which the registry adds.
+    """
+    content = _plain(parse_adapter_config(trained[ADAPTER_CONFIG]))
+    return {
+        **trained,
+        METRICS: dump_document(metrics),
+        CARD: render_card(content, dict(metrics)).encode(),
+    }
+
+
+def _plain(config: AdapterConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def load_adapter(
+    files: Mapping[str, bytes], backbone: Backbone, *, where: str, canary: bool = True
+) -> LoadedAdapter:
+    """Rebuild an adapter from the verified files of a version and fold it.
+
+    Args:
+        files: content by file name, as the registry read it.
+        backbone: loaded, of the fingerprint the registry demands.
+        where: the version, for messages.
+        canary: replay the stored canary.
+
+    Raises:
+        CanaryMismatch: the canary answers differently than when it was published.
+        IntegrityError: the tensors are not those of the configured method.
+    """
+    config = parse_adapter_config(files[ADAPTER_CONFIG], where=f"{where}/{ADAPTER_CONFIG}")
+    adapter = build_adapter(
+        config.method.name, config.method.hyper, backbone.traits, len(config.classes),
+        seed=0, where=f"{where}/{ADAPTER_CONFIG}",
+    )  # fmt: skip
+    try:
+        adapter.load_state_dict(load_tensors(files[ADAPTER_MODEL]), strict=True)
+    except RuntimeError as error:
+        raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {error}") from error
+    folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
+    if canary and CANARY in files:
+        check_canary(backbone, folded, files[CANARY], where=where)
+    return LoadedAdapter(folded=folded, config=config, parameters=count_parameters(adapter))

@@ -1,0 +1,81 @@
+"""A canary: a few fixed images and the logits a version gave when it was packed.
+
+Hashes prove that bytes are the same; they cannot see that another release of a library now
+computes something else from them. Replaying the canary at load can.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from torch import Tensor
+
+from adapterbank import model
+from adapterbank.backbones.base import Backbone
+from adapterbank.data.images import normalise
+from adapterbank.errors import CanaryMismatch
+from adapterbank.methods.base import Folded
+from adapterbank.records import InputSpec
+
+__all__ = ["CANARY_IMAGES", "canary_pixels", "check_canary", "pack_canary"]
+
+CANARY_IMAGES = 2
+# Of the largest logit. Between BLAS kernels and thread counts float32 differs by 1e-5 or less;
+# a changed resampling, normalisation or attention by 1e-2 or more.
+TOLERANCE = 1e-3
+
+
+def canary_pixels(spec: InputSpec) -> Tensor:
+    """Images (2, 3, H, W) uint8 from integer arithmetic alone, equal everywhere for ever."""
+    height, width = spec.size
+    n, c, y, x = np.ogrid[:CANARY_IMAGES, :3, :height, :width]
+    wave = (y * (n + 2) + x * (c + 3)) * 5 + (x * y * (n + 1)) // 7
+    # Fold 0..511 back into 0..255: ramps without jumps, unlike a plain remainder.
+    folded = np.abs(wave % 511 - 255)
+    return torch.from_numpy(folded.astype(np.uint8))
+
+
+@torch.inference_mode()
+def _logits(backbone: Backbone, folded: Folded) -> Tensor:
+    images = normalise(canary_pixels(backbone.spec).to(backbone.device), backbone.spec)
+    return model.forward(backbone, images, folded).cpu()
+
+
+def pack_canary(backbone: Backbone, folded: Folded) -> bytes:
+    """Run the canary and keep its logits, as safetensors bytes."""
+    return save_tensors({"logits": _logits(backbone, folded).numpy()})
+
+
+def check_canary(backbone: Backbone, folded: Folded, packed: bytes, *, where: str) -> float:
+    """Replay a canary.
+
+    Args:
+        backbone: the loaded backbone.
+        folded: the loaded adapter.
+        packed: what :func:`pack_canary` gave.
+        where: the version, for messages.
+
+    Returns:
+        The largest difference, as a fraction of the largest logit.
+
+    Raises:
+        CanaryMismatch: it is beyond tolerance; the message says by how much.
+    """
+    expected = torch.from_numpy(load_tensors(packed)["logits"])
+    got = _logits(backbone, folded)
+    if got.shape != expected.shape:
+        raise CanaryMismatch(
+            f"{where}: canary logits have shape {tuple(got.shape)}, expected"
+            f" {tuple(expected.shape)}"
+        )
+    difference = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    if not difference <= TOLERANCE:  # also true of NaN
+        raise CanaryMismatch(
+            f"{where}: the same bytes answer differently than when they were published: canary"
+            f" logits differ by {difference:.2e} of the largest, allowed {TOLERANCE:.0e}."
+            " A library or the processor changed how they are computed",
+            fix="install the versions under 'libraries' in the version's adapter_config.json",
+        )
+    return difference

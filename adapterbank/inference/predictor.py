@@ -1,0 +1,188 @@
+"""Answer images under any task of a registry, from one backbone in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adapterbank import model
+from adapterbank.backbones.loading import load
+from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.data.images import load_pixels, normalise, to_pixels
+from adapterbank.errors import ImageError, InputError
+from adapterbank.inference.artifact import LoadedAdapter, load_adapter
+from adapterbank.records import Prediction, Reference
+from adapterbank.registry.store import Registry, Version
+
+__all__ = ["ImageInput", "Predictor", "load_bank_backbone"]
+
+ImageInput = Path | str | bytes | Image.Image
+"""A file's path, a file's bytes, or a decoded image."""
+
+DECODERS = 4  # PIL releases the interpreter lock
+
+
+def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -> TimmViT:
+    """Load a registry's backbone and check that it is the one its versions were trained on.
+
+    Raises:
+        FetchError: the registry has none yet.
+        InputError: its weights are not on this machine.
+        IntegrityError: the weights have another fingerprint.
+    """
+    record = registry.backbone()
+    backbone = load(
+        registry.backbone_weights, record.spec, arch=record.arch, expected=record.fingerprint
+    )
+    return backbone.to(device)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    name: str
+    content: Tensor | ImageError
+    seconds: float
+
+
+class Predictor:
+    """Predict with any version of a registry. One instance serves any number of threads.
+
+    The backbone is loaded at the first prediction, a version at its first use; both stay. Every
+    version is verified byte by byte and replays its canary before it answers anything.
+
+    Args:
+        registry: an open registry, or its folder.
+        device: where to run.
+    """
+
+    def __init__(self, registry: Registry | Path | str, *, device: str = "cpu") -> None:
+        self.registry = registry if isinstance(registry, Registry) else Registry.open(registry)
+        self._device = torch.device(device)
+        self._lock = threading.Lock()
+        self._backbone: TimmViT | None = None
+        self._adapters: dict[str, LoadedAdapter] = {}  # by digest: a version never changes
+
+    @property
+    def backbone(self) -> TimmViT:
+        """The registry's backbone, loaded once."""
+        if self._backbone is None:
+            with self._lock:
+                if self._backbone is None:
+                    self._backbone = load_bank_backbone(self.registry, self._device)
+        return self._backbone
+
+    def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
+        """Resolve a reference now and return that version, loaded and verified."""
+        version = self.registry.resolve(ref)
+        backbone = self.backbone
+        loaded = self._adapters.get(version.digest)
+        if loaded is None:
+            with self._lock:
+                loaded = self._adapters.get(version.digest)
+                if loaded is None:
+                    files = self.registry.read(version)
+                    loaded = load_adapter(files, backbone, where=str(version))
+                    self._adapters[version.digest] = loaded
+        return version, loaded
+
+    def predict(
+        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+    ) -> list[Prediction]:
+        """Classify images under one task.
+
+        Args:
+            images: paths, encoded bytes or PIL images.
+            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``.
+            top_k: how many labels to give with each answer.
+            batch_size: images in one forward.
+
+        Returns:
+            One answer for each image, in order.
+
+        Raises:
+            ImageError: an image cannot be used; :meth:`stream` goes on with the others.
+            IntegrityError: the version or the backbone is not what was published.
+            UnknownName: no such task, version or alias.
+        """
+        answers = []
+        for answer in self.stream(images, task=task, top_k=top_k, batch_size=batch_size):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def stream(
+        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+    ) -> Iterator[Prediction | ImageError]:
+        """Classify images as they come; see :meth:`predict`.
+
+        The reference is resolved once, so one call never mixes versions.
+
+        Yields:
+            For each image, in order, an answer or the error that names it.
+        """
+        if top_k < 1 or batch_size < 1:
+            raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
+        version, loaded = self.load(task)
+        with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+            rest = enumerate(images)
+            while group := list(islice(rest, batch_size)):
+                decoded = list(pool.map(self._decode, group))
+                yield from self._answer(version, loaded, decoded, top_k)
+
+    def _decode(self, numbered: tuple[int, ImageInput]) -> _Decoded:
+        begun = time.perf_counter()
+        index, image = numbered
+        source = Path(image) if isinstance(image, str) else image
+        name = str(source) if isinstance(source, Path) else f"image {index}"
+        try:
+            if isinstance(source, Image.Image):
+                pixels = to_pixels(source, self.backbone.spec)
+            else:
+                pixels = load_pixels(source, self.backbone.spec, name=name)
+        except ImageError as error:
+            return _Decoded(name, error, 0.0)
+        return _Decoded(name, pixels, time.perf_counter() - begun)
+
+    def _answer(
+        self, version: Version, loaded: LoadedAdapter, decoded: list[_Decoded], top_k: int
+    ) -> Iterator[Prediction | ImageError]:
+        good = [one.content for one in decoded if isinstance(one.content, Tensor)]
+        begun = time.perf_counter()
+        rows = iter(self._probabilities(loaded, torch.stack(good)) if good else ())
+        share = (time.perf_counter() - begun) / max(len(good), 1)
+        classes = loaded.config.classes
+        for one in decoded:
+            if isinstance(one.content, ImageError):
+                yield one.content
+                continue
+            values, indices = next(rows).topk(min(top_k, len(classes)))
+            top = tuple(
+                (classes[index], value)
+                for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+            )
+            yield Prediction(
+                image=one.name,
+                task=version.task,
+                version=version.version,
+                digest=version.digest,
+                label=top[0][0],
+                probability=top[0][1],
+                top_k=top,
+                latency_ms=1000.0 * (one.seconds + share),
+            )
+
+    @torch.inference_mode()
+    def _probabilities(self, loaded: LoadedAdapter, pixels: Tensor) -> Tensor:
+        """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU."""
+        images = normalise(pixels.to(self._device), self.backbone.spec)
+        return model.forward(self.backbone, images, loaded.folded).softmax(dim=1).cpu()

@@ -1,0 +1,101 @@
+"""What Git knows of a folder, by the ``git`` program; nothing here needs a repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from adapterbank.errors import AdapterBankError, FetchError
+
+__all__ = ["GitState", "git_init", "git_revision", "git_toplevel"]
+
+_TIMEOUT_S: Final = 60.0
+# A hook or an outer command may point git at its own repository; the question is about `root`.
+_REDIRECTIONS: Final = frozenset(
+    {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitState:
+    """The commit a folder stands on, and whether tracked files differ from it."""
+
+    revision: str
+    dirty: bool
+
+
+def git_revision(root: Path) -> GitState | None:
+    """Return the commit and state of the working tree that holds ``root``.
+
+    Untracked files do not make it dirty: results, caches and notes come and go.
+
+    Returns:
+        None where there is no git program, no repository or no commit yet.
+    """
+    revision = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if revision is None:
+        return None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return GitState(revision=revision, dirty=changes != "")
+
+
+def git_toplevel(root: Path) -> Path | None:
+    """Return the root of the working tree that holds ``root``, or None."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    return Path(top).resolve() if top else None
+
+
+def git_init(root: Path) -> None:
+    """Make ``root`` a repository of its own.
+
+    Raises:
+        FetchError: there is no git program.
+        AdapterBankError: git refused.
+    """
+    program = shutil.which("git")
+    if program is None:
+        raise FetchError(
+            "There is no git program on the PATH",
+            fix="install git, or set the bank up without it: adapterbank init --no-git",
+        )
+    done = subprocess.run(  # noqa: S603  # fixed words and a folder
+        [program, "init", "--quiet", str(root)],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise AdapterBankError(f"git init {root} failed: {done.stderr.strip()}")
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
+    # `status` would refresh the index under a lock, in the way of a commit made meanwhile.
+    return kept | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """Return what a git command prints, or None if it cannot answer."""
+    program = shutil.which("git")
+    if program is None or not root.is_dir():
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603  # fixed words and a folder
+            [program, "-C", str(root), *words],
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

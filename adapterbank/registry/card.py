@@ -1,0 +1,141 @@
+"""The model card of a version: what the Hub, or a person with a folder, wants to know first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+__all__ = ["render_card"]
+
+_SHOWN_CLASSES = 40
+
+
+def render_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Write ``README.md`` for a version, with the front matter the Hugging Face Hub reads.
+
+    Args:
+        config: content of ``adapter_config.json``.
+        metrics: content of ``metrics.json``; each split (``test``, ``val``…) that is an object
+            with ``correct`` and ``total``, or with ``accuracy``, becomes a result.
+
+    Returns:
+        Markdown that depends on the arguments alone: no time, host or path of this run.
+    """
+    front = yaml.safe_dump(
+        _front_matter(config, metrics), sort_keys=False, allow_unicode=True, width=1000
+    )
+    return f"---\n{front}---\n\n" + "\n".join(_body(config, metrics)) + "\n"
+
+
+def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    task, method = config["task"], config["method"]["name"]
+    front: dict[str, Any] = {
+        "library_name": "adapterbank",
+        "pipeline_tag": "image-classification",
+        "tags": ["adapterbank", "image-classification", "visual-prompt-tuning", method],
+    }
+    base = _hub_name(config["backbone"]["uri"])
+    if base is not None:
+        front["base_model"] = base
+        front["base_model_relation"] = "adapter"
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": task, "type": config["data"]["source"], "split": split},
+            "metrics": [{"type": "accuracy", "value": round(accuracy, 6)}],
+        }
+        for split, accuracy, _ in _splits(metrics)
+    ]
+    if results:
+        front["model-index"] = [{"name": f"{task}-{method}", "results": results}]
+    return front
+
+
+def _body(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    task, method, classes = config["task"], config["method"], config["classes"]
+    height, width = config["input"]["size"]
+    yield f"# {_text(task)}: {_text(method['name'])} adapter"
+    yield ""
+    yield (
+        f"Tells {len(classes)} classes apart on images of {height}×{width} pixels. It is one"
+        " adapter on a frozen backbone and answers nothing without exactly that backbone."
+    )
+    rows = [
+        ("Backbone", _code(config["backbone"]["uri"])),
+        ("Backbone fingerprint", _code(config["backbone"]["fingerprint"])),
+        ("Data", _code(config["data"]["source"])),
+        ("Data digest", _code(config["data"]["digest"])),
+        ("Seed", str(config["seed"])),
+        ("Parents", ", ".join(map(_code, config["parents"])) or "none"),
+    ]
+    yield from _table(("What", "Which"), rows)
+    scores = [
+        (_text(split), f"{accuracy:.4f}", count) for split, accuracy, count in _splits(metrics)
+    ]
+    if scores:
+        yield from _section("Accuracy")
+        yield from _table(("Split", "Accuracy", "Images"), scores)
+    for title, values in (("Method", method["hyper"]), ("Training", config["train"])):
+        if values:
+            yield from _section(title)
+            yield from _table(
+                ("Setting", "Value"), [(_code(k), _code(values[k])) for k in sorted(values)]
+            )
+    yield from _section("Classes")
+    more = len(classes) - _SHOWN_CLASSES
+    yield ""
+    yield ", ".join(map(_text, classes[:_SHOWN_CLASSES])) + (
+        f" and {more} more" if more > 0 else ""
+    )
+    yield from _section("Use")
+    yield ""
+    yield "```bash"
+    yield f"adapterbank predict --task {task} IMAGE…"
+    yield "```"
+
+
+def _splits(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
+    """Yield name, accuracy and count of every split that has an accuracy, test first."""
+    for split in sorted(metrics, key=lambda name: (name != "test", name)):
+        values = metrics[split]
+        if not isinstance(values, Mapping):
+            continue
+        correct, total = values.get("correct"), values.get("total")
+        if isinstance(correct, int) and isinstance(total, int) and total > 0:
+            yield split, correct / total, f"{correct} of {total}"
+        elif isinstance(values.get("accuracy"), (int, float)):
+            yield split, float(values["accuracy"]), ""
+
+
+def _hub_name(uri: str) -> str | None:
+    """Name a timm backbone as the Hub does; other backbones are not there."""
+    scheme, _, name = uri.partition("://")
+    return f"timm/{name}" if scheme == "timm" and name else None
+
+
+def _section(title: str) -> Iterator[str]:
+    yield ""
+    yield f"## {title}"
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield ""
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _text(value: object) -> str:
+    """Make a name of somebody's plain Markdown: class names are folder names, so anything."""
+    text = " ".join(str(value).split())
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _code(value: object) -> str:
+    text = " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"

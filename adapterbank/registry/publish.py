@@ -1,0 +1,62 @@
+"""The writes of the registry. All of them are to be called under its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adapterbank.errors import ConflictError, IntegrityError
+from adapterbank.registry import _files
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.layout import Layout
+from adapterbank.registry.manifest import check_files
+from adapterbank.registry.task_record import TaskRecord, dump_record
+
+__all__ = ["choose_backbone", "publish", "save_record"]
+
+
+def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) -> None:
+    """Have the bytes of a version on the disk; whole ones that are there are adopted.
+
+    Raises:
+        IntegrityError: the folder of the task leads out of the registry.
+    """
+    folder, target = layout.versions(task), layout.version(task, digest)
+    if folder.is_symlink():
+        raise IntegrityError(f"{folder} is a symbolic link; nothing is written through it")
+    _files.make_directory(folder)
+    _files.remove_temporaries(folder)
+    try:
+        check_files(target, digest)
+    except IntegrityError:
+        _files.replace_directory(target, files)
+    else:
+        _files.sync_directory(folder)  # its writer may have been killed just before this
+
+
+def save_record(layout: Layout, record: TaskRecord) -> None:
+    """Replace the alias file of a task."""
+    path = layout.record(record.task)
+    _files.make_directory(path.parent)
+    _files.remove_temporaries(path.parent, f"{path.name}-")
+    _files.replace_file(path, dump_record(record))
+
+
+def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
+    """Write ``backbone.json``, unless versions of another backbone forbid it.
+
+    Raises:
+        ConflictError: they do.
+    """
+    _files.remove_temporaries(layout.root, f"{layout.backbone.name}-")
+    old = layout.load_backbone()
+    if old == record:
+        return
+    tasks = layout.tasks()
+    if tasks and (old is None or old.fingerprint != record.fingerprint):
+        held = "an unknown one" if old is None else f"{old.fingerprint[:12]} ({old.uri})"
+        raise ConflictError(
+            f"{layout.root} has versions of {len(tasks)} tasks; their backbone is {held}, and"
+            f" {record.fingerprint[:12]} ({record.uri}) would make them answer wrongly",
+            fix="adapterbank init ANOTHER_DIR, for a bank with the other backbone",
+        )
+    _files.replace_file(layout.backbone, record.to_json())

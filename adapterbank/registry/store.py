@@ -1,0 +1,357 @@
+"""The registry: what ``adapterbank`` knows how to answer with.
+
+>>> registry = Registry.open("registry")                                # doctest: +SKIP
+>>> version = registry.register("dtd", files, reason="first")           # doctest: +SKIP
+>>> registry.promote("dtd@1", expected=None, reason="the first one")    # doctest: +SKIP
+>>> registry.read(registry.resolve("dtd"))["adapter_config.json"]       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from adapterbank.errors import ConflictError, InputError, IntegrityError
+from adapterbank.records import Reference, check_task_name
+from adapterbank.registry import _files
+from adapterbank.registry.aliases import (
+    ANY,
+    Expected,
+    add_version,
+    find_version,
+    move_alias,
+    roll_back,
+)
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.checks import check_content
+from adapterbank.registry.layout import Layout
+from adapterbank.registry.manifest import (
+    MANIFEST,
+    build_manifest,
+    check_files,
+    read_folder,
+    version_digest,
+)
+from adapterbank.registry.publish import choose_backbone, publish, save_record
+from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
+from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
+from adapterbank.registry.versions import Move, Version, current_actor, utc_now
+
+__all__ = ["ANY", "Expected", "Move", "Problem", "Registry", "Version"]
+
+
+class Registry:
+    """Immutable versions by digest, aliases by compare-and-swap, a history of every move.
+
+    Holds no state but its folder, so one instance may be used by many threads, and many processes
+    may use one folder. Readers take no lock: versions never change and alias files are replaced at
+    once. Writers take one lock for the whole registry.
+    """
+
+    def __init__(self, root: Path, *, clock: Callable[[], str] = utc_now) -> None:
+        self._layout = Layout(root=root)
+        self._clock = clock
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, create: bool = False, clock: Callable[[], str] = utc_now
+    ) -> Registry:
+        """Open the registry in a folder.
+
+        Args:
+            path: the ``registry`` folder of a bank.
+            create: make the folder where there is none.
+            clock: tells the time for history.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        root = Path(path).absolute()
+        if create:
+            with _files.writable(root):
+                _files.make_directory(root)
+        if not root.is_dir():
+            raise InputError(
+                f"{root} is no registry: there is no such folder", fix="adapterbank init"
+            )
+        return cls(root, clock=clock)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the registry."""
+        return self._layout.root
+
+    @property
+    def backbone_weights(self) -> Path:
+        """Where the weights of the backbone are kept; the file may be absent."""
+        return self._layout.backbone_weights
+
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks, sorted."""
+        return self._layout.tasks()
+
+    def versions(self, task: str) -> tuple[Version, ...]:
+        """All versions of a task, oldest first."""
+        record = self._layout.require_record(check_task_name(task))
+        return tuple(self._version(record, entry.version) for entry in record.versions)
+
+    def aliases(self, task: str) -> dict[str, int]:
+        """What each alias of a task means, by version number."""
+        return dict(self._layout.require_record(check_task_name(task)).aliases)
+
+    def history(self, task: str) -> tuple[Event, ...]:
+        """Everything that was done to a task, oldest first."""
+        return self._layout.require_record(check_task_name(task)).history
+
+    def resolve(self, ref: str | Reference) -> Version:
+        """Find the version a reference means at this moment.
+
+        Raises:
+            InputError: no reference, or a digest prefix that several versions share.
+            IntegrityError: the alias file is damaged.
+            UnknownName: no such task, version or alias.
+        """
+        reference = _reference(ref)
+        record = self._layout.require_record(reference.task)
+        return self._version(record, find_version(record, reference))
+
+    def read(self, version: Version) -> dict[str, bytes]:
+        """Read all files of a version, ``manifest.json`` included, every byte checked.
+
+        Raises:
+            IntegrityError: a file is missing, extra, linked or altered; it is named.
+        """
+        return check_files(self._layout.version(version.task, version.digest), version.digest)
+
+    def backbone(self) -> BackboneRecord:
+        """Return what the backbone of all versions is.
+
+        Raises:
+            FetchError: none was chosen yet.
+            IntegrityError: ``backbone.json`` is damaged.
+        """
+        return self._layout.require_backbone()
+
+    def set_backbone(self, record: BackboneRecord) -> None:
+        """Choose the backbone; it stays as long as any version was trained on it.
+
+        Raises:
+            ConflictError: there are versions of another backbone.
+        """
+        with self._writing():
+            choose_backbone(self._layout, record)
+
+    def register(
+        self,
+        task: str,
+        files: Mapping[str, bytes],
+        *,
+        actor: str | None = None,
+        reason: str = "",
+        time: str | None = None,
+    ) -> Version:
+        """Publish a version. The same bytes are the same version, however often they come.
+
+        The bytes are on the disk under their digest before anything names them. A process killed
+        in between leaves a version nobody can see; registering the same bytes again adopts it, and
+        mends a version whose folder was damaged or deleted.
+
+        Args:
+            task: name of the task, new or known.
+            files: content by file name; a ``manifest.json`` among them must be the right one.
+            actor: who does it; the current user if None.
+            reason: why, for the history.
+            time: when; the registry's clock if None.
+
+        Raises:
+            AdapterBankError: the disk is full or read-only.
+            BackboneMismatch: trained on another backbone.
+            FetchError: the registry has no backbone yet.
+            IntegrityError: the files do not make a sound version.
+        """
+        check_task_name(task)
+        payload = {name: data for name, data in files.items() if name != MANIFEST}
+        manifest = build_manifest(payload)
+        if files.get(MANIFEST, manifest) != manifest:
+            raise IntegrityError(f"{MANIFEST} of the new version of {task!r} is not of these files")
+        backbone = self.backbone()
+        check_content(task, payload, backbone, where=f"the new version of {task!r}")
+        digest = version_digest(manifest)
+        with self._writing():
+            if self.backbone() != backbone:
+                raise ConflictError(
+                    f"The backbone of {self.root} was changed meanwhile", fix="repeat the command"
+                )
+            publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
+            record = self._layout.load_record(task) or TaskRecord(task=task)
+            known = record.find(digest)
+            if known is None:
+                record = add_version(record, digest, self._stamp(actor, reason, time))
+                save_record(self._layout, record)
+            return self._version(record, known or len(record.versions))
+
+    def register_directory(
+        self,
+        directory: str | Path,
+        *,
+        task: str,
+        actor: str | None = None,
+        reason: str = "",
+        time: str | None = None,
+    ) -> Version:
+        """Publish the version whose files lie in ``directory``; see ``register``.
+
+        Raises:
+            IntegrityError: the folder holds anything but the files of a version.
+        """
+        files = read_folder(Path(directory))
+        return self.register(task, files, actor=actor, reason=reason, time=time)
+
+    def promote(
+        self,
+        ref: str | Reference,
+        *,
+        expected: Expected,
+        alias: str = CHAMPION,
+        actor: str | None = None,
+        reason: str = "",
+        time: str | None = None,
+        verdict: Mapping[str, Any] | None = None,
+    ) -> Move:
+        """Move an alias to a registered version, if it still means what the caller believes.
+
+        The bytes of the version are checked first. Where the alias already means the version (and
+        ``expected`` holds), nothing is written and ``moved`` is False.
+
+        Args:
+            ref: the version.
+            expected: number of the version the alias is believed to mean; None: it does not exist
+                yet; ``ANY``: do not compare.
+            alias: the alias to move.
+            actor: who does it; the current user if None.
+            reason: why, for the history.
+            time: when; the registry's clock if None.
+            verdict: what the gates said, kept in the history.
+
+        Raises:
+            ConflictError: somebody else moved the alias first; names the version that has it.
+            InputError: no alias that can be moved.
+            IntegrityError: the version's bytes are not what was published.
+            UnknownName: no such task, version or alias.
+        """
+        reference = _reference(ref)
+        with self._writing():
+            record = self._layout.require_record(reference.task)
+            number = find_version(record, reference)
+            stamp = self._stamp(actor, reason, time)
+            moved = move_alias(record, alias, number, expected, stamp, verdict)
+            return self._finish_move(record, moved, alias)
+
+    def rollback(
+        self,
+        task: str,
+        *,
+        alias: str = CHAMPION,
+        expected: Expected = ANY,
+        actor: str | None = None,
+        reason: str = "",
+        time: str | None = None,
+    ) -> Move:
+        """Move an alias back to the version it had before; repeated, further back.
+
+        Raises:
+            ConflictError: the alias does not mean ``expected``.
+            InputError: there is no earlier version.
+            IntegrityError: the earlier version's bytes are not what was published.
+            UnknownName: no such task or alias.
+        """
+        check_task_name(task)
+        with self._writing():
+            record = self._layout.require_record(task)
+            moved = roll_back(record, alias, expected, self._stamp(actor, reason, time))
+            return self._finish_move(record, moved, alias)
+
+    def verify(
+        self,
+        ref: str | Reference | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Problem, ...]:
+        """Check every byte and find everything unfinished. Changes nothing.
+
+        Args:
+            ref: a version; a bare task name means all of that task; None means everything.
+            progress: called with the versions checked so far and in all.
+
+        Returns:
+            what is wrong, in the order of tasks; empty if all is well.
+        """
+        one_version = isinstance(ref, Reference) or (ref is not None and "@" in ref)
+        chosen: list[Version] = []
+        problems: list[Problem] = []
+        if ref is not None and one_version:
+            chosen.append(self.resolve(ref))
+        else:
+            tasks = self.tasks() if ref is None else (_reference(ref).task,)
+            for task in tasks:
+                with suppress(IntegrityError):  # a damaged record is in the survey
+                    chosen += self.versions(task)
+            with self._undisturbed():
+                problems += survey(self._layout, tasks, everything=ref is None)
+        backbone, found = check_backbone(self._layout)
+        problems += found if chosen else ()
+        for done, version in enumerate(chosen, start=1):
+            problems += check_version(self._layout, version.task, version.digest, backbone)
+            if progress is not None:
+                progress(done, len(chosen))
+        return tuple(sorted(problems, key=lambda p: (p.task or "", str(p.path))))
+
+    def _version(self, record: TaskRecord, number: int) -> Version:
+        digest = record.digest(number)
+        path = self._layout.version(record.task, digest)
+        return Version(task=record.task, version=number, digest=digest, path=path)
+
+    def _stamp(self, actor: str | None, reason: str, time: str | None) -> Stamp:
+        return Stamp(
+            actor=current_actor() if actor is None else actor,
+            reason=reason,
+            time=self._clock() if time is None else time,
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only writer."""
+        with _files.writable(self.root), _files.locked(self._layout.lock):
+            yield
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Keep writers away, so that what looks unfinished is; nobody writes a read-only disk."""
+        with ExitStack() as stack:
+            with suppress(OSError):
+                stack.enter_context(_files.locked(self._layout.lock))
+            yield
+
+    def _finish_move(self, before: TaskRecord, after: TaskRecord, alias: str) -> Move:
+        version = self._version(after, after.aliases[alias])
+        moved = after is not before
+        if moved:
+            where = str(version.path)
+            check_content(version.task, self.read(version), self.backbone(), where=where)
+            save_record(self._layout, after)
+        return Move(
+            alias=alias,
+            before=before.aliases.get(alias),
+            after=version,
+            moved=moved,
+            event=after.history[-1] if moved else None,
+        )
+
+
+def _reference(ref: str | Reference) -> Reference:
+    if isinstance(ref, str):
+        return Reference.parse(ref)
+    check_task_name(ref.task)  # one built by hand; it becomes a path
+    return ref

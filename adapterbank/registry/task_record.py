@@ -1,0 +1,207 @@
+"""The record of one task: its versions, what each alias means, every move there ever was.
+
+Kept in ``aliases/<task>.json``, newest entries first as ``git log`` has them, so that an addition
+is one added line.
+
+History decides: what an alias means, and what a rollback brings back, is computed from it, and a
+file whose aliases say something else is refused. The moves of an alias make a stack. A rollback
+pops it, so repeated rollbacks walk further back instead of going to and fro; any other move
+pushes. ``previous`` is moved by nobody: it always is what a rollback of ``champion`` brings back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic.dataclasses import dataclass
+
+from adapterbank.errors import IntegrityError, UnknownName
+from adapterbank.registry.backbone import Sha256
+from adapterbank.registry.documents import dump_document, parse_document
+
+__all__ = [
+    "CHAMPION",
+    "PREVIOUS",
+    "Entry",
+    "Event",
+    "Stamp",
+    "TaskRecord",
+    "dump_record",
+    "parse_record",
+    "replay",
+    "standing_moves",
+]
+
+CHAMPION: Final = "champion"
+PREVIOUS: Final = "previous"
+
+_STRICT = ConfigDict(strict=True, extra="forbid", validate_by_name=True, allow_inf_nan=False)
+Number = Annotated[int, Field(ge=1)]
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """Who did something, why, and when (ISO 8601, UTC)."""
+
+    actor: str
+    reason: str
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Entry:
+    """A version of a task: its number, counted in order of registration, and its digest."""
+
+    version: Number
+    digest: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Event:
+    """One line of history. ``step`` gives the order; clocks jump, so ``time`` does not."""
+
+    step: Number
+    action: Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")]
+    alias: str | None
+    from_version: Annotated[Number | None, Field(alias="from")]
+    to_version: Annotated[Number | None, Field(alias="to")]
+    digest: Sha256
+    actor: str
+    reason: str
+    time: str
+    verdict: dict[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TaskRecord:
+    """All that is known of a task, oldest entries first."""
+
+    schema: Literal[1] = 1
+    task: str
+    versions: tuple[Entry, ...] = ()
+    aliases: dict[str, Number] = Field(default_factory=dict)
+    history: tuple[Event, ...] = ()
+
+    def digest(self, version: int) -> str:
+        """Return the digest of a version.
+
+        Raises:
+            UnknownName: no version has this number.
+        """
+        if not 1 <= version <= len(self.versions):
+            raise UnknownName(
+                f"version of task {self.task!r}",
+                str(version),
+                (str(entry.version) for entry in self.versions),
+                fix=f"adapterbank history {self.task}",
+            )
+        return self.versions[version - 1].digest
+
+    def find(self, digest: str) -> int | None:
+        """Return the number of the version with exactly this digest, if it is registered."""
+        return next((e.version for e in self.versions if e.digest == digest), None)
+
+
+def parse_record(data: bytes, task: str, *, where: str) -> TaskRecord:
+    """Read an alias file.
+
+    Raises:
+        IntegrityError: it is no alias file of a known schema, or contradicts itself.
+    """
+    fix = f"git checkout -- registry/aliases/{task}.json"
+    stored = parse_document(data, TaskRecord, where=where, fix=fix)
+    record = replace(stored, versions=stored.versions[::-1], history=stored.history[::-1])
+    problem = _contradiction(record, task)
+    if problem is not None:
+        raise IntegrityError(f"{where} {problem}", fix=fix)
+    return record
+
+
+def dump_record(record: TaskRecord) -> bytes:
+    """Write an alias file: newest entries first, one a line."""
+    return dump_document(
+        {
+            "schema": record.schema,
+            "task": record.task,
+            "versions": [
+                {"version": entry.version, "digest": entry.digest}
+                for entry in reversed(record.versions)
+            ],
+            "aliases": dict(sorted(record.aliases.items())),
+            "history": [_event_line(event) for event in reversed(record.history)],
+        }
+    )
+
+
+def replay(history: Iterable[Event]) -> dict[str, int]:
+    """Compute from history what every alias must mean."""
+    events = tuple(history)
+    aliases = {}
+    for alias in sorted({event.alias for event in events if event.alias is not None}):
+        stack = standing_moves(events, alias)
+        if stack:
+            aliases[alias] = stack[-1]
+        if alias == CHAMPION and len(stack) > 1:
+            aliases[PREVIOUS] = stack[-2]
+    return aliases
+
+
+def standing_moves(history: Iterable[Event], alias: str) -> list[int]:
+    """Return the moves of ``alias`` that still stand, oldest first."""
+    stack: list[int] = []
+    for event in history:
+        if event.alias != alias:
+            continue
+        if event.to_version is None:
+            stack.clear()
+        elif event.action == "rollback":
+            del stack[-1:]
+        else:
+            stack.append(event.to_version)
+    return stack
+
+
+def _event_line(event: Event) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "step": event.step,
+        "action": event.action,
+        "alias": event.alias,
+        "from": event.from_version,
+        "to": event.to_version,
+        "digest": event.digest,
+        "actor": event.actor,
+        "reason": event.reason,
+        "time": event.time,
+    }
+    return line if event.verdict is None else {**line, "verdict": event.verdict}
+
+
+def _contradiction(record: TaskRecord, task: str) -> str | None:
+    """Say how a record contradicts itself, as an edit by hand may leave it; None if it does not."""
+    numbers = [entry.version for entry in record.versions]
+    steps = [event.step for event in record.history]
+    if record.task != task:
+        return f"is about task {record.task!r}, expected {task!r}"
+    if numbers != list(range(1, len(numbers) + 1)):
+        return f"numbers its versions {numbers[::-1]}, expected {len(numbers)} down to 1"
+    if steps != list(range(1, len(steps) + 1)):
+        return f"has history steps that do not go from {len(steps)} down to 1"
+    return _disagreement(record)
+
+
+def _disagreement(record: TaskRecord) -> str | None:
+    """Say where versions and aliases are not what history made of them."""
+    digests = {entry.digest: entry.version for entry in record.versions}
+    if len(digests) != len(record.versions):
+        return "gives one digest two numbers"
+    for event in record.history:
+        if event.to_version is not None and digests.get(event.digest) != event.to_version:
+            return f"gives version {event.to_version} another digest in history step {event.step}"
+    told = replay(record.history)
+    if told != record.aliases:
+        return f"says the aliases are {record.aliases}; its history says {told}"
+    return None

@@ -1,0 +1,133 @@
+"""Everything that is wrong or unfinished in a registry on disk, as a list; nothing is changed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from adapterbank.errors import AdapterBankError, IntegrityError
+from adapterbank.registry._files import TEMPORARY
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.checks import check_content
+from adapterbank.registry.layout import Layout
+from adapterbank.registry.manifest import check_files
+
+__all__ = ["Problem", "ProblemKind", "check_backbone", "check_version", "survey"]
+
+ProblemKind: TypeAlias = Literal["damaged", "orphan", "unfinished", "foreign"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is not as it should be.
+
+    ``kind`` is ``damaged`` (a registered version or a record cannot be used), ``orphan`` (a whole
+    version that was never registered), ``unfinished`` (what a killed writer left) or ``foreign``
+    (a file that is none of the registry's). Only ``damaged`` ones can stop an answer; none can
+    give a wrong one.
+    """
+
+    kind: ProblemKind
+    task: str | None
+    path: Path
+    message: str
+    fix: str | None
+
+
+def check_backbone(layout: Layout) -> tuple[BackboneRecord | None, tuple[Problem, ...]]:
+    """Read what the backbone is, or say why it cannot be."""
+    try:
+        return layout.require_backbone(), ()
+    except AdapterBankError as error:
+        return None, (_damaged(None, layout.backbone, error),)
+
+
+def check_version(
+    layout: Layout, task: str, digest: str, backbone: BackboneRecord | None
+) -> tuple[Problem, ...]:
+    """Check every byte of one version and, if ``backbone`` is known, that its content is sound."""
+    directory = layout.version(task, digest)
+    try:
+        files = check_files(directory, digest)
+        if backbone is not None:
+            check_content(task, files, backbone, where=str(directory))
+    except IntegrityError as error:
+        return (_damaged(task, directory, error),)
+    return ()
+
+
+def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterator[Problem]:
+    """Check records, and find what is neither a registered version nor anything else's.
+
+    Args:
+        layout: the registry; nobody may write to it meanwhile.
+        tasks: the tasks to look at.
+        everything: also look for what belongs to no task.
+    """
+    for task in tasks:
+        yield from _survey_task(layout, task)
+    if not everything:
+        return
+    for path in (*layout.leftovers(), *layout.strange_records()):
+        yield _stranger(None, path)
+    for path in layout.strange_adapters():
+        if path.is_symlink() or not path.is_dir():
+            yield _stranger(None, path)
+            continue
+        for inside in sorted(path.iterdir()):
+            yield _stranger(path.name, inside)
+
+
+def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
+    try:
+        record = layout.require_record(task)
+    except IntegrityError as error:
+        yield _damaged(task, layout.record(task), error)
+        return
+    try:
+        known = frozenset(entry.digest for entry in record.versions)
+        for path in layout.strange_versions(task, known):
+            yield _stranger(task, path)
+    except IntegrityError as error:
+        yield _damaged(task, layout.versions(task), error)
+
+
+def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
+    return Problem(kind="damaged", task=task, path=path, message=error.message, fix=error.fix)
+
+
+def _stranger(task: str | None, path: Path) -> Problem:
+    if path.name.startswith(TEMPORARY):
+        return Problem(
+            kind="unfinished",
+            task=task,
+            path=path,
+            message=f"{path} was left by a writer that was killed; nothing is served from it",
+            fix="repeat the command that was killed: it cleans up",
+        )
+    if task is not None and _holds_version(path):
+        return Problem(
+            kind="orphan",
+            task=task,
+            path=path,
+            message=f"{path} is a whole version that was never registered; it is not served",
+            fix=f"adapterbank register {shlex.quote(str(path))}",
+        )
+    return Problem(
+        kind="foreign",
+        task=task,
+        path=path,
+        message=f"{path} is not the registry's; nothing is served from it",
+        fix=f"mv {shlex.quote(str(path))} somewhere else, after a look at it",
+    )
+
+
+def _holds_version(path: Path) -> bool:
+    try:
+        check_files(path, path.name)
+    except IntegrityError:
+        return False
+    return True

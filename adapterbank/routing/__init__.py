@@ -1,0 +1,1 @@
+"""Which task an image belongs to. So far: the immutable record that routers are built from."""

