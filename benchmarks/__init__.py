@@ -1,0 +1,1 @@
+"""Measurements and checks that are run by hand: parity, speed, methods, start-up."""

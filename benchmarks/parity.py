@@ -158,8 +158,11 @@ def run(path: Path, *, folded: bool) -> tuple[dict[str, Tensor], dict[str, Tenso
 
 def main() -> int:
     """Run every file, print a table, write the values, and say whether all agree."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--folded", action="store_true", help="run the folded form")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.safetensors")

@@ -1,4 +1,4 @@
-"""Tiny random backbones of every kind that must work, and adapters with nothing left at its start."""
+"""Tiny random backbones of every kind that must work, and adapters away from their start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapterbank.records import InputSpec
 A = TypeVar("A", bound=torch.nn.Module)
 
 ARCH = "vit_tiny_patch16_224"
-SMALL = MappingProxyType(
+SMALL: MappingProxyType[str, object] = MappingProxyType(
     {"patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0, "img_size": 32}
 )
 # name → (constructor options on top of SMALL, input size)

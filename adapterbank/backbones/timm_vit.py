@@ -103,11 +103,11 @@ class TimmViT(nn.Module):
         mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, queries, D/heads)
         mixed = attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))  # (B, queries, D)
         tokens = tokens[:, :queries] + block.ls1(mixed)
-        return tokens + block.ls2(block.mlp(block.norm2(tokens)))
+        return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
 
     def finalize(self, tokens: Tensor) -> Tensor:
         """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
-        return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True)  # type: ignore[no-any-return]
+        return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True)
 
 
 def _queries_keys_values(attn: Attention, normed: Tensor, queries: int) -> tuple[Tensor, ...]:
@@ -194,8 +194,7 @@ def initial_state(arch: str, options: Mapping[str, Any], seed: int) -> dict[str,
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         vit = _create(arch, options)
-        state = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
-    return state
+        return {name: tensor.clone() for name, tensor in vit.state_dict().items()}
 
 
 def pretrained_state(arch: str) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from adapterbank.continual.bank import Bank
     from adapterbank.registry.store import Registry
 
-__all__ = ["BankDir", "Json", "bank_root", "key_values", "open_bank", "open_registry"]
+__all__ = [
+    "BankDir",
+    "Json",
+    "bank_root",
+    "check_device",
+    "key_values",
+    "open_bank",
+    "open_registry",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -37,7 +45,9 @@ def bank_root(given: Path | None) -> Path:
     from adapterbank.config import find_bank
 
     if given is not None and not given.is_dir():
-        raise InputError(f"{given}: no such folder, expected a bank", fix=f"adapterbank init {given}")
+        raise InputError(
+            f"{given}: no such folder, expected a bank", fix=f"adapterbank init {given}"
+        )
     return find_bank(given or Path.cwd())
 
 
@@ -83,3 +93,20 @@ def key_values(pairs: list[str], option: str) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise InputError(f"{option} {pair}: the value is not YAML") from error
     return values
+
+
+def check_device(name: str) -> None:
+    """Check that torch can compute on a device.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: {reason}", fix="use --device cpu") from error

@@ -49,13 +49,15 @@ class Bar:
         self.label = label
         self._quiet = quiet
         self._clock = clock
-        self._begun = clock()
+        self._begun: float | None = None
         self._display: _Display | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """Note that ``done`` of ``total`` are done."""
         if self._display is None:
-            if self._clock() - self._begun < SHOW_AFTER_S:
+            now = self._clock()
+            self._begun = now if self._begun is None else self._begun
+            if now - self._begun < SHOW_AFTER_S:
                 return
             self._display = self._open()
         self._display.update(self.label, done, total)
@@ -110,7 +112,7 @@ class TrainingView:
         self._bar = Bar(label, quiet=quiet)
         self._label = label
         self._epochs = epochs
-        self._quiet = quiet
+        self.on_start: Callable[[], None] | None = None  # called once, before the first step
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +127,9 @@ class TrainingView:
 
     def step(self, done: int, total: int) -> None:
         """Move the bar."""
+        if self.on_start is not None:
+            self.on_start()
+            self.on_start = None
         self._bar(done, total)
 
     def epoch(self, epoch: Epoch) -> None:

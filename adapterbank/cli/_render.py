@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adapterbank.records import Prediction
 
 __all__ = [
+    "count",
     "error",
     "flush",
     "human_bytes",
@@ -132,8 +133,11 @@ def table(
 
     shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in columns:
-        justify = "right" if name.startswith(">") else "left"
-        shown.add_column(name.removeprefix(">"), justify=justify, overflow="fold")
+        shown.add_column(
+            name.removeprefix(">"),
+            justify="right" if name.startswith(">") else "left",
+            overflow="fold",
+        )
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))  # not markup: names may hold brackets
     terminal = sys.stdout.isatty()
@@ -142,8 +146,9 @@ def table(
         file=buffer, force_terminal=terminal, width=None if terminal else _WIDE, highlight=False
     )
     console.print(shown)
-    for text in buffer.getvalue().splitlines():
+    for text in buffer.getvalue().strip("\n").splitlines():
         line(text.rstrip())
+    line()
 
 
 def prediction(answer: Prediction, *, image_width: int, label_width: int) -> str:
@@ -159,11 +164,16 @@ def percent(correct: int | None, total: int | None) -> str:
     return f"{100 * correct / total:.1f} %" if correct is not None and total else "–"
 
 
-def human_bytes(count: int | None) -> str:
+def count(number: int, noun: str) -> str:
+    """Format a number of things: ``1 version``, ``3 versions``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def human_bytes(size_bytes: int | None) -> str:
     """Format a size: ``198 KiB``."""
-    if count is None:
+    if size_bytes is None:
         return "–"
-    size, unit = float(count), "B"
+    size, unit = float(size_bytes), "B"
     for larger in ("KiB", "MiB", "GiB"):
         if size < 1024:
             break

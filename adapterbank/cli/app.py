@@ -14,6 +14,7 @@ from adapterbank.cli import (
     demo,
     pipeline,
     predict,
+    stage,
     tasks,
     versions,
 )
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of a first day: make a bank, fill it, look at it, use it.
-for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app):
+for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app, stage.app):
     app.add_typer(part)
 app.add_typer(tasks.app, name="task")
 app.add_typer(backbone.app, name="backbone")
@@ -42,7 +43,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so
 
 @app.callback()
 def _program(
-    version: Annotated[  # noqa: ARG001, FBT002  # its callback does the work
+    version: Annotated[  # noqa: FBT002  # its callback does the work
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Print the version and stop."

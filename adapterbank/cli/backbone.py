@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render
+from adapterbank.cli import _options, _render, _work
 
 if TYPE_CHECKING:
     from adapterbank.registry.backbone import BackboneRecord
 
-__all__ = ["app", "facts"]
+__all__ = ["app"]
 
 app = typer.Typer(help="The frozen network all tasks share.", no_args_is_help=True)
 
@@ -24,11 +24,7 @@ def fetch(
     as_json: _options.Json = False,
 ) -> None:
     """Fetch, verify and fingerprint the backbone that pipelines/params.yaml names."""
-    opened = _options.open_bank(bank)
-    with _progress.spinner(f"Fetching {opened.config.backbone.uri}", quiet=as_json):
-        from adapterbank.continual.stages import fetch_backbone
-
-        record = fetch_backbone(opened, force=force)
+    record = _work.fetch(_options.open_bank(bank), force=force, quiet=as_json)
     _report(record, fetched=True, as_json=as_json)
 
 
@@ -40,8 +36,7 @@ def show(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> No
     _report(registry.backbone(), fetched=fetched, as_json=as_json)
 
 
-def facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
-    """Describe a backbone as JSON."""
+def _facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -56,7 +51,7 @@ def facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
 
 def _report(record: BackboneRecord, *, fetched: bool, as_json: bool) -> None:
     if as_json:
-        _render.print_json(facts(record, fetched=fetched))
+        _render.print_json(_facts(record, fetched=fetched))
         return
     traits, spec = record.traits, record.spec
     _render.table(

@@ -22,7 +22,7 @@ INTEGRITY = 4  # the exit code of IntegrityError
 
 @setup.command("init")
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Made if missing.")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if missing.")] = Path(),
     *,
     git: Annotated[bool, typer.Option("--git/--no-git", help="Put it under Git.")] = True,
     as_json: _options.Json = False,
@@ -125,7 +125,7 @@ def history(
 @views.command("verify")
 def verify(
     ref: Annotated[
-        str | None, typer.Argument(metavar="[REF]", help="A version or a task; all if left out.")
+        str | None, typer.Argument(metavar="REF", help="A version or a task; all if left out.")
     ] = None,
     bank: _options.BankDir = None,
     *,
@@ -159,9 +159,8 @@ def verify(
             _render.line(f"{problem.kind}: {problem.message}")
             if problem.fix:
                 _render.line(f"  To mend it: {problem.fix}")
-        versions = "1 version" if checked == 1 else f"{checked} versions"
-        found_text = f"{len(problems)} problems" if problems else "all is well"
-        _render.line(f"{versions} checked: {found_text}")
+        found_text = _render.count(len(problems), "problem") if problems else "all is well"
+        _render.line(f"{_render.count(checked, 'version')} checked: {found_text}")
     if problems:
         raise typer.Exit(INTEGRITY)
 

@@ -48,7 +48,7 @@ from adapterbank.integrations.mlflow_mirror import mirror_version
 from adapterbank.integrations.mlflow_runs import RunLogger, open_run
 from adapterbank.methods.base import count_parameters
 from adapterbank.records import Score
-from adapterbank.registry import _files as files
+from adapterbank import durable
 from adapterbank.registry.adapter_config import (
     AdapterConfig,
     BackboneUse,
@@ -102,9 +102,9 @@ def fetch_backbone(bank: Bank, *, force: bool = False) -> BackboneRecord:
         traits=backbone.traits,
     )
     registry.set_backbone(record)  # refuses before any weights are replaced
-    files.make_directory(weights.parent)
+    durable.make_directory(weights.parent)
     state = {name: tensor.contiguous() for name, tensor in source.state.items()}
-    files.replace_file(weights, save(state))
+    durable.replace_file(weights, save(state))
     return record
 
 
@@ -193,8 +193,8 @@ def train(
         routing = task_record(frozen["train"], data.train.labels, len(data.classes), frozen["val"])
         packed = pack_trained(result.adapter, config, backbone, routing)
         packed[PROBE] = save({"weight": probe.weight, "bias": probe.bias})
-        files.make_directory(bank.trained(task).parent)
-        files.replace_directory(bank.trained(task), packed)
+        durable.make_directory(bank.trained(task).parent)
+        durable.replace_directory(bank.trained(task), packed)
         probe_val = score(probe.scores(frozen["val"]), data.val.labels).score
         run.epoch(0, {"val/linear_probe": probe_val.accuracy})
         run.epoch(settings.epochs, {"seconds": seconds})
@@ -237,7 +237,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
     }
-    files.replace_directory(bank.version(task), add_metrics(trained, metrics))
+    durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
     confusion = answers["test"].confusion.numpy()
     _write_confusion(bank.note(task, CONFUSION), confusion, data.classes)
@@ -320,8 +320,8 @@ def _is_fetched(bank: Bank) -> bool:
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:
     path = bank.note(task, LAST_GOOD)
-    files.make_directory(path.parent)
-    files.replace_file(path, save({n: t.contiguous() for n, t in (error.last_good or {}).items()}))
+    durable.make_directory(path.parent)
+    durable.replace_file(path, save({n: t.contiguous() for n, t in (error.last_good or {}).items()}))
     error.message += f". The last good weights are in {path.relative_to(bank.root)}"
 
 

@@ -44,7 +44,8 @@ def _grey_to_8_bits(values: npt.NDArray[np.generic]) -> Image.Image:
     comparable between files; anything else (counts, heights, reflectances) spans its own range.
     NaN marks missing data in such files and becomes black.
     """
-    grey = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN would warn
+        grey = values.astype(np.float64)
     finite = grey[np.isfinite(grey)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     top = 1.0 if values.dtype.kind == "f" else 65535.0

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from adapterbank import durable
 from adapterbank.data.base import SPLITS, Split, TaskData, check_task, data_digest
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
@@ -67,14 +68,13 @@ def save_task(data: TaskData, directory: Path, spec: InputSpec) -> str:
         ConfigError: the data does not pass :func:`~adapterbank.data.base.check_task`.
     """
     check_task(data, allow_shared=True)
-    directory.mkdir(parents=True, exist_ok=True)
+    durable.make_directory(directory)
+    durable.remove_temporaries(directory)  # of an interrupted save
     (directory / _INDEX).unlink(missing_ok=True)
     for name in SPLITS:
         split = data.split(name)
         tensors = {"images": split.images.contiguous(), "labels": split.labels.contiguous()}
-        temporary = directory / f".{name}.safetensors.partial"
-        save_file(tensors, temporary)
-        _publish(temporary, directory / f"{name}.safetensors")
+        _write_tensors(directory / f"{name}.safetensors", tensors)
     index = {
         "schema_version": 1,
         "classes": list(data.classes),
@@ -84,10 +84,8 @@ def save_task(data: TaskData, directory: Path, spec: InputSpec) -> str:
         "digest": data_digest(data),
         "spec": _spec_json(spec),
     }
-    temporary = directory / f".{_INDEX}.partial"
     text = json.dumps(index, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    _publish(temporary, directory / _INDEX)
+    durable.replace_file(directory / _INDEX, text.encode())
     return str(index["digest"])
 
 
@@ -156,16 +154,15 @@ def _spec_json(spec: InputSpec) -> dict[str, object]:
     return plain
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    """Flush a finished file to disk, then give it its name."""
-    _sync(temporary)
-    temporary.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors straight from memory, gigabytes without a second copy, then name the file."""
+    temporary = durable.temporary_beside(path)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        save_file(tensors, temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk should get its space back
+        raise
+    durable.sync_directory(path.parent)

@@ -13,7 +13,7 @@ from typing import Final
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
-from adapterbank.registry._files import replace_file
+from adapterbank.durable import replace_file
 
 __all__ = ["ensure_dvc", "repro"]
 

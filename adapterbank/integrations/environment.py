@@ -20,8 +20,10 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "RAY_USAGE_STATS_ENABLED": "0",
         # Trials run on one machine over loopback; a cluster sets its own mode.
         "RAY_AUTH_MODE": "disabled",
-        # Forty lines of migration notes are no news to somebody who asked for a training run.
+        # Notes on table migrations are no news to somebody who asked for a training run.
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # MLflow announces a run's page on standard output, where `--json` puts its answer.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # A tracking server that is down should be reported in seconds: the default waits minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         # MLflow imports GitPython, which complains at length where there is no git program.

@@ -26,7 +26,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapterbank.errors import AdapterBankError, InputError
-from adapterbank.registry._files import locked, writable
+from adapterbank.durable import locked, writable
 
 __all__ = [
     "artifact_location",

@@ -13,7 +13,7 @@ import yaml
 from adapterbank.errors import ConflictError
 from adapterbank.integrations.dvc_repo import ensure_dvc
 from adapterbank.integrations.git import git_init, git_toplevel
-from adapterbank.registry._files import make_directory, replace_file, writable
+from adapterbank.durable import make_directory, replace_file, writable
 
 __all__ = ["PIPELINE_MARK", "init_bank"]
 

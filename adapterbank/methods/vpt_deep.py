@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbank.heads import Head
-from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
 from adapterbank.methods._prompts import drop_elements, uniform_prompts
+from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
 from adapterbank.records import Traits
 
 __all__ = ["Config", "FoldedVptDeep", "VptDeep", "build"]

@@ -1,4 +1,4 @@
-"""VPT-Shallow (Jia et al., ECCV 2022, arXiv 2203.12119): prompts that join before block 0 and stay."""
+"""VPT-Shallow (Jia et al., ECCV 2022, arXiv 2203.12119): prompts that join once and stay."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapterbank.heads import Head
-from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
 from adapterbank.methods._prompts import uniform_prompts
+from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
 from adapterbank.records import Traits
 
 __all__ = ["Config", "FoldedVptShallow", "VptShallow", "build"]

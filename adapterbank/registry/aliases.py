@@ -64,9 +64,9 @@ def find_version(record: TaskRecord, reference: Reference) -> int:
     alias = reference.alias or CHAMPION
     if alias not in record.aliases:
         raise UnknownName(
-            f"alias of task {record.task!r}",
-            alias,
-            record.aliases,
+            "alias",
+            f"{record.task}@{alias}",
+            (f"{record.task}@{known}" for known in record.aliases),
             fix=f"adapterbank promote {record.task}@{len(record.versions)} --alias {alias}",
         )
     return record.aliases[alias]
@@ -123,7 +123,9 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
     _compare(record, alias, expected)
     held = record.aliases.get(alias)
     if held is None:
-        raise UnknownName(f"alias of task {record.task!r}", alias, record.aliases)
+        raise UnknownName(
+            "alias", f"{record.task}@{alias}", (f"{record.task}@{a}" for a in record.aliases)
+        )
     stack = standing_moves(record.history, alias)
     if len(stack) < 2:
         raise InputError(
@@ -164,9 +166,9 @@ def _find_digest(record: TaskRecord, prefix: str) -> int:
         )
     if not found:
         raise UnknownName(
-            f"version of task {record.task!r}",
-            f"sha256:{prefix}",
-            (f"sha256:{entry.digest[:12]}" for entry in record.versions),
+            "version",
+            f"{record.task}@sha256:{prefix}",
+            (f"{record.task}@sha256:{entry.digest[:12]}" for entry in record.versions),
             fix=f"adapterbank history {record.task}",
         )
     return found[0].version

@@ -34,7 +34,7 @@ def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
     front: dict[str, Any] = {
         "library_name": "adapterbank",
         "pipeline_tag": "image-classification",
-        "tags": ["adapterbank", "image-classification", "visual-prompt-tuning", method],
+        "tags": ["adapterbank", "image-classification", method],
     }
     base = _hub_name(config["backbone"]["uri"])
     if base is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapterbank.errors import FetchError, IntegrityError, UnknownName
-from adapterbank.registry._files import TEMPORARY, read_file
+from adapterbank.durable import TEMPORARY, read_file
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import TaskRecord, parse_record
 

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from adapterbank.errors import IntegrityError
-from adapterbank.registry._files import read_file
+from adapterbank.durable import read_file
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adapterbank.errors import ConflictError, IntegrityError
-from adapterbank.registry import _files
+from adapterbank import durable
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files
@@ -23,22 +23,22 @@ def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) 
     folder, target = layout.versions(task), layout.version(task, digest)
     if folder.is_symlink():
         raise IntegrityError(f"{folder} is a symbolic link; nothing is written through it")
-    _files.make_directory(folder)
-    _files.remove_temporaries(folder)
+    durable.make_directory(folder)
+    durable.remove_temporaries(folder)
     try:
         check_files(target, digest)
     except IntegrityError:
-        _files.replace_directory(target, files)
+        durable.replace_directory(target, files)
     else:
-        _files.sync_directory(folder)  # its writer may have been killed just before this
+        durable.sync_directory(folder)  # its writer may have been killed just before this
 
 
 def save_record(layout: Layout, record: TaskRecord) -> None:
     """Replace the alias file of a task."""
     path = layout.record(record.task)
-    _files.make_directory(path.parent)
-    _files.remove_temporaries(path.parent, f"{path.name}-")
-    _files.replace_file(path, dump_record(record))
+    durable.make_directory(path.parent)
+    durable.remove_temporaries(path.parent, f"{path.name}-")
+    durable.replace_file(path, dump_record(record))
 
 
 def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
@@ -47,7 +47,7 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
     Raises:
         ConflictError: they do.
     """
-    _files.remove_temporaries(layout.root, f"{layout.backbone.name}-")
+    durable.remove_temporaries(layout.root, f"{layout.backbone.name}-")
     old = layout.load_backbone()
     if old == record:
         return
@@ -59,4 +59,4 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
             f" {record.fingerprint[:12]} ({record.uri}) would make them answer wrongly",
             fix="adapterbank init ANOTHER_DIR, for a bank with the other backbone",
         )
-    _files.replace_file(layout.backbone, record.to_json())
+    durable.replace_file(layout.backbone, record.to_json())

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapterbank.errors import ConflictError, InputError, IntegrityError
 from adapterbank.records import Reference, check_task_name
-from adapterbank.registry import _files
+from adapterbank import durable
 from adapterbank.registry.aliases import (
     ANY,
     Expected,
@@ -70,8 +70,8 @@ class Registry:
         """
         root = Path(path).absolute()
         if create:
-            with _files.writable(root):
-                _files.make_directory(root)
+            with durable.writable(root):
+                durable.make_directory(root)
         if not root.is_dir():
             raise InputError(
                 f"{root} is no registry: there is no such folder", fix="adapterbank init"
@@ -323,7 +323,7 @@ class Registry:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Be the only writer."""
-        with _files.writable(self.root), _files.locked(self._layout.lock):
+        with durable.writable(self.root), durable.locked(self._layout.lock):
             yield
 
     @contextmanager
@@ -331,7 +331,7 @@ class Registry:
         """Keep writers away, so that what looks unfinished is; nobody writes a read-only disk."""
         with ExitStack() as stack:
             with suppress(OSError):
-                stack.enter_context(_files.locked(self._layout.lock))
+                stack.enter_context(durable.locked(self._layout.lock))
             yield
 
     def _finish_move(self, before: TaskRecord, after: TaskRecord, alias: str) -> Move:

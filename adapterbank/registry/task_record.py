@@ -94,9 +94,9 @@ class TaskRecord:
         """
         if not 1 <= version <= len(self.versions):
             raise UnknownName(
-                f"version of task {self.task!r}",
-                str(version),
-                (str(entry.version) for entry in self.versions),
+                "version",
+                f"{self.task}@{version}",
+                (f"{self.task}@{entry.version}" for entry in self.versions),
                 fix=f"adapterbank history {self.task}",
             )
         return self.versions[version - 1].digest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from adapterbank.errors import AdapterBankError, IntegrityError
-from adapterbank.registry._files import TEMPORARY
+from adapterbank.durable import TEMPORARY
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import check_content
 from adapterbank.registry.layout import Layout

@@ -193,14 +193,21 @@ def test_an_unknown_architecture_lists_its_neighbours() -> None:
         build_vit("vit_tiny_patch16_242", {}, {}, SPEC, "any")
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vit_small_patch16_36x1_224", "eva02_tiny_patch14_224"])
-def test_a_model_whose_arithmetic_is_unknown_is_refused(arch: str) -> None:
-    size = (224, 224)
-    with pytest.raises(InputError):
-        TimmViT(
-            build_vit(arch, {"depth": 1}, fetch(f"random://{arch}?depth=1").state,
-                      InputSpec(size=size), "any").vit, SPEC, "any",
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        ("resnet18", "timm cannot build resnet18"),
+        ("eva02_tiny_patch14_224", "Eva is not a plain timm VisionTransformer"),
+        ("vit_small_patch16_18x2_224", "block 0 is ParallelThingsBlock"),
+        ("vit_base_patch16_rpn_224", "block 0 is ResPostBlock"),
+    ],
+)
+def test_a_model_whose_arithmetic_is_unknown_is_refused(arch: str, message: str) -> None:
+    options = {} if arch == "resnet18" else {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    with pytest.raises(InputError, match=message):
+        build_vit(
+            arch, options, initial_state(arch, options, seed=0), InputSpec(size=(224, 224)), "any"
+        )
 
 
 def test_an_unknown_option_of_an_architecture_is_refused() -> None:
@@ -216,9 +223,10 @@ def test_a_random_backbone_is_the_same_for_the_same_uri() -> None:
 
 
 def test_a_random_backbone_differs_with_its_seed() -> None:
-    assert load(fetch(URI), SPEC).fingerprint != load(
-        fetch(URI.replace("seed=3", "seed=4")), SPEC
-    ).fingerprint
+    assert (
+        load(fetch(URI), SPEC).fingerprint
+        != load(fetch(URI.replace("seed=3", "seed=4")), SPEC).fingerprint
+    )
 
 
 def test_fetching_a_random_backbone_leaves_the_global_generator_alone() -> None:

@@ -73,7 +73,9 @@ def test_the_fold_gives_a_gradient_to_every_parameter_and_to_no_backbone_tensor(
     torch.autograd.backward(functional.cross_entropy(got, torch.tensor([0, 1])))
     without = [name for name, p in adapter.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
-    touched = [name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None]
+    touched = [
+        name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None
+    ]
     assert touched == []
 
 

@@ -51,13 +51,15 @@ elif stage == "prepare":
     write(f"work/{{task}}/data/train.safetensors", task + params["tasks"][task]["data"])
 elif stage == "train":
     settings = [params["tasks"][task], params["profiles"][params["profile"]]["train"]]
-    write(f"work/{{task}}/candidate/adapter_model.safetensors", json.dumps([task, settings]))
+    write(f"work/{{task}}/trained/adapter_model.safetensors", json.dumps([task, settings]))
     write(f"work/{{task}}/run.json", json.dumps({{"run_id": "0"}}))
 elif stage == "evaluate":
+    content = read(f"work/{{task}}/trained/adapter_model.safetensors")
+    write(f"work/{{task}}/version/adapter_model.safetensors", content)
     write(f"work/{{task}}/metrics.json", json.dumps({{"test": 0.5}}))
     write(f"work/{{task}}/confusion.csv", "actual,predicted\\na,a\\n")
 elif stage == "register":
-    content = read(f"work/{{task}}/candidate/adapter_model.safetensors")
+    content = read(f"work/{{task}}/version/adapter_model.safetensors")
     digest = hashlib.sha256(content.encode()).hexdigest()
     write(f"registry/adapters/{{task}}/{{digest}}/adapter_model.safetensors", content)
     write(f"work/{{task}}/registered.json", json.dumps({{"digest": digest}}))
@@ -174,8 +176,8 @@ def test_training_again_keeps_every_version(bank: Path) -> None:
     assert first in _versions(bank, "digits")
     assert len(_versions(bank, "digits")) == 2
 
-    # Back to the first settings: DVC remembers them, and may restore everything except what
-    # `register` and `release` do, or the second version would be gone from the folder.
+    # Back to the first settings: DVC remembers data and evaluation, but must not replay what
+    # `register` left behind at the time, or the second version would be gone from the folder.
     _params(bank, tasks={"digits": _task("digits"), "textures": _task("textures")})
 
     assert _repro(bank)[-2:] == ["register@digits", "release"]
@@ -207,7 +209,7 @@ def test_a_removed_task_leaves_the_others_alone(bank: Path) -> None:
 
 
 def test_removing_and_adding_back_judges_again(bank: Path) -> None:
-    """DVC remembers the release before; its report would be right, the aliases would not move."""
+    """A replayed release would restore the right report and move no alias."""
     _params(bank, tasks={"textures": _task("textures")})
     assert _repro(bank, "release") == ["release"]
     _params(bank, tasks={"digits": _task("digits"), "textures": _task("textures")})
@@ -257,9 +259,10 @@ def test_git_gets_the_small_files_and_dvc_the_rest(bank: Path) -> None:
     } <= tracked
     assert not [name for name in tracked if "safetensors" in name]
     # The bank's own .gitignore covers every output, so DVC writes none beside them.
-    assert [name for name in tracked if name.endswith(".gitignore")] == [
-        name for name in (".dvc/.gitignore", ".gitignore") if name in tracked
-    ]
+    assert {name for name in tracked if name.endswith(".gitignore")} == {
+        ".gitignore",
+        ".dvc/.gitignore",
+    }
 
 
 @pytest.mark.slow
@@ -294,12 +297,12 @@ def test_repro_runs_one_stage_and_what_it_needs(
     monkeypatch.setenv("PATH", f"{bank / 'bin'}{os.pathsep}{os.environ['PATH']}")
     # A real `adapterbank` beside this interpreter would be found first.
     monkeypatch.setattr(dvc_repo, "_environment", lambda: _environment(bank))
-    shutil.rmtree(bank / "work/digits/candidate")
+    shutil.rmtree(bank / "work/digits/trained")
     (bank / "calls.log").unlink()
 
     dvc_repo.repro(bank, ["train@digits"], quiet=True)
 
-    assert (bank / "work/digits/candidate").is_dir()
+    assert (bank / "work/digits/trained").is_dir()
     with pytest.raises(AdapterBankError, match="exit code"):
         dvc_repo.repro(bank, ["train@nothing"], quiet=True)
 

@@ -21,8 +21,12 @@ PREFIXES: dict[int, dict[str, object]] = {
     1: {},
     5: {"reg_tokens": 4, "no_embed_class": True},
 }
-# Relative to the largest magnitude: rounding differs, because the sums are taken in other orders.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+# Relative to the largest logit, and to the largest gradient of all. In float64 the two agree as one
+# function does with itself. In float32 gradients are as uncertain as the drawn form's own (1e-3 of
+# its float64 value at worst of 1,500 draws): without the residual a prompt can be so small that the
+# block's LayerNorm, eps 1e-6, multiplies its gradient by about 1,000.
+LOGITS = {torch.float32: 1e-4, torch.float64: 1e-10}
+GRADIENTS = {torch.float32: 5e-3, torch.float64: 1e-10}
 
 
 @cache
@@ -55,7 +59,7 @@ def configs(draw: st.DrawFn, grid: tuple[int, int]) -> vapt.Config:
     data=st.data(),
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     prefix=st.sampled_from(tuple(PREFIXES)),
-    dtype=st.sampled_from(tuple(TOLERANCE)),
+    dtype=st.sampled_from(tuple(LOGITS)),
     training=st.booleans(),
     seed=st.integers(0, 2**16),
 )
@@ -79,16 +83,13 @@ def test_folded_equals_drawn_in_logits_and_every_gradient(
 
     weights = torch.randn(drawn.shape, generator=generator).to(dtype)
     parameters = dict(adapter.named_parameters())
-    limit = TOLERANCE[dtype] * float(drawn.detach().abs().max())
+    limit = LOGITS[dtype] * float(drawn.detach().abs().max())
     _assert_close("logits", folded.detach(), drawn.detach(), limit)
     got = _gradients(folded, weights, parameters)
     expected = _gradients(drawn, weights, parameters)
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name in parameters:
-        # A gradient may be zero up to rounding (a prompt's bias without a projector is undone by
-        # the block's LayerNorm), so a part of the largest gradient of all is excused.
-        scale = float(expected[name].abs().max()) + 1e-2 * largest
-        _assert_close(name, got[name], expected[name], TOLERANCE[dtype] * scale)
+        _assert_close(name, got[name], expected[name], GRADIENTS[dtype] * largest)
 
 
 def test_no_dropout_rate_changes_evaluation() -> None:

@@ -117,7 +117,7 @@ def test_an_alias_that_never_was_cannot_be_rolled_back() -> None:
 
 
 def test_aliases_move_only_to_registered_versions() -> None:
-    with pytest.raises(UnknownName, match="version of task 'dtd' '3'"):
+    with pytest.raises(UnknownName, match="version 'dtd@3'"):
         move_alias(_record(2), "champion", 3, ANY, STAMP)
 
 
@@ -134,7 +134,11 @@ def test_all_forms_of_a_reference_find_the_version(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("dtd@9", "1, 2, 3"), ("dtd@chalenger", "champion"), ("dtd@sha256:ffff", "sha256:0002")],
+    [
+        ("dtd@9", "dtd@1, dtd@2, dtd@3"),
+        ("dtd@chalenger", "champion"),
+        ("dtd@sha256:ffff", "dtd@sha256:0002"),
+    ],
 )
 def test_an_unknown_version_lists_the_known(text: str, hint: str) -> None:
     with pytest.raises(UnknownName, match=hint) as caught:

@@ -42,7 +42,7 @@ def test_a_clean_tree_is_its_commit(repository: Path) -> None:
 @pytest.mark.parametrize("staged", [False, True], ids=["edited", "staged"])
 def test_a_changed_tracked_file_makes_it_dirty(
     repository: Path,
-    staged: bool,  # noqa: FBT001
+    staged: bool,
 ) -> None:
     (repository / "a.txt").write_text("2")
     if staged:

@@ -99,6 +99,11 @@ def test_missing_values_of_a_floating_point_image_are_black() -> None:
     assert np.asarray(open_image(encoded(grey, "TIFF")))[0, :, 0].tolist() == [0, 0, 255, 255, 0]
 
 
+def test_a_signalling_nan_does_not_warn() -> None:
+    grey = Image.fromarray(np.array([[0x7F800001, 0]], dtype=np.uint32).view(np.float32))
+    assert pixel(open_image(encoded(grey, "TIFF"))) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("value", [300.0, -1.0, np.nan])
 def test_a_floating_point_image_of_one_strange_value_is_black(value: float) -> None:
     grey = Image.fromarray(np.full((2, 2), value, dtype=np.float32))

@@ -145,7 +145,8 @@ def test_other_parameters_for_the_same_run_are_refused(bank: Path) -> None:
 
 
 def test_more_parameters_than_one_request_takes_are_logged(bank: Path) -> None:
-    with _open(bank, **{f"p{i}": i for i in range(230)}) as run:
+    params = {f"p{i}": i for i in range(230)}
+    with open_run(bank, experiment="digits", name="a run", params=params) as run:
         pass
 
     assert len(open_client(bank).get_run(run.run_id).data.params) == 230
@@ -182,7 +183,9 @@ def test_the_whole_hash_of_the_data_is_kept(bank: Path) -> None:
     with _open(bank) as run:
         run.dataset("digits", digest, "embedded://digits")
 
-    (entry,) = open_client(bank).get_run(run.run_id).inputs.dataset_inputs
+    inputs = open_client(bank).get_run(run.run_id).inputs
+    assert inputs is not None
+    (entry,) = inputs.dataset_inputs
     assert entry.dataset.name == "digits"
     assert digest.startswith(entry.dataset.digest)
     assert json.loads(entry.dataset.source) == {"uri": "embedded://digits", "sha256": digest}

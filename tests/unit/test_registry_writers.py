@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.errors import ConflictError
-from adapterbank.registry import _files
+from adapterbank import durable
 from adapterbank.registry.store import ANY, Registry
 from tests.registry_samples import files_of, new_registry
 
@@ -230,16 +230,16 @@ def test_a_writer_killed_anywhere_leaves_nothing_wrong_and_can_be_repeated(tmp_p
 def test_a_lock_held_too_long_is_a_conflict(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with (
-        _files.locked(path),
+        durable.locked(path),
         pytest.raises(ConflictError, match="held by another process"),
-        _files.locked(path, timeout_s=0.05),
+        durable.locked(path, timeout_s=0.05),
     ):
         pass
 
 
 def test_a_replaced_lock_file_locks_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    with _files.locked(path):
+    with durable.locked(path):
         path.unlink()
-        with _files.locked(path, timeout_s=1):
+        with durable.locked(path, timeout_s=1):
             assert path.exists()

@@ -11,16 +11,20 @@ from PIL import Image, ImageDraw
 __all__ = [
     "CANVAS",
     "POINTED",
+    "REACH",
     "ROUND",
-    "Mask",
     "backdrop",
     "balanced",
     "contrasting",
     "paint",
+    "stamp",
 ]
 
 CANVAS = 112
 """Side of every rendered image: 8 patches of 14 px, shrunk or grown to a registry's input size."""
+
+REACH = 1.2
+"""The farthest corner of any outline, in radii."""
 
 _SUPERSAMPLE = 4
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -82,7 +86,7 @@ def backdrop(random: np.random.Generator) -> Pixels:
 
 
 def contrasting(behind: Pixels, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Draw a colour that stands out from ``behind`` in brightness, so that hue decides nothing."""
+    """Draw a colour that stands out from ``behind`` in brightness, so that no figure is lost."""
     level = float((behind.reshape(-1, 3) @ _LUMA).mean())
     while True:
         colour = random.uniform(0, 255, 3)
@@ -92,39 +96,46 @@ def contrasting(behind: Pixels, random: np.random.Generator) -> npt.NDArray[np.f
 
 def paint(canvas: Pixels, mask: Image.Image, colour: npt.NDArray[np.float64]) -> Pixels:
     """Lay ``colour`` over ``canvas`` where ``mask`` ("L", CANVAS square) is bright."""
-    alpha = np.asarray(mask, dtype=np.float64)[:, :, None] / 255
-    return np.rint(canvas * (1 - alpha) + colour * alpha).astype(np.uint8)
+    solid = Image.new("RGB", mask.size, tuple(np.rint(colour).astype(int).tolist()))
+    return np.asarray(Image.composite(solid, Image.fromarray(canvas), mask))
 
 
-class Mask:
-    """A drawing at four times the size that :meth:`image` averages down: soft, exact edges."""
+def stamp(
+    canvas: Pixels,
+    outline: Outline,
+    colour: npt.NDArray[np.float64],
+    *,
+    centre: tuple[float, float],
+    radius: float,
+    angle: float,
+) -> Pixels:
+    """Fill an outline, drawn at four times the size and averaged down: soft, exact edges.
 
-    def __init__(self) -> None:
-        side = CANVAS * _SUPERSAMPLE
-        self._image = Image.new("L", (side, side), 0)
-        self._draw = ImageDraw.Draw(self._image)
+    Args:
+        canvas: (CANVAS, CANVAS, 3) uint8.
+        outline: corners about the origin, within :data:`REACH` of it.
+        colour: (3,) of the figure.
+        centre: (x, y) in pixels; parts outside the canvas are cut off.
+        radius: in pixels.
+        angle: in radians, anticlockwise on the screen.
 
-    def add(
-        self, outline: Outline, centre: tuple[float, float], radius: float, angle: float
-    ) -> None:
-        """Fill an outline.
-
-        Args:
-            outline: corners about the origin, radius about 1.
-            centre: (x, y) in pixels of the finished image.
-            radius: in pixels of the finished image.
-            angle: in radians, anticlockwise on the screen.
-        """
-        cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
-        corners = [
-            (
-                (centre[0] + x * cos - y * sin) * _SUPERSAMPLE,
-                (centre[1] - x * sin - y * cos) * _SUPERSAMPLE,  # rows count downwards
-            )
-            for x, y in outline
-        ]
-        self._draw.polygon(corners, fill=255)
-
-    def image(self) -> Image.Image:
-        """Return the anti-aliased mask, CANVAS square."""
-        return self._image.reduce(_SUPERSAMPLE)
+    Returns:
+        A new canvas.
+    """
+    # Only the window that the figure can touch is drawn and blended.
+    reach = math.ceil(radius * REACH) + 1
+    left, top = math.floor(centre[0]) - reach, math.floor(centre[1]) - reach
+    side = 2 * reach + 1
+    cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
+    corners = [
+        (
+            (centre[0] - left + x * cos - y * sin) * _SUPERSAMPLE,
+            (centre[1] - top - x * sin - y * cos) * _SUPERSAMPLE,  # rows count downwards
+        )
+        for x, y in outline
+    ]
+    window = Image.new("L", (side * _SUPERSAMPLE, side * _SUPERSAMPLE), 0)
+    ImageDraw.Draw(window).polygon(corners, fill=255)
+    mask = Image.new("L", (CANVAS, CANVAS), 0)
+    mask.paste(window.reduce(_SUPERSAMPLE), (left, top))
+    return paint(canvas, mask, colour)

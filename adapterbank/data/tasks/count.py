@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from adapterbank.data.tasks._draw import (
     CANVAS,
+    REACH,
     ROUND,
-    Mask,
     backdrop,
     balanced,
     contrasting,
-    paint,
+    stamp,
 )
 
 __all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
@@ -24,7 +24,6 @@ DESCRIPTION = "number of rendered objects, 1 to 6, apart from one another"
 SIZES = {"train": 800, "val": 200, "test": 800}
 
 _GAP = 3.0  # px between the circles that two objects fit in
-_REACH = 1.2  # the farthest corner of any outline, in radii
 
 
 def build(
@@ -52,10 +51,14 @@ def _render(objects: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     canvas = backdrop(random)
     behind = canvas
     for x, y, radius in _places(objects, random):
-        mask = Mask()
-        outline = ROUND[random.integers(len(ROUND))]
-        mask.add(outline, (x, y), radius, random.uniform(0, 2 * math.pi))
-        canvas = paint(canvas, mask.image(), contrasting(behind, random))
+        canvas = stamp(
+            canvas,
+            ROUND[random.integers(len(ROUND))],
+            contrasting(behind, random),
+            centre=(x, y),
+            radius=radius,
+            angle=random.uniform(0, 2 * math.pi),
+        )
     return canvas
 
 
@@ -65,10 +68,10 @@ def _places(objects: int, random: np.random.Generator) -> list[tuple[float, floa
     placed: list[tuple[float, float, float]] = []
     while len(placed) < objects:
         radius = random.uniform(0.6, 1.0) * largest
-        edge = radius * _REACH + 1
+        edge = radius * REACH + 1
         x, y = random.uniform(edge, CANVAS - edge, 2)
         if all(
-            math.hypot(x - other_x, y - other_y) >= _REACH * (radius + other) + _GAP
+            math.hypot(x - other_x, y - other_y) >= REACH * (radius + other) + _GAP
             for other_x, other_y, other in placed
         ):
             placed.append((x, y, radius))

@@ -1,4 +1,4 @@
-"""Where an object stands from left to right, in eight bins; what and how it is does not matter."""
+"""Where an object stands from left to right, in six bins; what and how it is does not matter."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import numpy.typing as npt
 from adapterbank.data.tasks._draw import (
     CANVAS,
     ROUND,
-    Mask,
     backdrop,
     balanced,
     contrasting,
-    paint,
+    stamp,
 )
 
 __all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
 
-CLASSES = tuple(f"x{i}" for i in range(8))
-DESCRIPTION = "horizontal position of one rendered object, 8 bins from left (x0) to right (x7)"
+CLASSES = tuple(f"x{i}" for i in range(6))
+DESCRIPTION = "horizontal position of one rendered object, 6 bins from left (x0) to right (x5)"
 SIZES = {"train": 800, "val": 200, "test": 800}
 
-_MARGIN = 12.0  # px that centres keep from the edge, which may cut a large object
+_MARGIN = 10.0  # px that centres keep from the edge, which may cut a large object
 _BIN_FILL = 0.8  # no object in the outer tenths of a bin, where the answer would be a coin toss
 
 
@@ -48,9 +47,13 @@ def build(
 def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     width = (CANVAS - 2 * _MARGIN) / len(CLASSES)
     x = _MARGIN + width * (label + 0.5 + _BIN_FILL * random.uniform(-0.5, 0.5))
-    y = random.uniform(2 * _MARGIN, CANVAS - 2 * _MARGIN)
-    mask = Mask()
-    outline = ROUND[random.integers(len(ROUND))]
-    mask.add(outline, (x, y), random.uniform(9, 16), random.uniform(0, 2 * math.pi))
+    y = random.uniform(0.25, 0.75) * CANVAS
     canvas = backdrop(random)
-    return paint(canvas, mask.image(), contrasting(canvas, random))
+    return stamp(
+        canvas,
+        ROUND[random.integers(len(ROUND))],
+        contrasting(canvas, random),
+        centre=(x, y),
+        radius=random.uniform(10, 18),
+        angle=random.uniform(0, 2 * math.pi),
+    )

@@ -10,11 +10,10 @@ import numpy.typing as npt
 from adapterbank.data.tasks._draw import (
     CANVAS,
     POINTED,
-    Mask,
     backdrop,
     balanced,
     contrasting,
-    paint,
+    stamp,
 )
 
 __all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
@@ -48,7 +47,12 @@ def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     radius = random.uniform(14, 30)
     x, y = random.uniform(radius + 2, CANVAS - radius - 2, 2)
     angle = 2 * math.pi * label / len(CLASSES) + random.uniform(-_WOBBLE, _WOBBLE)
-    mask = Mask()
-    mask.add(POINTED[random.integers(len(POINTED))], (x, y), radius, angle)
     canvas = backdrop(random)
-    return paint(canvas, mask.image(), contrasting(canvas, random))
+    return stamp(
+        canvas,
+        POINTED[random.integers(len(POINTED))],
+        contrasting(canvas, random),
+        centre=(x, y),
+        radius=radius,
+        angle=angle,
+    )

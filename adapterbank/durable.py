@@ -1,4 +1,4 @@
-"""Durable writes, one lock and careful reads: the only code of the registry that touches disks.
+"""Durable writes, one lock and careful reads: the only code that writes what must not be lost.
 
 Every write goes through the few functions here, each of which is durable when it returns, so a
 process killed between any two of them leaves the old state, the new state or a leftover whose

@@ -1,0 +1,100 @@
+"""The stages of a task with their progress shown, for every command that runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adapterbank.cli import _progress, _render, _summary
+
+if TYPE_CHECKING:
+    from adapterbank.continual.bank import Bank
+    from adapterbank.registry.backbone import BackboneRecord
+
+__all__ = [
+    "evaluate",
+    "fetch",
+    "make_ready",
+    "prepare",
+    "print_metrics",
+    "print_trained",
+    "train",
+]
+
+
+def make_ready(bank: Bank, task: str, *, again: bool, quiet: bool) -> None:
+    """Fetch the backbone and prepare the images where that was not done yet."""
+    from adapterbank.continual.bank import read_json
+
+    if not bank.registry.backbone_weights.is_file():
+        fetch(bank, quiet=quiet)
+    path = bank.data(task) / "task.json"
+    fix = f"dvc repro prepare@{task}"
+    stale = path.is_file() and read_json(path, fix=fix).get("source") != bank.config.task(task).data
+    if again or stale or not path.is_file():
+        prepare(bank, task, quiet=quiet)
+
+
+def fetch(bank: Bank, *, force: bool = False, quiet: bool) -> BackboneRecord:
+    """Put the backbone in place."""
+    with _progress.spinner(f"Fetching {bank.config.backbone.uri}", quiet=quiet):
+        from adapterbank.continual.stages import fetch_backbone
+
+        return fetch_backbone(bank, force=force)
+
+
+def prepare(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    """Read and split a task's images."""
+    from adapterbank.continual import stages
+
+    with _progress.bar(f"Preparing {task}", quiet=quiet) as shown:
+        result = stages.prepare(bank, task, progress=shown)
+    if not quiet:
+        counts = ", ".join(f"{count} {split}" for split, count in result["counts"].items())
+        _render.note(f"{task}: {result['classes']} classes; images: {counts}")
+    return result
+
+
+def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    """Train a task's adapter."""
+    from adapterbank.continual import stages
+
+    epochs = bank.config.training(task).epochs
+    with (
+        _progress.bar(f"{task}: frozen features", quiet=quiet) as features,
+        _progress.TrainingView(f"Training {task}", epochs, quiet=quiet) as view,
+    ):
+        # The features come first: their bar must be gone when the other appears.
+        view.on_start = features.close
+        return stages.train(bank, task, sinks=(view,), progress=features)
+
+
+def evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    """Judge a trained adapter and complete its version."""
+    from adapterbank.continual import stages
+
+    with _progress.bar(f"Evaluating {task}", quiet=quiet) as shown:
+        return stages.evaluate(bank, task, progress=shown)
+
+
+def print_trained(result: dict[str, Any]) -> None:
+    """Print what training gave."""
+    val, probe = result["val"], result["linear_probe_val"]
+    _render.line(
+        f"{result['task']}: validation {_render.percent(**val)}"
+        f" (linear probe {_render.percent(**probe)}),"
+        f" {result['parameters']['method']:,} + {result['parameters']['head']:,} parameters,"
+        f" {_render.human_seconds(result['seconds'])}"
+    )
+
+
+def print_metrics(task: str, metrics: dict[str, Any]) -> None:
+    """Print a version's figures beside the linear probe's."""
+    rows = []
+    for label, path in (("validation", "val"), ("test", "test")):
+        own = _summary.score_of(metrics, path)
+        probe = _summary.score_of(metrics, "linear_probe", path)
+        if own is not None and probe is not None:
+            rows.append(
+                (label, _render.percent(**own), _render.percent(**probe), str(own["total"]))
+            )
+    _render.table((task, ">accuracy", ">linear probe", ">images"), rows)

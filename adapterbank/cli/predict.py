@@ -1,0 +1,127 @@
+"""The command that the others are for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapterbank.cli import _inputs, _options, _progress, _render
+from adapterbank.errors import ImageError
+
+if TYPE_CHECKING:
+    from adapterbank.inference.predictor import Predictor
+    from adapterbank.records import Prediction
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+CHECK_FAILED = 1
+
+
+@app.command("predict")
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Files, folders (with all below), quoted patterns, or - for paths from standard"
+            " input, one a line.",
+        ),
+    ],
+    task: Annotated[
+        str, typer.Option(metavar="REF", help="dtd, dtd@challenger, dtd@3, dtd@sha256:1f0c…")
+    ],
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Classify images under one task.
+
+    With --json, one object a line in the order of the images. An image that cannot be read is
+    reported by name while the rest go on; the exit code is then 1.
+    """
+    registry = _options.open_registry(bank)
+    version = registry.resolve(task)  # a wrong name is told at once, before torch is imported
+    images = _inputs.collect(paths, sys.stdin)
+    _options.check_device(device)
+    from adapterbank.inference.predictor import Predictor
+
+    predictor = Predictor(registry, device=device)
+    pinned = f"{version.task}@sha256:{version.digest}"  # a promotion meanwhile changes nothing
+    begun = time.perf_counter()
+    failures = 0
+    # Where the answers scroll by in the same terminal, they are the progress.
+    with _progress.bar(f"Predicting with {version}", quiet=True) as shown:
+        widths = _widths(predictor, pinned, images)
+        answers = _answers(predictor, pinned, images, top_k=top_k, batch_size=batch_size)
+        for done, answer in enumerate(answers, start=1):
+            failures += isinstance(answer, ImageError)
+            _show(answer, widths, as_json=as_json)
+            if not sys.stdout.isatty():
+                shown(done, len(images))
+    if not as_json:
+        good = len(images) - failures
+        took = _render.human_seconds(time.perf_counter() - begun)
+        bad = f", {failures} could not be read" if failures else ""
+        _render.note(f"{_render.count(good, 'image')} with {version} in {took}{bad}")
+    if failures:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _answers(
+    predictor: Predictor,
+    ref: str,
+    images: list[Path | ImageError],
+    *,
+    top_k: int,
+    batch_size: int,
+) -> Iterator[Prediction | ImageError]:
+    """Answer in order; what is an error already keeps its place."""
+    paths = [image for image in images if isinstance(image, Path)]
+    stream = predictor.stream(paths, task=ref, top_k=top_k, batch_size=batch_size)
+    for image in images:
+        yield image if isinstance(image, ImageError) else next(stream)
+
+
+def _widths(predictor: Predictor, ref: str, images: list[Path | ImageError]) -> tuple[int, int]:
+    """Measure columns of names and labels, both within reason."""
+    _, loaded = predictor.load(ref)
+    longest = max(len(str(image)) for image in images if isinstance(image, Path))
+    return min(longest, 60), min(max(map(len, loaded.config.classes)), 30)
+
+
+def _show(answer: Prediction | ImageError, widths: tuple[int, int], *, as_json: bool) -> None:
+    if isinstance(answer, ImageError):
+        if as_json:
+            _render.print_json({"image": answer.path, "error": answer.reason}, at_once=True)
+        else:
+            _render.note(answer.message)
+        return
+    if not as_json:
+        image_width, label_width = widths
+        text = _render.prediction(answer, image_width=image_width, label_width=label_width)
+        _render.line(text, at_once=True)
+        return
+    top = [{"label": label, "probability": share} for label, share in answer.top_k]
+    _render.print_json(
+        {
+            "image": answer.image,
+            "task": answer.task,
+            "version": answer.version,
+            "digest": answer.digest,
+            "label": answer.label,
+            "probability": answer.probability,
+            "top_k": top,
+            "latency_ms": answer.latency_ms,
+        },
+        at_once=True,
+    )

@@ -1,0 +1,91 @@
+"""The stages of ``dvc.yaml``, one command each; hidden, because ``dvc repro`` calls them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapterbank.cli import _options, _progress, _render, _summary, _work
+from adapterbank.errors import InputError
+
+if TYPE_CHECKING:
+    from adapterbank.continual.bank import Bank
+    from adapterbank.continual.release import ReleaseReport
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+class Stage(StrEnum):
+    """The stages of ``dvc.yaml``."""
+
+    BACKBONE = "backbone"
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    REGISTER = "register"
+    RELEASE = "release"
+
+
+@app.command("stage", hidden=True)
+def stage(
+    name: Annotated[Stage, typer.Argument(metavar="NAME")],
+    task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Run one stage of dvc.yaml, as `dvc repro` does."""
+    opened = _options.open_bank(bank)
+    whole = name in {Stage.BACKBONE, Stage.RELEASE}
+    if whole != (task is None):
+        raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
+    result = _run_stage(opened, name, task or "", quiet=as_json)
+    if as_json:
+        _render.print_json({"stage": name.value, **result})
+
+
+def _run_stage(bank: Bank, name: Stage, task: str, *, quiet: bool) -> dict[str, Any]:
+    from adapterbank.continual import stages
+
+    if task:
+        bank.config.task(task)
+    if name is Stage.BACKBONE:
+        record = _work.fetch(bank, quiet=quiet)
+        return {"uri": record.uri, "fingerprint": record.fingerprint}
+    if name is Stage.PREPARE:
+        return _work.prepare(bank, task, quiet=quiet)
+    if name is Stage.TRAIN:
+        result = _work.train(bank, task, quiet=quiet)
+        if not quiet:
+            _work.print_trained(result)
+        return result
+    if name is Stage.EVALUATE:
+        metrics = _work.evaluate(bank, task, quiet=quiet)
+        if not quiet:
+            _work.print_metrics(task, metrics)
+        return {"task": task, "metrics": metrics}
+    if name is Stage.REGISTER:
+        version = stages.register(bank, task)
+        if not quiet:
+            _render.line(f"{version} is registered: sha256:{_render.short_digest(version.digest)}")
+        return _summary.version_json(version)
+    return _release(bank, quiet=quiet)
+
+
+def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
+    from adapterbank.continual.release import release
+
+    with _progress.bar("Judging new versions", quiet=quiet) as shown:
+        report = release(bank, progress=shown)
+    if not quiet:
+        _print_release(report)
+    return {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
+
+
+def _print_release(report: ReleaseReport) -> None:
+    rows = [(v.task, str(v.version), v.outcome, v.reason) for v in report.verdicts]
+    _render.table(("task", ">version", "outcome", "why"), rows)

@@ -1,0 +1,29 @@
+"""Nothing that is read can run code: no pickle, in any of its disguises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.source import BENCHMARKS, PACKAGE, name_of
+
+BANNED = (
+    r"\bimport (cloud|c)?pickle",
+    r"\bfrom (cloud|c)?pickle",
+    r"\b(dill|joblib|marshal|shelve)\b",
+    r"\btorch\.(load|save|jit\.load)\b",
+    r"allow_pickle\s*=\s*True",
+    r"\bweights_only\b",
+    r"\byaml\.(load|unsafe_load|full_load)\(",
+    r"\b(eval|exec)\(",
+)
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *BENCHMARKS], ids=name_of)
+def test_a_module_unpickles_and_evaluates_nothing(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    # `.eval()` is a module's evaluation mode.
+    text = text.replace(".eval()", "")
+    assert [pattern for pattern in BANNED if re.search(pattern, text)] == []
