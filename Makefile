@@ -1,5 +1,7 @@
 # Everything runs inside .venv, which `make env` makes; nothing outside this folder is touched.
 PYTHON ?= python3
+# Processes of pytest; one thread each (tests/conftest.py).
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -54,11 +56,12 @@ layers: env ## Check that imports go downwards only
 
 tests: env ## Run the tests
 	@printf '\n== Tests (pytest)\n'
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-slow: env ## Run the slow tests too
 	@printf '\n== All tests but those for a GPU or a network (pytest)\n'
-	@$(BIN)/python -m pytest -m 'not gpu and not network' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
+		-m 'not gpu and not network' $(PYTEST_ARGS)
 
 format: env ## Format the code and mend what can be mended
 	@printf '\n== Format (ruff)\n'

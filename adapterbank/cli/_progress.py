@@ -24,6 +24,7 @@ __all__ = ["Bar", "TrainingView", "bar", "spinner"]
 
 SHOW_AFTER_S = 2.0
 LOG_EVERY_S = 5.0
+EPOCH_EVERY_S = 1.0
 
 
 class _Display(Protocol):
@@ -54,13 +55,12 @@ class Bar:
 
     def __call__(self, done: int, total: int) -> None:
         """Note that ``done`` of ``total`` are done."""
-        if self._display is None:
-            now = self._clock()
-            self._begun = now if self._begun is None else self._begun
-            if now - self._begun < SHOW_AFTER_S:
-                return
+        now = self._clock()
+        self._begun = now if self._begun is None else self._begun
+        if self._display is None and now - self._begun >= SHOW_AFTER_S:
             self._display = self._open()
-        self._display.update(self.label, done, total)
+        if self._display is not None:
+            self._display.update(self.label, done, total)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -75,10 +75,10 @@ class Bar:
             self._display.close()
             self._display = None
 
-    def _open(self) -> _Display:
+    def _open(self) -> _Display | None:
         if sys.stderr.isatty():
             return _Live()
-        return _Silent() if self._quiet else _Log(self._clock)
+        return None if self._quiet else _Log(self._clock)
 
 
 @contextmanager
@@ -106,10 +106,26 @@ def spinner(label: str, *, quiet: bool = False) -> Iterator[None]:
 
 
 class TrainingView:
-    """A training sink: a bar with loss, validation accuracy and time left; a line an epoch."""
+    """A training sink: a bar with loss, validation accuracy and time left; lines for epochs.
 
-    def __init__(self, label: str, epochs: int, *, quiet: bool = False) -> None:
-        self._bar = Bar(label, quiet=quiet)
+    Args:
+        label: what is being trained.
+        epochs: how many there will be.
+        quiet: see :class:`Bar`.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        epochs: int,
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bar = Bar(label, quiet=quiet, clock=clock)
+        self._clock = clock
+        self._said = float("-inf")
         self._label = label
         self._epochs = epochs
         self.on_start: Callable[[], None] | None = None  # called once, before the first step
@@ -133,11 +149,15 @@ class TrainingView:
         self._bar(done, total)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Print the epoch's figures and keep the latest beside the bar."""
+        """Print the figures, where the last ones are a second old, and keep them by the bar."""
         figures = (
             f"loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}  val {epoch.val.accuracy:.1%}"
         )
         self._bar.label = f"{self._label}  loss {epoch.loss:.3f}  val {epoch.val.accuracy:.1%}"
+        now = self._clock()
+        if now - self._said < EPOCH_EVERY_S and epoch.number < self._epochs:
+            return
+        self._said = now
         width = len(str(self._epochs))
         self._bar.say(
             f"epoch {epoch.number:>{width}}/{self._epochs}  {figures}"
@@ -216,16 +236,3 @@ class _Log:
 
     def close(self) -> None:
         """Nothing is on the screen."""
-
-
-class _Silent:
-    """No log at all."""
-
-    def update(self, label: str, done: int, total: int) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""

@@ -11,7 +11,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from adapterbank.records import Prediction
 
 __all__ = [
+    "answers_diverted",
     "count",
     "error",
     "flush",
@@ -54,6 +56,19 @@ def silence() -> int:
     os.dup2(null, sys.stdout.fileno())  # the interpreter flushes at its end once more
     os.close(null)
     return UNREAD
+
+
+@contextmanager
+def answers_diverted() -> Iterator[None]:
+    """Let what child processes answer in the block go to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def flush() -> None:
@@ -146,9 +161,8 @@ def table(
         file=buffer, force_terminal=terminal, width=None if terminal else _WIDE, highlight=False
     )
     console.print(shown)
-    for text in buffer.getvalue().strip("\n").splitlines():
-        line(text.rstrip())
-    line()
+    lines = [text.rstrip() for text in buffer.getvalue().splitlines()]
+    line("\n".join(lines).strip("\n") + "\n")
 
 
 def prediction(answer: Prediction, *, image_width: int, label_width: int) -> str:

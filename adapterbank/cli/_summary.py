@@ -17,7 +17,7 @@ __all__ = ["Summary", "list_tasks", "print_tasks", "score_of", "summarise", "ver
 
 CHAMPION = "champion"
 COLUMNS = (
-    "task", ">version", "method", ">classes", ">test", ">linear probe", ">parameters", ">size",
+    "task", ">champion", "method", ">classes", ">test", ">linear probe", ">parameters", ">size",
     ">versions",
 )  # fmt: skip
 

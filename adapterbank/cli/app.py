@@ -25,6 +25,7 @@ app = typer.Typer(
     name="adapterbank",
     help="One frozen vision backbone, many small task adapters: train, version and use them.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # docstrings are folded as paragraphs
     pretty_exceptions_enable=False,  # __main__ reports errors
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -27,9 +27,10 @@ def init(
     git: Annotated[bool, typer.Option("--git/--no-git", help="Put it under Git.")] = True,
     as_json: _options.Json = False,
 ) -> None:
-    """Make a folder a bank of your own: parameters, pipeline, registry, Git and DVC.
+    """Make a folder a bank of your own.
 
-    What is there already is kept; on a finished bank nothing happens.
+    It gets parameters, a pipeline and a registry, and is put under Git and DVC. What is there
+    already is kept; on a finished bank nothing happens.
     """
     from adapterbank.integrations.scaffold import init_bank
 
@@ -51,7 +52,7 @@ def init(
 
 @views.command("list")
 def list_bank(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
-    """List the tasks this bank can answer, each by its champion."""
+    """List the tasks this bank can answer."""
     registry = _options.open_registry(bank)
     rows = _summary.list_tasks(registry)
     if as_json:
@@ -73,7 +74,7 @@ def show(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Show one version: its configuration, figures, files and aliases."""
+    """Show one version in full."""
     from dataclasses import asdict
 
     registry = _options.open_registry(bank)
@@ -106,7 +107,7 @@ def history(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Show everything that was done to a task, oldest first."""
+    """Show everything that was done to a task."""
     registry = _options.open_registry(bank)
     events = registry.history(task)
     aliases = registry.aliases(task)
@@ -131,7 +132,11 @@ def verify(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Check every byte of the registry and find what is unfinished. Exit code 4 if anything is."""
+    """Check every byte of the registry.
+
+    Also finds what a killed program left unfinished. Changes nothing; the exit code is 4 if
+    anything is not as it should be.
+    """
     registry = _options.open_registry(bank)
     checked = 0
     with _progress.bar("Verifying", quiet=as_json) as shown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,8 +26,11 @@ def demo(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Build this bank with `dvc repro`, show its tasks, and predict on images it never saw."""
-    from adapterbank.integrations.dvc_repo import ensure_dvc, repro
+    """Build this bank and use it.
+
+    Runs `dvc repro` twice, shows the tasks, and predicts on images no adapter was trained on.
+    """
+    from adapterbank.integrations.dvc_repo import ensure_dvc
     from adapterbank.integrations.git import git_toplevel
 
     opened = _options.open_bank(bank)
@@ -40,9 +44,9 @@ def demo(
     small = "; small, so the figures show that it works, not how good it gets"
     note(f"Building {len(opened.config.tasks)} tasks, {size}{small * (profile == 'demo')}.")
     ensure_dvc(opened.root, git=git_toplevel(opened.root) is not None)
-    built = _timed(lambda: repro(opened.root, quiet=as_json))
+    built = _repro(opened, divert=as_json)
     note(f"\nBuilt in {_render.human_seconds(built)}. A second dvc repro has nothing to do:")
-    again = _timed(lambda: repro(opened.root, quiet=as_json))
+    again = _repro(opened, divert=as_json)
     rows = [row for row in _summary.list_tasks(opened.registry) if row["version"] is not None]
     seconds = _seconds(opened)
     predictions = _predict(opened, [row["task"] for row in rows], samples)
@@ -59,9 +63,13 @@ def demo(
     _print_predictions(opened, predictions)
 
 
-def _timed(work: Any) -> float:  # noqa: ANN401  # a function of no arguments
+def _repro(bank: Bank, *, divert: bool) -> float:
+    """Run the pipeline and return the seconds it took."""
+    from adapterbank.integrations.dvc_repo import repro
+
     begun = time.perf_counter()
-    work()
+    with _render.answers_diverted() if divert else nullcontext():
+        repro(bank.root)
     return time.perf_counter() - begun
 
 
@@ -105,14 +113,14 @@ def _predict(bank: Bank, tasks: list[str], samples: int) -> list[dict[str, Any]]
 
 def _print_predictions(bank: Bank, predictions: list[dict[str, Any]]) -> None:
     _render.table(
-        ("image", "task", "answer", ">probability", "truth"),
+        ("image", "task", "answer", ">probability", "true class"),
         [
             (
                 one["image"],
                 one["task"],
                 one["label"],
                 f"{one['probability']:.1%}",
-                "right" if one["label"] == one["truth"] else f"wrong: {one['truth']}",
+                f"{'✓' if one['label'] == one['truth'] else '✗'} {one['truth']}",
             )
             for one in predictions
         ],

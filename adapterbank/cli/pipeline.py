@@ -34,7 +34,10 @@ def train(
     ] = False,
     as_json: _options.Json = False,
 ) -> None:
-    """Train a task's adapter by hand. `dvc repro` does this, and everything after it, by itself."""
+    """Train a task's adapter by hand.
+
+    `dvc repro` does this, and everything before and after it, for all tasks that need it.
+    """
     opened = _options.open_bank(bank)
     opened.config.task(task)
     _work.make_ready(opened, task, again=prepare, quiet=as_json)
@@ -60,11 +63,12 @@ def evaluate(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Measure a version on its task's images; or complete what `train TASK` trained.
+    """Measure a version on its task's test images.
 
     A bare TASK means the adapter that waits in work/TASK, which becomes a version this way, and
     the champion where none waits.
     """
+    _options.check_device(device)
     opened = _options.open_bank(bank)
     if "@" not in ref and opened.trained(ref).is_dir():
         metrics = _work.evaluate(opened, ref, quiet=as_json)

@@ -47,7 +47,11 @@ def add(  # noqa: PLR0913  # each is an option of the command
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Add a task to pipelines/params.yaml, after checking all of it. Trains nothing yet."""
+    """Add a task to pipelines/params.yaml.
+
+    Its name, data, method and settings are checked first; where anything is wrong nothing is
+    written. Comments and order of the file stay.
+    """
     opened = _options.open_bank(bank)
     section: dict[str, Any] = {"data": data, "method": method}
     hypers = _options.key_values(hyper or [], "--hyper")
@@ -77,7 +81,7 @@ def add(  # noqa: PLR0913  # each is an option of the command
 
 @app.command("list")
 def list_tasks(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
-    """List the tasks of pipelines/params.yaml and how far each is."""
+    """List the tasks of pipelines/params.yaml."""
     opened = _options.open_bank(bank)
     rows = [_row(opened, name) for name in opened.config.tasks]
     if as_json:
@@ -155,7 +159,7 @@ def sample(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Write some test images of a prepared task as PNG files named by their true class."""
+    """Write some test images as PNG files named by their true class."""
     opened = _options.open_bank(bank)
     opened.config.task(name)
     written = write_samples(opened, name, count, out or opened.root / "out" / "samples" / name)

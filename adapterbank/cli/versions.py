@@ -32,7 +32,10 @@ def register(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Publish a folder as an immutable version. The same bytes are the same version."""
+    """Publish a folder as an immutable version.
+
+    The same bytes are the same version, however often they come.
+    """
     opened = _options.open_bank(bank)
     name = _task_of(directory) if task is None else task
     version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
@@ -63,7 +66,11 @@ def promote(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Move an alias to a version, after verifying it. Exit code 5 if somebody moved it first."""
+    """Move an alias to a version.
+
+    The version is verified and replays its canary first. Where somebody else moved the alias
+    meanwhile nothing happens, and the exit code is 5.
+    """
     opened = _options.open_bank(bank)
     believed = _expected(opened.registry, ref, alias, expected)
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
@@ -82,7 +89,10 @@ def rollback(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Move an alias back to the version it meant before; repeated, further back."""
+    """Move an alias back to the version it meant before.
+
+    Repeated, it goes further back.
+    """
     opened = _options.open_bank(bank)
     opened.registry.aliases(task)  # before the slow imports
     from adapterbank.continual import release

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from adapterbank.config import PARAMS, BankConfig, parse_config
+from adapterbank.durable import locked, replace_file, writable
 from adapterbank.errors import AdapterBankError, ConfigError, ConflictError, InputError
 from adapterbank.records import check_task_name
-from adapterbank.durable import locked, replace_file, writable
 
 __all__ = ["add_task", "insert_task"]
 
@@ -78,9 +78,8 @@ def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
         raise _by_hand(name, section) from error
     rest = {task: value for task, value in after.tasks.items() if task != name}
     unchanged = after.model_copy(update={"tasks": rest}) == before
-    expected = yaml.safe_load(yaml.safe_dump(dict(section)))
-    written = after.tasks.get(name)
-    if not unchanged or written is None or not _says(changed, name, expected):
+    written = yaml.safe_load(changed)["tasks"].get(name)
+    if not unchanged or written != section:
         raise _by_hand(name, section)
     return changed
 
@@ -99,7 +98,7 @@ def _insert(text: str, name: str, section: Mapping[str, Any]) -> str:
             return _insert_flow(text, tasks, name, section)
         at = _line_end(text, _end(tasks))
         indent = tasks.value[0][0].start_mark.column
-    else:  # `tasks: {}` or `tasks:`
+    else:  # `tasks: {}`
         start, end = tasks.start_mark.index, tasks.end_mark.index
         text = text[:start].rstrip(" ") + text[end:]
         at = _line_end(text, start - 1)
@@ -138,14 +137,19 @@ def _lines(name: str, section: Mapping[str, Any], indent: int, newline: str) -> 
 
 
 def _flow(value: object) -> str:
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
-    )
-    return text.removesuffix("...\n").strip()
-
-
-def _says(text: str, name: str, expected: object) -> bool:
-    return bool(yaml.safe_load(text)["tasks"][name] == expected)
+    """Write a value on one line, letters of every script as they are where YAML allows it."""
+    for allow_unicode in (True, False):
+        text: str = yaml.safe_dump(
+            value,
+            default_flow_style=True,
+            width=float("inf"),
+            sort_keys=False,
+            allow_unicode=allow_unicode,
+        )
+        text = text.removesuffix("...\n").strip()
+        if yaml.safe_load(text) == value:
+            break
+    return text
 
 
 def _by_hand(name: str, section: Mapping[str, Any]) -> AdapterBankError:

@@ -81,7 +81,7 @@ def promote(
     *,
     alias: str = CHAMPION,
     expected: Any,
-    reason: str = "",  # noqa: ANN401
+    reason: str = "",
 ) -> Move:
     """Move an alias by hand; the registry verifies the version first.
 

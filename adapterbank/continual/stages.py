@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from adapterbank import durable
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
@@ -48,7 +49,6 @@ from adapterbank.integrations.mlflow_mirror import mirror_version
 from adapterbank.integrations.mlflow_runs import RunLogger, open_run
 from adapterbank.methods.base import count_parameters
 from adapterbank.records import Score
-from adapterbank import durable
 from adapterbank.registry.adapter_config import (
     AdapterConfig,
     BackboneUse,

@@ -76,8 +76,6 @@ def test_version_is_printed(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        [],
-        ["task"],
         ["predikt"],
         ["predict"],
         ["predict", "--task", "colours", "--top-k", "0", "x.png"],
@@ -97,6 +95,14 @@ def test_a_usage_error_ends_with_2(bank: Path, cli: Cli, words: list[str]) -> No
     assert ran.code == 2
     assert ran.out == ""
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("words", [[], ["task"], ["backbone"]], ids=len)
+def test_half_a_command_shows_what_can_follow(cli: Cli, words: list[str]) -> None:
+    ran = cli(*words)
+    assert ran.code == 2
+    assert "Commands" in ran.out
+    assert ran.err.strip() == ""
 
 
 def test_outside_a_bank_the_mending_command_is_named(

@@ -1,0 +1,165 @@
+"""Commands about the tasks a bank builds, and the stages that build them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapterbank.config import load_config
+from tests.cli_samples import COLOURS, Cli, draw
+
+
+def answer(cli: Cli, *words: str | Path) -> dict[str, Any]:
+    """Run a command with ``--json`` and return its one object."""
+    ran = cli(*words, "--json")
+    assert (ran.code, ran.err) == (0, "")  # programs read both streams
+    parsed: dict[str, Any] = json.loads(ran.out)
+    return parsed
+
+
+def test_adding_a_task_keeps_every_line_that_was_there(bank: Path, cli: Cli) -> None:
+    path = bank / "pipelines" / "params.yaml"
+    before = path.read_text()
+    added = answer(cli, "task", "add", "again", "--data", bank / "photos", "--hyper", "prompts=3",
+                   "--hyper", "conv=false", "--train", "epochs=2", "--seed", "5")  # fmt: skip
+    assert added["section"]["data"] == "photos"  # relative to the bank, so it may move
+    assert sum(added["counts"].values()) == 36
+    assert added["classes"] == sorted(COLOURS)
+    assert path.read_text().startswith(before)
+    section = load_config(bank).task("again")
+    assert (section.hyper, section.train) == ({"prompts": 3, "conv": False}, {"epochs": 2})
+    assert (section.data, section.seed) == ("photos", 5)
+
+
+def test_a_folder_outside_the_bank_is_named_in_full(bank: Path, cli: Cli, tmp_path: Path) -> None:
+    for index, (name, colour) in enumerate(COLOURS.items()):
+        for number in range(5):
+            draw(tmp_path / "else" / name / f"{number}.png", colour, 10 * index + number)
+    assert answer(cli, "task", "add", "far", "--data", "../else")["section"] == {
+        "data": str(tmp_path / "else"), "method": "vapt",
+    }  # fmt: skip
+    assert load_config(bank).task("far").data == str(tmp_path / "else")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["colours", "--data", "photos"], 5),
+        (["new", "--data", "nowhere"], 2),
+        (["new", "--data", "photos/blue"], 2),
+        (["new", "--data", "embedded://digit"], 3),
+        (["new", "--data", "torchvision://DTT"], 3),
+        (["new", "--data", "http://example.org"], 3),
+        (["new", "--data", "photos", "--method", "vpat"], 3),
+        (["new", "--data", "photos", "--hyper", "promts=3"], 2),
+        (["new", "--data", "photos", "--train", "epochs=0"], 2),
+        (["new", "--data", "photos", "--train", "recipe=papr"], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_whatever_is_wrong_with_a_new_task_nothing_is_written(
+    bank: Path, cli: Cli, words: list[str], code: int
+) -> None:
+    path = bank / "pipelines" / "params.yaml"
+    before = path.read_bytes()
+    ran = cli("task", "add", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert path.read_bytes() == before
+
+
+def test_sources_that_need_no_folder_are_taken_by_name(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    for name, uri in (("numbers", "embedded://digits"), ("dtd", "torchvision://DTD")):
+        assert answer(cli, "task", "add", name, "--data", uri)["section"]["data"] == uri
+    rows = answer(cli, "task", "list")["tasks"]
+    assert [row["task"] for row in rows] == ["colours", "numbers", "dtd"]
+
+
+def test_task_list_and_show_say_how_far_a_task_is(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    (row,) = answer(cli, "task", "list")["tasks"]
+    assert (row["prepared"], row["trained"], row["versions"], row["champion"]) == (True, True, 2, 1)
+    shown = answer(cli, "task", "show", "colours")
+    assert shown["training"]["epochs"] == 1
+    assert shown["splits"]["classes"] == sorted(COLOURS)
+    text = cli("task", "show", "colours").out
+    assert "rusty red" in text
+    assert "Profile: tiny" in cli("task", "list").out
+
+
+def test_samples_are_named_by_their_true_class(bank: Path, cli: Cli) -> None:
+    written = answer(cli, "task", "sample", "colours", "--count", "4", "--out", bank / "some")
+    images = written["images"]
+    assert [image["label"] for image in images] == [*sorted(COLOURS), "blue"]
+    assert [Path(image["image"]).name for image in images] == [
+        "blue-1.png", "green-1.png", "rusty_red-1.png", "blue-2.png",
+    ]  # fmt: skip
+    for image in images:
+        pixels = np.asarray(Image.open(image["image"]))
+        assert pixels.shape == (32, 32, 3)
+        # The mean colour of noise around the class's, ±30 a pixel.
+        assert np.abs(pixels.mean((0, 1)) - COLOURS[image["label"]]).max() < 5
+
+
+def test_training_a_task_by_hand_says_what_to_do_next(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    ran = cli("train", "colours")
+    assert ran.code == 0
+    assert "Next: adapterbank evaluate colours" in ran.out
+    assert "epoch 1/1  loss" in ran.err
+    ran = cli("evaluate", "colours")
+    assert ran.code == 0
+    assert "Next: adapterbank register" in ran.out
+
+
+def test_the_stages_of_the_pipeline_say_what_they_did_as_json(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    assert answer(cli, "stage", "prepare", "colours")["classes"] == 3
+    trained = answer(cli, "stage", "train", "colours")
+    assert trained["val"]["total"] > 0
+    assert answer(cli, "stage", "evaluate", "colours")["metrics"]["test"]["total"] > 0
+    # The configuration is that of the first version, so this is the first version.
+    registered = answer(cli, "stage", "register", "colours")
+    assert registered["version"] == 1
+    (verdict,) = answer(cli, "stage", "release")["verdicts"]
+    assert verdict["task"] == "colours"
+    assert (bank / "reports" / "release.json").is_file()
+
+
+def test_init_makes_a_bank_and_is_content_with_one(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = answer(cli, "init", "own", "--no-git")
+    assert made["bank"] == str(tmp_path / "own")
+    assert "pipelines/params.yaml" in made["changed"]
+    monkeypatch.chdir(tmp_path / "own")
+    assert answer(cli, "list") == {"bank": str(tmp_path / "own"), "tasks": []}
+    assert answer(cli, "init", "--no-git")["changed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # `dvc repro` starts a process for each stage
+def test_the_demonstration_builds_a_bank_and_predicts_with_it(bank: Path, cli: Cli) -> None:
+    kept = (bank / "pipelines" / "params.yaml").read_text()
+    for name in ("registry", "work", "pipelines"):
+        shutil.rmtree(bank / name)
+    assert cli("init", "--no-git").code == 0
+    (bank / "pipelines" / "params.yaml").write_text(f"{kept}gates: {{}}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "adapterbank", "demo", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert [task["task"] for task in told["tasks"]] == ["colours"]
+    assert [one["truth"] for one in told["predictions"]] == sorted(COLOURS)
+    assert "Running stage 'train@colours'" in done.stderr
+    assert "Stage 'train@colours' didn't change, skipping" in done.stderr

@@ -1,0 +1,118 @@
+"""Adding a task to ``params.yaml``: the old text stays, the new task is what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapterbank.config import parse_config
+from adapterbank.continual.params_file import add_task, insert_task
+from adapterbank.errors import ConfigError, ConflictError, InputError
+
+HEAD = "profile: full # in use\nprofiles:\n  full: {} # all of it\n"
+SECTION = {"data": "photos/pets", "method": "vapt"}
+
+FORMS = {
+    "no section": "",
+    "empty mapping": "tasks: {}\n",
+    "empty mapping with comment": "tasks: {} # none yet\ngates: {min_accuracy: 0.1}\n",
+    "one a line": "tasks:\n  a: {data: x} # first\n  b: {data: y}\n",
+    "blocks": "tasks:\n  # the first\n  a:\n    data: x\n    hyper: {rank: 4}\n  b:\n    data: y\n",
+    "before another section": "tasks:\n  a: {data: x}\n\n# gates\ngates: {min_accuracy: 0.1}\n",
+    "deeply indented": "tasks:\n      a:\n          data: x\n          hyper: {rank: 4}\n",
+    "no line break at the end": "tasks:\n  a: {data: x}",
+    "only a key at the end": "tasks: {}",
+    "flow": "tasks: {a: {data: x}, b: {data: y}} # both\n",
+    "flow over lines": "tasks: {\n  a: {data: x},\n  b: {data: y},\n}\n",
+    "list at the end": "tasks:\n  a:\n    data: x\n    hyper:\n      some:\n      - 1\n      - 2\n",
+    "block text at the end": "tasks:\n  a:\n    data: |\n      x\n",
+    "anchors": "tasks:\n  a: &a {data: x}\n  b: *a\n",
+    "other script": "tasks:\n  a: {data: фото/猫} # 写真\n",
+}
+each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+
+
+def comments(text: str) -> list[str]:
+    """Return what stands behind each ``#``."""
+    return [line.partition("#")[2] for line in text.splitlines() if "#" in line]
+
+
+@each_form
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_a_task_is_added_and_the_rest_says_what_it_said(form: str, newline: str) -> None:
+    text = (HEAD + form).replace("\n", newline)
+    before = parse_config(text, where="params.yaml")
+    changed = insert_task(text, "pets", SECTION)
+    after = parse_config(changed, where="params.yaml")
+    assert list(after.tasks) == [*before.tasks, "pets"]
+    assert after.task("pets").data == "photos/pets"
+    assert after.model_copy(update={"tasks": before.tasks}) == before
+    assert comments(changed) == comments(text)
+    assert ("\r\n" in changed) == (newline == "\r\n")
+    assert newline == "\n" or "\n" not in changed.replace("\r\n", "")
+
+
+@each_form
+def test_a_second_task_goes_behind_the_first(form: str) -> None:
+    text = insert_task(insert_task(HEAD + form, "pets", SECTION), "cars", {"data": "cars"})
+    assert list(parse_config(text, where="params.yaml").tasks)[-2:] == ["pets", "cars"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner,
+                                                                max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(data=st.text(max_size=30), hyper=st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
+def test_any_values_come_back_as_they_were(data: str, hyper: dict[str, Any]) -> None:
+    section = {"data": data, "hyper": hyper}
+    text = insert_task(HEAD + FORMS["one a line"], "pets", section)
+    assert yaml.safe_load(text)["tasks"]["pets"] == section
+
+
+def test_a_task_that_exists_is_not_touched() -> None:
+    with pytest.raises(ConflictError, match="'a' exists"):
+        insert_task(HEAD + FORMS["flow"], "a", SECTION)
+
+
+def test_problems_of_the_new_section_are_named_together() -> None:
+    section = {"data": 3, "metod": "vapt"}
+    with pytest.raises(ConfigError, match="metod") as caught:
+        insert_task(HEAD, "pets", section)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="not a task name"):
+        insert_task(HEAD, "My Pets", SECTION)
+
+
+def test_a_form_that_cannot_be_added_to_is_left_alone_and_the_lines_are_shown() -> None:
+    text = f"{HEAD}gates: &nothing {{}}\ntasks: *nothing\n"
+    assert parse_config(text, where="params.yaml").tasks == {}
+    with pytest.raises(InputError, match="nothing was written") as caught:
+        insert_task(text, "pets", SECTION)
+    assert "data: photos/pets" in (caught.value.fix or "")
+
+
+def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "pipelines" / "params.yaml"
+    path.parent.mkdir()
+    (tmp_path / "registry").mkdir()
+    path.write_text(HEAD, encoding="utf-8")
+    assert "pets" in add_task(tmp_path, "pets", SECTION).tasks
+    assert path.read_text(encoding="utf-8").startswith(HEAD)
+    assert [entry.name for entry in path.parent.iterdir()] == ["params.yaml"]
+    before = path.read_bytes()
+    with pytest.raises(ConflictError):
+        add_task(tmp_path, "pets", SECTION)
+    assert path.read_bytes() == before
