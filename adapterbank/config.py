@@ -18,11 +18,11 @@ from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import InputSpec, check_task_name
 
 __all__ = [
+    "PARAMS",
     "BackboneConfig",
     "BankConfig",
     "GateConfig",
     "LimitsConfig",
-    "PARAMS",
     "Profile",
     "TaskConfig",
     "TrainConfig",
@@ -163,6 +163,8 @@ def parse_config(text: str, where: str) -> BankConfig:
         raise ConfigError(where, [f"not YAML: {error}"]) from error
     if not isinstance(content, dict):
         raise ConfigError(where, ["expected a mapping at the top"])
+    if content.get("tasks", {}) is None:
+        content["tasks"] = {}  # `tasks:` with every task deleted below it
     try:
         config = BankConfig.model_validate(content)
     except ValidationError as error:

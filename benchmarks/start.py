@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -58,9 +59,8 @@ def main() -> None:
                     str(args.image)],
         "--help": [*command, "--help"],
     }  # fmt: skip
-    medians = interleaved_medians(
-        {name: lambda words=words: _run(words) for name, words in runs.items()}, args.rounds
-    )
+    steps = {name: partial(_run, words) for name, words in runs.items()}
+    medians = interleaved_medians(steps, args.rounds)
     table = Table("command", "seconds", "to the bare script", caption=machine())
     for name, seconds in medians.items():
         table.add_row(name, f"{seconds:.2f}", f"{seconds / medians['bare script']:.2f}")

@@ -56,7 +56,7 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
 
 def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
     """Train a task's adapter."""
-    from adapterbank.continual import stages
+    from adapterbank.continual.train_stage import train
 
     epochs = bank.config.training(task).epochs
     with (
@@ -65,7 +65,7 @@ def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
     ):
         # The features come first: their bar must be gone when the other appears.
         view.on_start = features.close
-        return stages.train(bank, task, sinks=(view,), progress=features)
+        return train(bank, task, sinks=(view,), progress=features)
 
 
 def evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:

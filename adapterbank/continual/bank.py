@@ -50,7 +50,7 @@ class Bank:
         return self.root / "work" / task / "version"
 
     def note(self, task: str, name: str) -> Path:
-        """A small file of a stage: ``run.json``, ``metrics.json``, ``registered.json``…"""
+        """A small file of a stage, such as ``run.json`` or ``metrics.json``."""
         return self.root / "work" / task / name
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapterbank.continual.bank import Bank, read_json
-from adapterbank.data.store import load_task
+from adapterbank.continual.bank import Bank
+from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import InputError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Score
@@ -68,10 +68,5 @@ def measure(
         loss=found.loss,
         classes=data.classes,
         confusion=tuple(map(tuple, found.confusion.tolist())),
-        same_data=_digest(bank, version.task) == loaded.config.data.digest,
+        same_data=stored_digest(bank.data(version.task)) == loaded.config.data.digest,
     )
-
-
-def _digest(bank: Bank, task: str) -> str:
-    note = read_json(bank.data(task) / "task.json", fix=f"dvc repro prepare@{task}")
-    return str(note["digest"])

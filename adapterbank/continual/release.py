@@ -14,7 +14,7 @@ from adapterbank.errors import AdapterBankError, GateRefused
 from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.mlflow_mirror import mirror_alias
 from adapterbank.records import Score
-from adapterbank.registry.store import Move, Registry, Version
+from adapterbank.registry.store import Expected, Move, Registry, Version
 from adapterbank.training.evaluation import evaluate
 
 __all__ = ["REPORT", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
@@ -80,7 +80,7 @@ def promote(
     ref: str,
     *,
     alias: str = CHAMPION,
-    expected: Any,
+    expected: Expected,
     reason: str = "",
 ) -> Move:
     """Move an alias by hand; the registry verifies the version first.

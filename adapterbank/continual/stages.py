@@ -1,4 +1,4 @@
-"""The stages of a task, each one `dvc repro` step: prepare, train, evaluate, register.
+"""The stages of a bank but training: backbone, prepare, evaluate, register.
 
 What a stage hashes into a version never contains a time, a path or a run id; those go to MLflow
 and to ``work/<task>/run.json``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,12 +24,11 @@ from adapterbank import durable
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config import PARAMS
 from adapterbank.continual.bank import Bank, read_json, write_json
-from adapterbank.data.base import SPLITS, Limits, TaskData, data_digest
+from adapterbank.data.base import SPLITS, Limits, TaskData
 from adapterbank.data.sources import load_source
-from adapterbank.data.store import load_task, save_task
-from adapterbank.errors import FetchError, InputError, IntegrityError, TrainingDiverged
+from adapterbank.data.store import load_task, save_task, stored_digest
+from adapterbank.errors import FetchError, InputError, IntegrityError
 from adapterbank.inference.artifact import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
@@ -38,39 +36,25 @@ from adapterbank.inference.artifact import (
     METRICS,
     ROUTING,
     add_metrics,
-    build_adapter,
-    libraries,
     load_adapter,
-    pack_trained,
 )
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion_png
 from adapterbank.integrations.mlflow_mirror import mirror_version
-from adapterbank.integrations.mlflow_runs import RunLogger, open_run
-from adapterbank.methods.base import count_parameters
+from adapterbank.integrations.mlflow_runs import open_run
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import (
-    AdapterConfig,
-    BackboneUse,
-    DataUse,
-    MethodUse,
     parse_adapter_config,
 )
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.manifest import MANIFEST
 from adapterbank.registry.store import Version
-from adapterbank.routing.record import task_record
 from adapterbank.training.evaluation import Evaluation, Progress, extract_features, score
 from adapterbank.training.evaluation import evaluate as evaluate_split
-from adapterbank.training.loop import Epoch, Sink
-from adapterbank.training.loop import train as train_adapter
-from adapterbank.training.recipes import find_recipe
-from adapterbank.training.ridge import fit_ridge
 
-__all__ = ["evaluate", "fetch_backbone", "prepare", "register", "train"]
+__all__ = ["PROBE", "RUN", "evaluate", "fetch_backbone", "mirror", "prepare", "register"]
 
 PROBE = "probe.safetensors"
-LAST_GOOD = "last_good.safetensors"
 RUN = "run.json"
 REGISTERED = "registered.json"
 CONFUSION = "confusion.csv"
@@ -135,81 +119,6 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
     }
 
 
-def train(
-    bank: Bank, task: str, sinks: Sequence[Sink] = (), progress: Progress | None = None
-) -> dict[str, Any]:
-    """Train a task's adapter on its prepared splits and log the run.
-
-    Args:
-        bank: an open bank with a backbone.
-        task: a task that is prepared.
-        sinks: told of every step and epoch.
-        progress: told of the frozen features' images.
-
-    Returns:
-        Validation score, linear probe's, parameters and seconds.
-
-    Raises:
-        TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
-    """
-    section, settings = bank.config.task(task), bank.config.training(task)
-    backbone = load_bank_backbone(bank.registry)
-    data = load_task(bank.data(task), spec=backbone.spec)
-    recipe = find_recipe(settings, section.method)
-    adapter = build_adapter(
-        section.method, section.hyper, backbone.traits, len(data.classes),
-        seed=section.seed, where=f"{PARAMS}: tasks.{task}.hyper",
-    )  # fmt: skip
-    config = AdapterConfig(
-        schema=1,
-        task=task,
-        method=MethodUse(name=section.method, hyper=adapter.config.model_dump()),
-        classes=data.classes,
-        input=backbone.spec,
-        backbone=BackboneUse(uri=bank.registry.backbone().uri, fingerprint=backbone.fingerprint),
-        parents=(),
-        data=DataUse(source=data.source, digest=data_digest(data)),
-        train={**settings.model_dump(), "optimisation": recipe.as_json()},
-        seed=section.seed,
-        libraries=libraries(),
-    )
-    with open_run(bank.root, experiment=task, name=f"{task} {section.method}",
-                  params=_flat(config)) as run:  # fmt: skip
-        run.dataset(task, config.data.digest, data.source)
-        begun = time.perf_counter()
-        frozen = {
-            name: extract_features(backbone, data.split(name), progress=progress)
-            for name in ("train", "val")
-        }
-        held_out = (frozen["val"], data.val.labels)
-        probe = fit_ridge(frozen["train"], data.train.labels, len(data.classes), held_out)
-        try:
-            result = train_adapter(backbone, data, adapter, recipe, settings, seed=section.seed,
-                                   sinks=(_RunSink(run), *sinks))  # fmt: skip
-        except TrainingDiverged as error:
-            _keep_last_good(bank, task, error)
-            raise
-        seconds = time.perf_counter() - begun
-        routing = task_record(frozen["train"], data.train.labels, len(data.classes), frozen["val"])
-        packed = pack_trained(result.adapter, config, backbone, routing)
-        packed[PROBE] = save({"weight": probe.weight, "bias": probe.bias})
-        durable.make_directory(bank.trained(task).parent)
-        durable.replace_directory(bank.trained(task), packed)
-        probe_val = score(probe.scores(frozen["val"]), data.val.labels).score
-        run.epoch(0, {"val/linear_probe": probe_val.accuracy})
-        run.epoch(settings.epochs, {"seconds": seconds})
-        write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
-    method, head = count_parameters(adapter)
-    return {
-        "task": task,
-        "method": section.method,
-        "val": asdict(result.val.score),
-        "linear_probe_val": asdict(probe_val),
-        "parameters": {"method": method, "head": head},
-        "seconds": seconds,
-    }
-
-
 def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
     """Judge a trained adapter, complete the files of its version, and log the figures.
 
@@ -223,6 +132,13 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     trained = _read_trained(bank, task)
     probe = load_tensors(trained.pop(PROBE))
     loaded = load_adapter(trained, backbone, where=f"work/{task}/trained")
+    digest = stored_digest(bank.data(task))
+    if loaded.config.data.digest != digest:
+        raise InputError(
+            f"work/{task}/trained was trained on data {loaded.config.data.digest[:12]}, the"
+            f" prepared data is {digest[:12]}: its test figure would mean nothing",
+            fix=f"dvc repro evaluate@{task}",
+        )
     answers = {
         name: evaluate_split(backbone, data.split(name), loaded.folded, progress)
         for name in ("val", "test")
@@ -281,29 +197,6 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
     )  # fmt: skip
 
 
-class _RunSink:
-    """Send the curves of a training to its MLflow run."""
-
-    def __init__(self, run: RunLogger) -> None:
-        self._run = run
-
-    def step(self, done: int, total: int) -> None:
-        """Nothing: a figure for each step would drown the curves."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Note one epoch."""
-        self._run.epoch(
-            epoch.number,
-            {
-                "train/loss": epoch.loss,
-                "train/accuracy": epoch.train.accuracy,
-                "val/loss": epoch.val_loss,
-                "val/accuracy": epoch.val.accuracy,
-                "rate": epoch.rate,
-            },
-        )
-
-
 def _is_fetched(bank: Bank) -> bool:
     """Whether the weights in place are what the configuration asks for."""
     section = bank.config.backbone
@@ -316,13 +209,6 @@ def _is_fetched(bank: Bank) -> bool:
     return record.uri == section.uri and record.spec == section.spec(
         record.spec.mean, record.spec.std
     )
-
-
-def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:
-    path = bank.note(task, LAST_GOOD)
-    durable.make_directory(path.parent)
-    durable.replace_file(path, save({n: t.contiguous() for n, t in (error.last_good or {}).items()}))
-    error.message += f". The last good weights are in {path.relative_to(bank.root)}"
 
 
 def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
@@ -372,24 +258,3 @@ def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: b
 def _run_id(bank: Bank, task: str) -> str | None:
     path = bank.note(task, RUN)
     return read_json(path, fix=f"dvc repro train@{task}")["run_id"] if path.exists() else None
-
-
-def _flat(config: AdapterConfig) -> dict[str, str | int | float]:
-    """Parameters of a run as MLflow takes them: one level, dotted names."""
-    flat: dict[str, str | int | float] = {
-        "task": config.task,
-        "method": config.method.name,
-        "classes": len(config.classes),
-        "backbone.uri": config.backbone.uri,
-        "backbone.fingerprint": config.backbone.fingerprint,
-        "data.source": config.data.source,
-        "data.digest": config.data.digest,
-        "input.size": "x".join(map(str, config.input.size)),
-        "seed": config.seed,
-    }
-    for prefix, section in (("hyper", config.method.hyper), ("train", config.train)):
-        for name, value in section.items():
-            inner = value.items() if isinstance(value, dict) else [(None, value)]
-            for key, item in inner:
-                flat[f"{prefix}.{name}" + (f".{key}" if key else "")] = str(item)
-    return flat

@@ -21,7 +21,7 @@ from adapterbank.data.base import SPLITS, Split, TaskData, check_task, data_dige
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
-__all__ = ["load_task", "save_task"]
+__all__ = ["load_task", "save_task", "stored_digest"]
 
 _INDEX = "task.json"
 _FIX = "dvc repro"  # notices that an output changed and prepares it again
@@ -124,6 +124,16 @@ def load_task(directory: Path, *, spec: InputSpec | None = None, verify: bool = 
             f"{directory}: the data hashes to {found}, expected {index.digest}", fix=_FIX
         )
     return data
+
+
+def stored_digest(directory: Path) -> str:
+    """Return the digest of a prepared task as it was written, without hashing again.
+
+    Raises:
+        InputError: no prepared task is there.
+        IntegrityError: its index is damaged.
+    """
+    return _read_index(directory).digest
 
 
 def _read_index(directory: Path) -> _Index:

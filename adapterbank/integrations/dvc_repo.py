@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
-from adapterbank.durable import replace_file
 
 __all__ = ["ensure_dvc", "repro"]
 

@@ -25,8 +25,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.durable import locked, writable
+from adapterbank.errors import AdapterBankError, InputError
 
 __all__ = [
     "artifact_location",

@@ -10,10 +10,10 @@ from typing import Final
 
 import yaml
 
+from adapterbank.durable import make_directory, replace_file, writable
 from adapterbank.errors import ConflictError
 from adapterbank.integrations.dvc_repo import ensure_dvc
 from adapterbank.integrations.git import git_init, git_toplevel
-from adapterbank.durable import make_directory, replace_file, writable
 
 __all__ = ["PIPELINE_MARK", "init_bank"]
 

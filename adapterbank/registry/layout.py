@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterbank.errors import FetchError, IntegrityError, UnknownName
 from adapterbank.durable import TEMPORARY, read_file
+from adapterbank.errors import FetchError, IntegrityError, UnknownName
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
@@ -15,6 +15,10 @@ __all__ = ["Layout"]
 
 _RECORD_LIMIT = 1 << 28
 _TASK_FILE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})\.json")
+
+
+# Git and DVC keep these in any folder they like.
+_NOT_OURS = frozenset({".gitkeep", ".gitignore"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ class Layout:
 
 def _listing(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if path.name not in _NOT_OURS)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from adapterbank.errors import IntegrityError
 from adapterbank.durable import read_file
+from adapterbank.errors import IntegrityError
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank import durable
+from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files

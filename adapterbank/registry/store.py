@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from adapterbank import durable
 from adapterbank.errors import ConflictError, InputError, IntegrityError
 from adapterbank.records import Reference, check_task_name
-from adapterbank import durable
 from adapterbank.registry.aliases import (
     ANY,
     Expected,

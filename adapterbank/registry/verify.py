@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.durable import TEMPORARY
+from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import check_content
 from adapterbank.registry.layout import Layout

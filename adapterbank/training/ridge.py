@@ -56,19 +56,16 @@ def fit_ridge(
     unit = float(values.mean()) or 1.0
     val_x, val_labels = held_out[0].double(), held_out[1]
     val_y = functional.one_hot(val_labels, classes).double()
-    best: tuple[tuple[float, float], Ridge] | None = None
+    fitted = []
     for strength in STRENGTHS:
         weight = (vectors @ (projected / (values + strength * unit)[:, None])).mT  # (C, D)
         bias = y_mean - weight @ x_mean
         scores = functional.linear(val_x, weight, bias)
         accuracy = float((scores.argmax(1) == val_labels).double().mean())
-        key = (accuracy, -float((scores - val_y).square().mean()))
-        if best is None or key > best[0]:
-            best = key, Ridge(
-                weight=weight.float().contiguous(), bias=bias.float(), strength=strength
-            )
-    assert best is not None
-    return best[1]
+        error = float((scores - val_y).square().mean())
+        fitted.append((accuracy, -error, strength, weight, bias))
+    *_, strength, weight, bias = max(fitted, key=lambda one: one[:2])
+    return Ridge(weight=weight.float().contiguous(), bias=bias.float(), strength=strength)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:

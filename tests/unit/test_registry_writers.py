@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.errors import ConflictError
 from adapterbank import durable
+from adapterbank.errors import ConflictError
 from adapterbank.registry.store import ANY, Registry
 from tests.registry_samples import files_of, new_registry
 

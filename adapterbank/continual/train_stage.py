@@ -1,0 +1,208 @@
+"""The ``train`` stage: one adapter, its frozen statistics, and the MLflow run that tells of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from adapterbank import durable
+from adapterbank.backbones.base import Backbone
+from adapterbank.config import PARAMS
+from adapterbank.continual.bank import Bank, write_json
+from adapterbank.continual.stages import PROBE, RUN
+from adapterbank.data.base import TaskData
+from adapterbank.data.store import load_task, stored_digest
+from adapterbank.errors import TrainingDiverged
+from adapterbank.inference.artifact import build_adapter, libraries, pack_trained
+from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.integrations.mlflow_runs import RunLogger, open_run
+from adapterbank.methods.base import Adapter, count_parameters
+from adapterbank.records import Score
+from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
+from adapterbank.routing.record import task_record
+from adapterbank.training.evaluation import Progress, extract_features, score
+from adapterbank.training.loop import Epoch, Sink, TrainResult
+from adapterbank.training.loop import train as train_adapter
+from adapterbank.training.recipes import Recipe, find_recipe
+from adapterbank.training.ridge import Ridge, fit_ridge
+
+__all__ = ["train"]
+
+LAST_GOOD = "last_good.safetensors"
+
+
+def train(
+    bank: Bank, task: str, sinks: Sequence[Sink] = (), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train a task's adapter on its prepared splits and log the run.
+
+    Args:
+        bank: an open bank with a backbone.
+        task: a task that is prepared.
+        sinks: told of every step and epoch.
+        progress: told of the frozen features' images.
+
+    Returns:
+        Validation score, linear probe's, parameters and seconds.
+
+    Raises:
+        TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
+    """
+    section, settings = bank.config.task(task), bank.config.training(task)
+    backbone = load_bank_backbone(bank.registry)
+    data = load_task(bank.data(task), spec=backbone.spec)
+    recipe = find_recipe(settings, section.method)
+    adapter = build_adapter(
+        section.method,
+        section.hyper,
+        backbone.traits,
+        len(data.classes),
+        seed=section.seed,
+        where=f"{PARAMS}: tasks.{task}.hyper",
+    )
+    config = _describe(bank, task, adapter, recipe, data)
+    name = f"{task} {section.method}"
+    with open_run(bank.root, experiment=task, name=name, params=_flat(config)) as run:
+        run.dataset(task, config.data.digest, data.source)
+        begun = time.perf_counter()
+        frozen = _Frozen.of(backbone, data, progress)
+        try:
+            result = train_adapter(
+                backbone,
+                data,
+                adapter,
+                recipe,
+                settings,
+                seed=section.seed,
+                sinks=(_RunSink(run), *sinks),
+            )
+        except TrainingDiverged as error:
+            _keep_last_good(bank, task, error)
+            raise
+        seconds = time.perf_counter() - begun
+        _write(bank, task, backbone, config, result, frozen)
+        run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
+        run.epoch(settings.epochs, {"seconds": seconds})
+        write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
+    method, head = count_parameters(adapter)
+    return {
+        "task": task,
+        "method": section.method,
+        "val": asdict(result.val.score),
+        "linear_probe_val": asdict(frozen.probe_val),
+        "parameters": {"method": method, "head": head},
+        "seconds": seconds,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frozen:
+    """What the bare backbone gives: the linear probe and the routing record."""
+
+    routing: dict[str, Any]
+    probe: Ridge
+    probe_val: Score
+
+    @classmethod
+    def of(cls, backbone: Backbone, data: TaskData, progress: Progress | None) -> _Frozen:
+        train = extract_features(backbone, data.train, progress=progress)
+        val = extract_features(backbone, data.val, progress=progress)
+        classes = len(data.classes)
+        probe = fit_ridge(train, data.train.labels, classes, (val, data.val.labels))
+        return cls(
+            routing=task_record(train, data.train.labels, classes, val),
+            probe=probe,
+            probe_val=score(probe.scores(val), data.val.labels).score,
+        )
+
+
+class _RunSink:
+    """Send the curves of a training to its MLflow run."""
+
+    def __init__(self, run: RunLogger) -> None:
+        self._run = run
+
+    def step(self, done: int, total: int) -> None:
+        """Nothing: a figure for each step would drown the curves."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note one epoch."""
+        self._run.epoch(
+            epoch.number,
+            {
+                "train/loss": epoch.loss,
+                "train/accuracy": epoch.train.accuracy,
+                "val/loss": epoch.val_loss,
+                "val/accuracy": epoch.val.accuracy,
+                "rate": epoch.rate,
+            },
+        )
+
+
+def _describe(
+    bank: Bank, task: str, adapter: Adapter, recipe: Recipe, data: TaskData
+) -> AdapterConfig:
+    """All that is needed to rebuild and to trace the adapter."""
+    section, backbone = bank.config.task(task), bank.registry.backbone()
+    settings = bank.config.training(task).model_dump()
+    return AdapterConfig(
+        schema=1,
+        task=task,
+        method=MethodUse(name=section.method, hyper=adapter.config.model_dump()),
+        classes=data.classes,
+        input=backbone.spec,
+        backbone=BackboneUse(uri=backbone.uri, fingerprint=backbone.fingerprint),
+        parents=(),
+        data=DataUse(source=data.source, digest=stored_digest(bank.data(task))),
+        train={**settings, "optimisation": recipe.as_json()},
+        seed=section.seed,
+        libraries=libraries(),
+    )
+
+
+def _write(
+    bank: Bank,
+    task: str,
+    backbone: Backbone,
+    config: AdapterConfig,
+    result: TrainResult,
+    frozen: _Frozen,
+) -> None:
+    packed = pack_trained(result.adapter, config, backbone, frozen.routing)
+    packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
+    durable.make_directory(bank.trained(task).parent)
+    durable.replace_directory(bank.trained(task), packed)
+
+
+def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:
+    path = bank.note(task, LAST_GOOD)
+    state: dict[str, Tensor] = dict(error.last_good or {})
+    durable.make_directory(path.parent)
+    durable.replace_file(path, save({name: t.contiguous() for name, t in state.items()}))
+    error.message += f". The last good weights are in {path.relative_to(bank.root)}"
+
+
+def _flat(config: AdapterConfig) -> dict[str, str | int | float]:
+    """Parameters of a run as MLflow takes them: one level, dotted names."""
+    flat: dict[str, str | int | float] = {
+        "task": config.task,
+        "method": config.method.name,
+        "classes": len(config.classes),
+        "backbone.uri": config.backbone.uri,
+        "backbone.fingerprint": config.backbone.fingerprint,
+        "data.source": config.data.source,
+        "data.digest": config.data.digest,
+        "input.size": "x".join(map(str, config.input.size)),
+        "seed": config.seed,
+    }
+    for prefix, section in (("hyper", config.method.hyper), ("train", config.train)):
+        for name, value in section.items():
+            inner = value.items() if isinstance(value, dict) else [(None, value)]
+            for key, item in inner:
+                flat[f"{prefix}.{name}" + (f".{key}" if key else "")] = str(item)
+    return flat
