@@ -71,15 +71,10 @@ def train(
         run.dataset(task, config.data.digest, data.source)
         begun = time.perf_counter()
         frozen = _Frozen.of(backbone, data, progress)
+        everyone = (_RunSink(run), *sinks)
         try:
             result = train_adapter(
-                backbone,
-                data,
-                adapter,
-                recipe,
-                settings,
-                seed=section.seed,
-                sinks=(_RunSink(run), *sinks),
+                backbone, data, adapter, recipe, settings, seed=section.seed, sinks=everyone
             )
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
