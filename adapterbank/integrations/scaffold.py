@@ -23,7 +23,7 @@ PIPELINE_MARK: Final = "# adapterbank pipeline, layout 1"
 _FILES: Final[Mapping[str, str | None]] = MappingProxyType(
     {
         "pipelines/params.yaml": "params.yaml",
-        "dvc.yaml": "dvc.yaml",
+        "dvc.yaml": "pipeline.yaml",
         "registry/README.md": "registry.md",
         # `release` depends on the folder, and Git keeps no empty ones.
         "registry/adapters/.gitkeep": None,

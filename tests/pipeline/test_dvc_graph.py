@@ -23,7 +23,7 @@ from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.scaffold import init_bank
 
 _PROJECT: Final = Path(__file__).parents[2]
-_TEMPLATE: Final = _PROJECT / "adapterbank/integrations/templates/dvc.yaml"
+_TEMPLATE: Final = _PROJECT / "adapterbank/integrations/templates/pipeline.yaml"
 
 # What `adapterbank stage NAME [TASK]` leaves behind, in the least code that depends on its inputs.
 _STUB: Final = """#!{python}
@@ -352,3 +352,10 @@ def test_every_shared_part_of_the_methods_is_a_dependency_of_training() -> None:
     ]
 
     assert set(shared) <= set(train)
+
+
+def test_dvc_reads_the_whole_project_and_lists_every_stage_of_every_task() -> None:
+    # DVC parses any file called dvc.yaml below the root, so a template must not be called so.
+    listed = _run(_PROJECT, sys.executable, "-m", "dvc", "stage", "list", "--name-only").split()
+    tasks = yaml.safe_load((_PROJECT / "pipelines/params.yaml").read_text())["tasks"]
+    assert set(listed) == {"backbone", "release"} | {f"{s}@{t}" for s in _BRANCH for t in tasks}
