@@ -43,6 +43,8 @@ def fold_kernels(alpha: Tensor, kernel: Tensor, grid: tuple[int, int], padding: 
         (M, N, P) weights of the patch tokens themselves.
     """
     blocks, prompts, _ = alpha.shape
+    if blocks == 0:  # a backbone of one block has static prompts only; groups=0 is an error
+        return alpha.new_zeros(0, prompts, grid[0] * grid[1])
     side = kernel.shape[-1]
     height, width = (edge + 2 * padding - side + 1 for edge in grid)
     maps = alpha.transpose(0, 1).reshape(prompts, blocks, height, width)

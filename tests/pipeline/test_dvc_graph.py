@@ -26,7 +26,9 @@ _PROJECT: Final = Path(__file__).parents[2]
 _TEMPLATE: Final = _PROJECT / "adapterbank/integrations/templates/pipeline.yaml"
 
 # What `adapterbank stage NAME [TASK]` leaves behind, in the least code that depends on its inputs.
-_STUB: Final = """#!{python}
+_STUB: Final = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import hashlib, json, pathlib, sys
 import yaml
 

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from adapterbank.errors import InputError
 from adapterbank.methods import vapt
 from adapterbank.methods.base import count_parameters
+from adapterbank.model import forward
 from adapterbank.records import Traits
+from adapterbank.reference import reference_forward
+from tests import tiny
 
 VIT_B16 = Traits(
     width=768,
@@ -139,3 +142,12 @@ def test_a_kernel_as_large_as_the_grid_gives_one_position(
     else:
         adapter = vapt.build(config, VIT_B16, 3, torch.Generator().manual_seed(0))
         assert adapter.alpha.shape[-1] == side
+
+
+def test_a_backbone_of_one_block_has_only_static_prompts() -> None:
+    model = tiny.build({**tiny.SMALL, "depth": 1}, (32, 32))
+    adapter = vapt.build(vapt.Config(), model.traits, 3, torch.Generator().manual_seed(0))
+    images = tiny.images(model, 2)
+    drawn = reference_forward(model, images, adapter)
+    got = forward(model, images, adapter.fold())
+    torch.testing.assert_close(got, drawn, atol=1e-5, rtol=1e-5)  # fp32
