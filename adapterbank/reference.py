@@ -57,6 +57,8 @@ def reference_prompts(
         mask = dropout.mask((batch, 1, width), config.dropout_channels, maps)
         maps = maps * mask.mT[..., None]
     pooled = functional.linear(maps.flatten(2), adapter.alpha[index], adapter.bias[index]).mT
+    if config.base_prompts:
+        pooled = pooled + adapter.base[index]
     if config.projector == "none":
         return pooled
     per_block = config.projector == "per_block"

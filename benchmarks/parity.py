@@ -90,6 +90,7 @@ def adapter_of(meta: Mapping[str, str], backbone: TimmViT) -> Adapter:
             "conv": meta["conv"] == "1",
             "projector": projector if meta["featproj"] == "1" else "none",
             "activation": meta["activation"],
+            "base_prompts": False,
             "start": "paper",
         }
     )

@@ -108,7 +108,7 @@ class _Frozen:
         train = extract_features(backbone, data.train, progress=progress)
         val = extract_features(backbone, data.val, progress=progress)
         classes = len(data.classes)
-        probe = fit_ridge(train, data.train.labels, classes, (val, data.val.labels))
+        probe = fit_ridge(train, data.train.labels, classes)
         return cls(
             routing=task_record(train, data.train.labels, classes, val),
             probe=probe,

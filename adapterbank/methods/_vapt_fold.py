@@ -68,6 +68,7 @@ class FoldedVapt(Folded):
     down: Tensor | None  # (R, D) or (M, R, D)
     up: Tensor | None  # (D, R) or (M, D, R)
     scale: Tensor | None  # ()
+    base: Tensor | None  # (M, N, D)
     prefix_tokens: int
     activation: str
     residual: bool
@@ -84,7 +85,10 @@ class FoldedVapt(Folded):
         pooled = pooled + self.mass[index][:, None] * self.beta[index]
         if dropout is not None and self.rates[1]:
             pooled = pooled * dropout.mask((batch, 1, width), self.rates[1], pooled)
-        return self._project(index, pooled + self.bias[index][:, None], dropout)
+        pooled = pooled + self.bias[index][:, None]
+        if self.base is not None:
+            pooled = pooled + self.base[index]
+        return self._project(index, pooled, dropout)
 
     def _project(self, index: int, pooled: Tensor, dropout: Dropout | None) -> Tensor:
         """Pass (B, N, D) through the bottleneck MLP, Eq. "P = W₂ σ(W₁ G)" plus the residual."""

@@ -25,14 +25,17 @@ from adapterbank.methods._vapt_fold import FoldedVapt, fold_kernels
 from adapterbank.methods.base import Adapter, MethodConfig
 from adapterbank.records import Traits
 
-__all__ = ["Config", "Vapt", "build", "published_parameter_count"]
+__all__ = ["Config", "Vapt", "build", "parameter_count", "region_weights"]
 
 
 class Config(MethodConfig):
-    """Hyper-parameters and ablation switches of VAPT.
+    """Hyper-parameters and switches of VAPT.
 
-    ``start`` chooses the initial values only: ``paper`` is the published one, ``pooled`` lets
-    every prompt start as the mean of a region of patch tokens.
+    The published method is ``base_prompts=False, start="paper"`` with the rest as it is here.
+    ``base_prompts`` adds a learned vector to each adaptive prompt. ``start`` chooses initial
+    values only. ``paper``: position weights of zero, kernels from N(0, 1). ``mixed``: every other
+    prompt starts as the mean of a region of patch tokens; the rest start from their base vectors,
+    as VPT-Deep's would, or pooled too where there are none; the projector's branch starts at zero.
     """
 
     prompts: int = Field(default=10, ge=1, le=4096)
@@ -44,10 +47,11 @@ class Config(MethodConfig):
     activation: Literal["relu", "gelu", "sigmoid"] = "relu"
     residual: bool = True  # in the authors' code, absent from the paper's formula
     learnable_scale: bool = False
+    base_prompts: bool = True
     dropout_first: float = Field(default=0.1, ge=0.0, lt=1.0)
     dropout_channels: float = Field(default=0.1, ge=0.0, lt=1.0)
     dropout_projector: float = Field(default=0.1, ge=0.0, lt=1.0)
-    start: Literal["paper", "pooled"] = "pooled"
+    start: Literal["paper", "mixed"] = "mixed"
 
 
 class Vapt(Adapter):
@@ -63,6 +67,7 @@ class Vapt(Adapter):
     ``down``        (R, D), or (M, R, D)          projector, shared or one for each block
     ``up``          (D, R), or (M, D, R)
     ``scale``       ()                            only with ``learnable_scale``
+    ``base``        (M, N, D)                     only with ``base_prompts``
     ==============  ============================  =========================================
 
     Args:
@@ -101,9 +106,11 @@ class Vapt(Adapter):
             self.up = nn.Parameter(_linear_start((*stack, traits.width, config.rank), generator))
         if config.learnable_scale:
             self.scale = nn.Parameter(torch.ones(()))
+        if config.base_prompts:
+            self.base = nn.Parameter(torch.zeros(adaptive, config.prompts, traits.width))
         self.head = Head(traits.width, classes, generator)
-        if config.start == "pooled":
-            self._start_pooled(generator)
+        if config.start == "mixed":
+            self._start_mixed((height, width), generator)
 
     def fold(self) -> FoldedVapt:
         """Collapse kernel and position weights into one (N, P) matrix for each block."""
@@ -125,14 +132,53 @@ class Vapt(Adapter):
             down=getattr(self, "down", None),
             up=getattr(self, "up", None),
             scale=getattr(self, "scale", None),
+            base=getattr(self, "base", None),
             prefix_tokens=self.traits.prefix_tokens,
             activation=config.activation,
             residual=config.residual,
             rates=(config.dropout_first, config.dropout_channels, config.dropout_projector),
         )
 
-    def _start_pooled(self, generator: torch.Generator) -> None:
-        """Let every prompt start as the mean of patch tokens, before the MLP's branch."""
+    @torch.no_grad()
+    def _start_mixed(self, size: tuple[int, int], generator: torch.Generator) -> None:
+        """Let prompts start where the block's own tokens are, not at zero.
+
+        At zero the block's LayerNorm multiplies gradients a thousandfold. And because normalised
+        patch tokens are mostly one common vector, the first steps away from zero move all prompts
+        together.
+        """
+        config = self.config
+        if config.conv:
+            self.kernel.fill_(1.0 / config.kernel**2)
+        if config.projector != "none":
+            self.up.zero_()
+        self.alpha.copy_(region_weights(config.prompts, size))
+        if config.base_prompts:
+            # Normalised tokens have unit variance; a uniform in ±1.4 has two thirds of it.
+            self.base.copy_(2.8 * torch.rand(self.base.shape, generator=generator) - 1.4)
+            self.alpha[:, 1::2] = 0.0
+            self.base[:, 0::2] = 0.0
+
+
+def region_weights(prompts: int, size: tuple[int, int]) -> Tensor:
+    """Position weights that average one region of the map for each prompt.
+
+    Regions are Gaussian bumps, a fifth of the map's longer side wide, around points of the R2
+    low-discrepancy sequence (Roberts 2018), so that any number of prompts covers the map evenly.
+
+    Returns:
+        (N, H'·W'), each row positive with sum 1.
+    """
+    height, width = size
+    plastic = 1.32471795724474602596  # the real root of x³ = x + 1
+    steps = torch.arange(1, prompts + 1, dtype=torch.float64)
+    down = (0.5 + steps / plastic) % 1.0 * height - 0.5
+    across = (0.5 + steps / plastic**2) % 1.0 * width - 0.5
+    y = (torch.arange(height) - down[:, None])[:, :, None]
+    x = (torch.arange(width) - across[:, None])[:, None, :]
+    sigma = max(height, width) / 5.0
+    distance = (y.square() + x.square()).flatten(1)  # (N, H'·W')
+    return torch.softmax(-distance / (2.0 * sigma**2), dim=1).float()
 
 
 def _map_size(config: Config, traits: Traits) -> tuple[int, int]:
@@ -155,11 +201,12 @@ def _linear_start(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
 
 
-def published_parameter_count(config: Config, traits: Traits) -> int:
+def parameter_count(config: Config, traits: Traits) -> int:
     """Trained numbers without the head, by the published formula.
 
     ``N·D + (L−1)·(N·H'W' + N + K² + 2D) + 2RD``; with a projector for each block the last term
-    counts L−1 times, without one it is gone, and without a convolution so is K².
+    counts L−1 times, without one it is gone, and so is K² without a convolution. Base prompts, not
+    published, add ``(L−1)·N·D``.
     """
     height, width = _map_size(config, traits)
     adaptive = traits.blocks - 1
@@ -168,7 +215,8 @@ def published_parameter_count(config: Config, traits: Traits) -> int:
     count = config.prompts * traits.width
     count += adaptive * (config.prompts * (height * width + 1) + kernel + 2 * traits.width)
     count += projectors * 2 * config.rank * traits.width
-    return count + int(config.learnable_scale)
+    count += config.base_prompts * adaptive * config.prompts * traits.width
+    return count + config.learnable_scale
 
 
 def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Vapt:

@@ -21,7 +21,7 @@ from adapterbank.methods.base import Adapter, Dropout
 from adapterbank.records import Score
 from adapterbank.training.evaluation import Evaluation, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
-from adapterbank.training.ridge import fit_ridge, fit_temperature
+from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
 
 __all__ = ["Epoch", "Sink", "TrainResult", "train"]
 
@@ -178,14 +178,10 @@ class _Run:
 def _start_head(backbone: Backbone, data: TaskData, adapter: Adapter) -> None:
     """Start the head from ridge regression on the features the untrained adapter gives."""
     with torch.no_grad():
-        folded = adapter.fold()
-    train = extract_features(backbone, data.train, folded)
-    val = extract_features(backbone, data.val, folded)
-    ridge = fit_ridge(train, data.train.labels, len(data.classes), (val, data.val.labels))
-    scale = fit_temperature(ridge.scores(val), data.val.labels)
-    with torch.no_grad():
-        adapter.head.weight.copy_(ridge.weight * scale)
-        adapter.head.bias.copy_(ridge.bias * scale)
+        features = extract_features(backbone, data.train, adapter.fold())
+        ridge = fit_ridge(features, data.train.labels, len(data.classes))
+        adapter.head.weight.copy_(ridge.weight * HEAD_SCALE)
+        adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * HEAD_SCALE)
 
 
 def _state(adapter: Adapter) -> dict[str, Tensor]:

@@ -26,9 +26,9 @@ class Recipe:
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     no_decay: tuple[str, ...] = ()
     warm_up: float = 0.1  # fraction of the epochs
@@ -62,8 +62,14 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        # Works at small budgets; see the study in README.md.
-        "default": Recipe(),
+        # Works at small budgets; see the study in README.md. Rates are relative to how large a
+        # parameter starts: base prompts start at the scale of tokens, other prompts far below.
+        "default": Recipe(
+            learning_rate=1e-2,
+            multipliers=MappingProxyType(
+                {"alpha": 0.3, "base": 16.0, "prompts": 0.5, "head.weight": 0.2, "head.bias": 0.2}
+            ),
+        ),
         # arXiv 2501.18936: SGD, momentum 0.9, base rate × batch / 256, 10 of 100 epochs warm-up.
         # The published searches run over ten rates and four decays; these are one setting of it.
         "paper": Recipe(

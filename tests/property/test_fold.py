@@ -48,6 +48,7 @@ def configs(draw: st.DrawFn, grid: tuple[int, int]) -> vapt.Config:
         activation=draw(st.sampled_from(("relu", "gelu", "sigmoid")), label="activation"),
         residual=draw(st.booleans(), label="residual"),
         learnable_scale=draw(st.booleans(), label="learnable_scale"),
+        base_prompts=draw(st.booleans(), label="base_prompts"),
         dropout_first=draw(st.sampled_from((0.0, 0.3)), label="dropout_first"),
         dropout_channels=draw(st.sampled_from((0.0, 0.3)), label="dropout_channels"),
         dropout_projector=draw(st.sampled_from((0.0, 0.3)), label="dropout_projector"),

@@ -50,8 +50,8 @@ def count(config: vapt.Config, traits: Traits = VIT_B16) -> int:
 def test_vit_b16_has_the_published_number_of_parameters(
     prompts: int, rank: int, kernel: int, expected: int
 ) -> None:
-    config = vapt.Config(prompts=prompts, rank=rank, kernel=kernel)
-    assert vapt.published_parameter_count(config, VIT_B16) == expected
+    config = vapt.Config(prompts=prompts, rank=rank, kernel=kernel, base_prompts=False)
+    assert vapt.parameter_count(config, VIT_B16) == expected
     assert count(config) == expected
 
 
@@ -59,8 +59,8 @@ def test_vit_b16_has_the_published_number_of_parameters(
 def test_vit_b16_without_a_convolution_has_the_published_number_of_parameters(
     prompts: int, expected: int
 ) -> None:
-    config = vapt.Config(prompts=prompts, conv=False)
-    assert vapt.published_parameter_count(config, VIT_B16) == count(config) == expected
+    config = vapt.Config(prompts=prompts, conv=False, base_prompts=False)
+    assert vapt.parameter_count(config, VIT_B16) == count(config) == expected
 
 
 @given(
@@ -71,6 +71,7 @@ def test_vit_b16_without_a_convolution_has_the_published_number_of_parameters(
     conv=st.booleans(),
     projector=st.sampled_from(("shared", "per_block", "none")),
     learnable_scale=st.booleans(),
+    base_prompts=st.booleans(),
     grid=st.tuples(st.integers(4, 7), st.integers(4, 7)),
     blocks=st.integers(2, 5),
 )
@@ -82,6 +83,7 @@ def test_the_formula_counts_the_tensors_that_are_built(
     conv: bool,
     projector: str,
     learnable_scale: bool,
+    base_prompts: bool,
     grid: tuple[int, int],
     blocks: int,
 ) -> None:
@@ -103,13 +105,14 @@ def test_the_formula_counts_the_tensors_that_are_built(
             "conv": conv,
             "projector": projector,
             "learnable_scale": learnable_scale,
+            "base_prompts": base_prompts,
         }
     )
-    assert count(config, traits) == vapt.published_parameter_count(config, traits)
+    assert count(config, traits) == vapt.parameter_count(config, traits)
 
 
 def test_the_published_start_is_zero_weights_and_a_normal_kernel() -> None:
-    config = vapt.Config(start="paper", prompts=50, kernel=3)
+    config = vapt.Config(start="paper", base_prompts=False, prompts=50, kernel=3)
     adapter = vapt.build(config, VIT_B16, 3, torch.Generator().manual_seed(0))
     assert not adapter.alpha.any()
     assert not adapter.bias.any()
@@ -151,3 +154,24 @@ def test_a_backbone_of_one_block_has_only_static_prompts() -> None:
     drawn = reference_forward(model, images, adapter)
     got = forward(model, images, adapter.fold())
     torch.testing.assert_close(got, drawn, atol=1e-5, rtol=1e-5)  # fp32
+
+
+@given(prompts=st.integers(1, 40), size=st.tuples(st.integers(1, 16), st.integers(1, 16)))
+def test_regions_are_means_that_cover_the_map(prompts: int, size: tuple[int, int]) -> None:
+    weights = vapt.region_weights(prompts, size)
+    assert weights.shape == (prompts, size[0] * size[1])
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(prompts))  # fp32 sums
+    if prompts >= 20:
+        # No position is left out: every one has at least a tenth of an even share.
+        assert weights.mean(0).min() * weights.shape[1] > 0.1
+
+
+def test_the_mixed_start_alternates_pooled_and_static_prompts() -> None:
+    adapter = vapt.build(vapt.Config(prompts=5), VIT_B16, 3, torch.Generator().manual_seed(0))
+    folded = adapter.fold()
+    torch.testing.assert_close(folded.mass[:, 0::2], torch.ones(11, 3))  # sums of 169 weights
+    assert not folded.weights[:, 1::2].any()
+    assert not adapter.base[:, 0::2].any()
+    assert adapter.base[:, 1::2].detach().std().item() == pytest.approx(1.4 / 3**0.5, rel=0.02)
+    assert not adapter.up.any()
