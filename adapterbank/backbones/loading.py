@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
-__all__ = ["Source", "load", "parse_arch", "read_weights"]
+__all__ = ["Source", "load", "parse_arch", "pick_device", "read_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,24 @@ def load(
             fix="adapterbank backbone fetch --force",
         )
     return build_vit(name, options, source.state, spec, got)
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device; auto prefers a GPU.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    found = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise InputError(f"device {name!r}: this machine has {found} usable GPUs")
+    return device
 
 
 def parse_arch(arch: str) -> tuple[str, dict[str, Any]]:

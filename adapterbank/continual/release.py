@@ -15,12 +15,12 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.mlflow_mirror import mirror_alias
 from adapterbank.records import Score
 from adapterbank.registry.store import Expected, Move, Registry, Version
+from adapterbank.registry.task_record import CHAMPION, PREVIOUS
 from adapterbank.training.evaluation import evaluate
 
 __all__ = ["REPORT", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
 
 REPORT = "reports/release.json"
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +125,14 @@ def _judge(bank: Bank, predictor: Predictor, task: str) -> Verdict:
     if _was_champion(registry, newest):
         return Verdict(task=task, version=newest.version, champion=champion, outcome="kept",
                        reason="was champion before and was rolled back")  # fmt: skip
-    challenger_val = _val(bank, predictor, newest)
     champion_val = None
-    if champion is not None:
-        champion_val = _val(bank, predictor, registry.resolve(f"{task}@{champion}"))
+    try:
+        challenger_val = _val(bank, predictor, newest)
+        if champion is not None:
+            champion_val = _val(bank, predictor, registry.resolve(f"{task}@{champion}"))
+    except AdapterBankError as error:  # of this task; the others are judged all the same
+        return Verdict(task=task, version=newest.version, champion=champion,
+                       outcome="refused", reason=f"cannot be judged: {error.message}")  # fmt: skip
     verdict = Verdict(
         task=task,
         version=newest.version,
@@ -189,7 +193,10 @@ def _was_champion(registry: Registry, version: Version) -> bool:
 
 def _mirror_aliases(bank: Bank, task: str) -> None:
     """Let MLflow's aliases of a task stand where the registry's do."""
-    for alias, number in bank.registry.aliases(task).items():
+    aliases = bank.registry.aliases(task)
+    if PREVIOUS not in aliases:  # the one alias that can vanish
+        mirror_alias(bank.root, task, PREVIOUS, None)
+    for alias, number in aliases.items():
         version = bank.registry.resolve(f"{task}@{number}")
         mirror(bank, version)
         mirror_alias(bank.root, task, alias, version.digest)

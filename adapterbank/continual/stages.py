@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapterbank import durable
-from adapterbank.backbones.loading import load
+from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank, read_json, write_json
@@ -127,7 +127,8 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     Returns:
         What becomes the version's ``metrics.json``.
     """
-    backbone = load_bank_backbone(bank.registry)
+    device = pick_device(bank.config.training(task).device)
+    backbone = load_bank_backbone(bank.registry, device)
     data = load_task(bank.data(task), spec=backbone.spec)
     trained = _read_trained(bank, task)
     probe = load_tensors(trained.pop(PROBE))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adapterbank import durable
 from adapterbank.backbones.base import Backbone
+from adapterbank.backbones.loading import pick_device
 from adapterbank.config import PARAMS
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.stages import PROBE, RUN
@@ -54,7 +55,7 @@ def train(
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
     section, settings = bank.config.task(task), bank.config.training(task)
-    backbone = load_bank_backbone(bank.registry)
+    backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
     data = load_task(bank.data(task), spec=backbone.spec)
     recipe = find_recipe(settings, section.method)
     adapter = build_adapter(

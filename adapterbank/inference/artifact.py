@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -18,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from adapterbank import catalog
 from adapterbank.backbones.base import Backbone
 from adapterbank.config import describe
-from adapterbank.errors import ConfigError, IntegrityError
+from adapterbank.errors import BackboneMismatch, ConfigError, IntegrityError
 from adapterbank.inference.canary import check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
 from adapterbank.records import Traits
@@ -160,22 +161,29 @@ def load_adapter(
 
     Args:
         files: content by file name, as the registry read it.
-        backbone: loaded, of the fingerprint the registry demands.
+        backbone: loaded.
         where: the version, for messages.
         canary: replay the stored canary.
 
     Raises:
+        BackboneMismatch: the adapter was trained on another backbone.
         CanaryMismatch: the canary answers differently than when it was published.
         IntegrityError: the tensors are not those of the configured method.
     """
     config = parse_adapter_config(files[ADAPTER_CONFIG], where=f"{where}/{ADAPTER_CONFIG}")
+    if config.backbone.fingerprint != backbone.fingerprint:
+        raise BackboneMismatch(
+            f"{where} was trained on backbone {config.backbone.fingerprint[:12]}, loaded is"
+            f" {backbone.fingerprint[:12]}: equal shapes prove nothing, the answers would be wrong",
+            fix="adapterbank backbone show",
+        )
     adapter = build_adapter(
         config.method.name, config.method.hyper, backbone.traits, len(config.classes),
         seed=0, where=f"{where}/{ADAPTER_CONFIG}",
     )  # fmt: skip
     try:
         adapter.load_state_dict(load_tensors(files[ADAPTER_MODEL]), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {error}") from error
     folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
     if canary and CANARY in files:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from adapterbank import model
 from adapterbank.backbones.base import Backbone
 from adapterbank.data.images import normalise
-from adapterbank.errors import CanaryMismatch
+from adapterbank.errors import CanaryMismatch, IntegrityError
 from adapterbank.methods.base import Folded
 from adapterbank.records import InputSpec
 
@@ -62,8 +63,12 @@ def check_canary(backbone: Backbone, folded: Folded, packed: bytes, *, where: st
 
     Raises:
         CanaryMismatch: it is beyond tolerance; the message says by how much.
+        IntegrityError: ``packed`` holds no logits.
     """
-    expected = torch.from_numpy(load_tensors(packed)["logits"])
+    try:
+        expected = torch.from_numpy(load_tensors(packed)["logits"])
+    except (SafetensorError, KeyError) as error:
+        raise IntegrityError(f"{where}: the canary holds no logits: {error}") from error
     got = _logits(backbone, folded)
     if got.shape != expected.shape:
         raise CanaryMismatch(

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbank import model
-from adapterbank.backbones.loading import load
+from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import load_pixels, normalise, to_pixels
 from adapterbank.errors import ImageError, InputError
@@ -61,12 +61,12 @@ class Predictor:
 
     Args:
         registry: an open registry, or its folder.
-        device: where to run.
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
 
     def __init__(self, registry: Registry | Path | str, *, device: str = "cpu") -> None:
         self.registry = registry if isinstance(registry, Registry) else Registry.open(registry)
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._lock = threading.Lock()
         self._backbone: TimmViT | None = None
         self._adapters: dict[str, LoadedAdapter] = {}  # by digest: a version never changes

@@ -142,12 +142,17 @@ def check_alias(alias: str) -> None:
     """Check that ``alias`` is one people may move.
 
     Raises:
-        InputError: a name no reference could have, or ``previous``.
+        InputError: a name no reference could have, one that MLflow reserves, or ``previous``.
     """
     if not _ALIAS.fullmatch(alias):
         raise InputError(
             f"{alias!r} is not an alias: use 1 to 32 of a-z, 0-9, '-' and '_', starting with a"
             " letter"
+        )
+    if alias == "latest" or re.fullmatch(r"v[0-9]+", alias):
+        raise InputError(
+            f"{alias!r} cannot be an alias: MLflow, which mirrors aliases, keeps 'latest' and"
+            " 'v' with a number for itself"
         )
     if alias == PREVIOUS:
         raise InputError(

@@ -42,8 +42,9 @@ def task_record(
         InputError: a feature has no direction, is not finite, or a class has no image.
     """
     z = _unit(features)
-    order = _content_order(z)
-    z, y = z[order], labels.numpy()[order]
+    y = labels.numpy()
+    order = _content_order(z, y)
+    z, y = z[order], y[order]
     counts = np.bincount(y, minlength=classes)
     if (counts == 0).any():
         raise InputError(f"classes without a training image: {np.flatnonzero(counts == 0)}")
@@ -70,6 +71,10 @@ def _unit(features: Tensor) -> NDArray[np.float64]:
     return unit
 
 
-def _content_order(z: NDArray[np.float64]) -> NDArray[np.int64]:
+def _content_order(
+    z: NDArray[np.float64], labels: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     digests = [hashlib.sha256(row.tobytes()).digest() for row in z]
-    return np.array(sorted(range(len(z)), key=digests.__getitem__), dtype=np.int64)
+    # Equal images may stand in several classes, so the label is part of what is sorted by.
+    keys = list(zip(digests, [0] * len(z) if labels is None else labels.tolist(), strict=True))
+    return np.array(sorted(range(len(z)), key=keys.__getitem__), dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
 
 __all__ = ["Epoch", "Sink", "TrainResult", "train"]
+
+_LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,8 @@ def train(
     give equal bits on one machine.
 
     Raises:
-        TrainingDiverged: the loss or a gradient is NaN or infinite; the error's ``last_good``
-            holds the state after the last whole epoch (of the start, in the first).
+        TrainingDiverged: a loss or a gradient is NaN or infinite; the error's ``last_good`` holds
+            the state after the last whole epoch (of the start, in the first).
     """
     adapter.to(backbone.device)
     if recipe.head == "ridge":
@@ -116,12 +119,11 @@ class _Run:
             begun = time.perf_counter()
             try:
                 loss, train_score = self._epoch(number, sinks)
+                val = self._validate(number)
             except TrainingDiverged as error:
                 error.last_good = last_good
                 raise
             last_good = _state(self.adapter)
-            with torch.no_grad():
-                val = evaluate(self.backbone, self.data.val, self.adapter.fold())
             epoch = Epoch(
                 number=number,
                 loss=loss,
@@ -165,11 +167,23 @@ class _Run:
                 f"training diverged in epoch {number}, step {self.taken + 1}: the loss is"
                 f" {value:g} and the gradient's norm {norm.item():g}, at {rate:.0%} of the"
                 f" learning rate {self.recipe.learning_rate:g}",
-                fix="lower train.learning_rate of the task in pipelines/params.yaml",
+                fix=_LOWER_RATE,
             )
         self.optimizer.step()
         self.taken += 1
         return value, int((logits.argmax(1) == labels).sum())
+
+    def _validate(self, number: int) -> Evaluation:
+        """Judge the state after an epoch, whose last step no training loss has seen."""
+        with torch.no_grad():
+            val = evaluate(self.backbone, self.data.val, self.adapter.fold())
+        if not math.isfinite(val.loss):
+            raise TrainingDiverged(
+                f"training diverged in the last step of epoch {number}: the validation loss is"
+                f" {val.loss:g}, at a learning rate of {self.recipe.learning_rate:g}",
+                fix=_LOWER_RATE,
+            )
+        return val
 
     def _rate(self, step: int) -> float:
         return self.recipe.rate(step, self.steps, self.settings.epochs)
@@ -185,4 +199,4 @@ def _start_head(backbone: Backbone, data: TaskData, adapter: Adapter) -> None:
 
 
 def _state(adapter: Adapter) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in adapter.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in adapter.state_dict().items()}

@@ -1,0 +1,118 @@
+"""The canary: the same images for ever, and an alarm when they are answered differently."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from adapterbank.errors import CanaryMismatch, IntegrityError
+from adapterbank.inference.canary import CANARY_IMAGES, canary_pixels, check_canary, pack_canary
+from adapterbank.methods.base import Adapter, Folded
+from adapterbank.records import InputSpec
+from tests import served, tiny
+
+
+def fold(adapter: Adapter) -> Folded:
+    with torch.no_grad():
+        return adapter.fold()
+
+
+@pytest.mark.parametrize(
+    ("size", "digest"),
+    [
+        ((24, 40), "063d2a77e8b2744b2b1181645bcf7a3e2592752bf0879657878701a5b1178766"),
+        ((84, 84), "377c3d5f2195c0da84c9f737b8814085bbbfb56ff277c9adab952d71fa3edd33"),
+        ((224, 224), "72582f50f4b47e1e2f5e942103fb6390933c45f1d99b8ac9f9508c82df2374b9"),
+    ],
+)
+def test_the_images_are_the_same_for_ever(size: tuple[int, int], digest: str) -> None:
+    # Never change these: every published version holds the logits of exactly these images.
+    pixels = canary_pixels(InputSpec(size=size))
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (CANARY_IMAGES, 3, *size)
+    assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == digest
+
+
+def test_the_images_differ_from_one_another_and_use_the_whole_range() -> None:
+    pixels = canary_pixels(InputSpec(size=(84, 84)))
+    assert not torch.equal(pixels[0], pixels[1])
+    assert (int(pixels.min()), int(pixels.max())) == (0, 255)
+
+
+def test_an_unchanged_adapter_answers_its_canary_to_the_bit() -> None:
+    model, folded = served.backbone(), fold(served.adapter())
+    assert check_canary(model, folded, pack_canary(model, folded), where="dtd@3") == 0.0
+
+
+@pytest.mark.parametrize("part", ["weights", "first", "head_weight", "head_bias", "down"])
+def test_a_changed_fold_is_refused_with_the_size_of_the_difference(part: str) -> None:
+    model, folded = served.backbone(), fold(served.adapter())
+    packed = pack_canary(model, folded)
+    getattr(folded, part).mul_(1.5)
+    with pytest.raises(CanaryMismatch, match="dtd@3: the same bytes answer differently") as caught:
+        check_canary(model, folded, packed, where="dtd@3")
+    expected = load(packed)["logits"]
+    got = load(pack_canary(model, folded))["logits"]
+    stated = re.search(r"differ by (\S+) of the largest", str(caught.value))
+    assert stated is not None
+    # the message rounds to three digits
+    relative = np.abs(got - expected).max() / np.abs(expected).max()
+    assert float(stated[1]) == pytest.approx(relative, rel=5e-3)
+
+
+def test_another_backbone_of_equal_shapes_is_noticed() -> None:
+    folded = fold(served.adapter())
+    packed = pack_canary(served.backbone(), folded)
+    with pytest.raises(CanaryMismatch):
+        check_canary(served.backbone(seed=1), folded, packed, where="dtd@3")
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(2e-4, True), (5e-3, False)])
+def test_rounding_passes_and_a_changed_computation_does_not(size: float, *, accepted: bool) -> None:
+    model, folded = served.backbone(), fold(served.adapter())
+    logits = load(pack_canary(model, folded))["logits"]
+    moved = logits.copy()
+    moved[0, 0] += size * np.abs(logits).max()
+    try:
+        difference = check_canary(model, folded, save({"logits": moved}), where="dtd@3")
+    except CanaryMismatch:
+        assert not accepted
+    else:
+        assert accepted
+        # float32 rounding of logits, and `moved` may hold the largest one
+        assert difference == pytest.approx(size, rel=1e-2)
+
+
+def test_an_answer_that_is_not_a_number_is_refused() -> None:
+    model, folded = served.backbone(), fold(served.adapter())
+    packed = pack_canary(model, folded)
+    folded.head_bias.fill_(float("nan"))
+    with pytest.raises(CanaryMismatch):
+        check_canary(model, folded, packed, where="dtd@3")
+
+
+def test_a_canary_of_another_number_of_classes_is_refused() -> None:
+    model = served.backbone()
+    packed = pack_canary(model, fold(served.adapter(classes=("ant", "bee"))))
+    with pytest.raises(CanaryMismatch, match=r"\(2, 4\), expected \(2, 2\)"):
+        check_canary(model, fold(served.adapter()), packed, where="dtd@3")
+
+
+@pytest.mark.parametrize("packed", [b"", b"not safetensors", save({"logit": np.zeros((2, 4))})])
+def test_a_canary_without_logits_is_refused(packed: bytes) -> None:
+    with pytest.raises(IntegrityError, match="dtd@3: the canary holds no logits"):
+        check_canary(served.backbone(), fold(served.adapter()), packed, where="dtd@3")
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_kind_of_backbone_answers_its_canary(kind: str) -> None:
+    model = tiny.backbone(kind)
+    folded = fold(tiny.adapter("vapt", model))
+    packed = pack_canary(model, folded)
+    assert load(packed)["logits"].shape == (CANARY_IMAGES, 5)
+    assert check_canary(model, folded, packed, where="here") == 0.0
