@@ -37,7 +37,7 @@ class BackboneRecord:
         Raises:
             IntegrityError: it is not a backbone record of a known schema.
         """
-        return parse_document(data, cls, where=where, fix="adapterbank backbone fetch")
+        return parse_document(data, cls, where=where, fix="git checkout -- registry/backbone.json")
 
     def to_json(self) -> bytes:
         """Write ``backbone.json``: canonical, one entry a line."""

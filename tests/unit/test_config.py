@@ -61,14 +61,15 @@ def test_lists_become_tuples_so_that_nothing_can_be_changed() -> None:
     assert config.backbone.mean == (0.5, 0.4, 0.3)
     assert config.task("dtd").hyper["stages"] == (1, 2)
     with pytest.raises(ValidationError, match="frozen"):
-        config.profile = "full"  # type: ignore[misc]
+        config.profile = "full"
 
 
 def test_a_tasks_own_training_settings_stand_on_top_of_the_profiles() -> None:
     config = parse_config(FULL, where="params.yaml")
-    demo = {"epochs": 8, "batch_size": 16, "weight_decay": 0.5}
-    assert config.training("pets") == TrainConfig(**demo)
-    assert config.training("dtd") == TrainConfig(**{**demo, "epochs": 3, "learning_rate": 0.25})
+    demo = TrainConfig(epochs=8, batch_size=16, weight_decay=0.5)
+    assert config.training("pets") == demo
+    own = demo.model_copy(update={"epochs": 3, "learning_rate": 0.25})
+    assert config.training("dtd") == own
 
 
 def test_a_task_may_take_back_what_its_profile_sets() -> None:

@@ -124,11 +124,14 @@ def test_sinks_are_told_of_every_step_and_epoch_in_order() -> None:
     assert rates == [toys.RECIPE.rate(STEPS * n - 1, STEPS, 4) for n in (1, 2, 3, 4)]
 
 
-def test_a_last_batch_that_is_smaller_counts_as_many_images_as_it_has() -> None:
-    told = Told()
-    (epoch,) = run(start(), epochs=1, batch_size=10, sinks=(told,)).epochs
+def test_an_epochs_loss_is_the_mean_over_images_though_the_last_batch_is_smaller() -> None:
+    told, adapter = Told(), start("linear")  # no dropout
+    standing_still = replace(toys.RECIPE, schedule="epoch", warm_up=1.0)  # rate 0 at first
+    (epoch,) = run(adapter, standing_still, epochs=1, batch_size=10, sinks=(told,)).epochs
     assert told.steps == [(1, 3), (2, 3), (3, 3)]
-    assert epoch.train.total == 24
+    judged = evaluate(tiny.backbone("plain"), DATA.train, adapter.fold())
+    assert epoch.train == judged.score
+    assert epoch.loss == pytest.approx(judged.loss, rel=1e-5)  # fp32 sums in other parts
 
 
 def test_the_result_is_the_last_epochs_adapter_judged_on_validation_images() -> None:

@@ -31,7 +31,8 @@ def standardised(features: Tensor) -> Array:
 
 
 def one_hot(labels: Tensor) -> Array:
-    return np.eye(3)[labels.numpy()]
+    rows: Array = np.eye(3)[labels.numpy()]
+    return rows
 
 
 def left_out_error(x: Array, y: Array, alpha: float) -> float:
@@ -57,11 +58,14 @@ def test_scores_are_those_of_scikit_learns_ridge(count: int, width: int, noise: 
     np.testing.assert_allclose(ridge.scores(features).numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize(("count", "width"), [(6, 4), (18, 12)])
 @pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
-def test_the_strength_is_the_one_that_predicts_left_out_images_best(noise: float) -> None:
-    features, labels = samples(18, 12, noise, seed=3)
+def test_the_strength_is_the_one_that_predicts_left_out_images_best(
+    count: int, width: int, noise: float
+) -> None:
+    features, labels = samples(count, width, noise, seed=3)
     x, y = standardised(features), one_hot(labels)
-    errors = {strength: left_out_error(x, y, strength * 12) for strength in STRENGTHS}
+    errors = {strength: left_out_error(x, y, strength * width) for strength in STRENGTHS}
     assert fit_ridge(features, labels, 3).strength == min(errors, key=errors.__getitem__)
 
 
