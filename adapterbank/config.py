@@ -45,6 +45,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a repeated key, of which the last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # yaml's signature
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands here twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 class LimitsConfig(_Strict):
     """How many images of each split to use; None uses all."""
 
@@ -166,7 +181,7 @@ def parse_config(text: str, where: str) -> BankConfig:
     """
     try:
         # YAML has no tuples; strict models want them.
-        content = _tuples(yaml.safe_load(text))
+        content = _tuples(yaml.load(text, Loader=_UniqueKeys))  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(where, [f"not YAML: {error}"]) from error
     if not isinstance(content, dict):

@@ -130,6 +130,8 @@ class Predictor:
         Yields:
             For each image, in order, an answer or the error that names it.
         """
+        if isinstance(images, str | bytes | Path):
+            raise InputError(f"images is one {type(images).__name__}, expected a list of images")
         if top_k < 1 or batch_size < 1:
             raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
         version, loaded = self.load(task)

@@ -49,6 +49,8 @@ class Recipe:
         ``schedule="epoch"`` changes it once an epoch and starts at exactly zero, as the published
         recipe's trainer does.
         """
+        if steps_per_epoch * epochs == 1:
+            return 1.0  # the cosine of a single step would be its end
         if self.schedule == "epoch":
             now, warm = float(step // steps_per_epoch), self.warm_up * epochs
             total = float(epochs)

@@ -215,3 +215,10 @@ def test_problems_of_a_file_are_reported_under_its_name(tmp_path: Path) -> None:
 def test_the_defaults_are_themselves_a_sound_configuration() -> None:
     config = parse_config(SMALL, where="params.yaml")
     assert BankConfig.model_validate(config.model_dump()) == config
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
+    text = "profile: demo\nprofiles: {demo: {}}\ntasks:\n  a: {data: x}\n  a: {data: y}\n"
+    with pytest.raises(ConfigError, match=r"'a' stands here twice") as caught:
+        parse_config(text, "params.yaml")
+    assert "line 5" in str(caught.value)

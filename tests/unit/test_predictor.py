@@ -271,3 +271,8 @@ def test_a_version_in_use_answers_on_when_its_bytes_are_deleted(registry: Regist
 def test_a_folder_serves_as_well_as_an_open_registry(registry: Registry) -> None:
     found = [Predictor(at).predict(PICTURES, task="bugs") for at in (registry, registry.root)]
     assert answers(found[0]) == answers(found[1])
+
+
+def test_a_single_path_instead_of_a_list_is_refused(registry: Registry) -> None:
+    with pytest.raises(InputError, match="expected a list"):
+        Predictor(registry).predict("photo.jpg", task="any")

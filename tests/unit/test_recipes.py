@@ -143,3 +143,7 @@ def test_a_recipe_can_be_written_into_a_versions_configuration(name: str) -> Non
     read = json.loads(json.dumps(recipe.as_json()))
     read["no_decay"] = tuple(read["no_decay"])
     assert Recipe(**read) == recipe
+
+
+def test_a_run_of_a_single_step_trains() -> None:
+    assert Recipe().rate(0, 1, 1) == 1.0
