@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,18 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
-from torch import Tensor
 from torch.nn import functional
 
 from adapterbank import durable
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.sources import fetch
-from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank, read_json, write_json
-from adapterbank.data.base import SPLITS, Limits, TaskData
+from adapterbank.data.base import SPLITS, Limits
 from adapterbank.data.sources import load_source
 from adapterbank.data.store import load_task, save_task, stored_digest
-from adapterbank.errors import FetchError, InputError, IntegrityError
+from adapterbank.errors import FetchError, InputError, IntegrityError, TrainingDiverged
 from adapterbank.inference.artifact import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
@@ -42,7 +42,6 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion_png
 from adapterbank.integrations.mlflow_mirror import mirror_version
 from adapterbank.integrations.mlflow_runs import open_run
-from adapterbank.records import Score
 from adapterbank.registry.adapter_config import (
     parse_adapter_config,
 )
@@ -52,9 +51,20 @@ from adapterbank.registry.store import Version
 from adapterbank.training.evaluation import Evaluation, Progress, extract_features, score
 from adapterbank.training.evaluation import evaluate as evaluate_split
 
-__all__ = ["PROBE", "RUN", "evaluate", "fetch_backbone", "mirror", "prepare", "register"]
+__all__ = [
+    "PROBE",
+    "RUN",
+    "VAL",
+    "evaluate",
+    "fetch_backbone",
+    "figures",
+    "mirror",
+    "prepare",
+    "register",
+]
 
 PROBE = "probe.safetensors"
+VAL = "val.json"
 RUN = "run.json"
 REGISTERED = "registered.json"
 CONFUSION = "confusion.csv"
@@ -122,7 +132,7 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
 def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
     """Judge a trained adapter, complete the files of its version, and log the figures.
 
-    The test images are read here and nowhere else.
+    Nothing before this stage reads the test images, and nothing after it chooses by them.
 
     Returns:
         What becomes the version's ``metrics.json``.
@@ -132,6 +142,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     data = load_task(bank.data(task), spec=backbone.spec)
     trained = _read_trained(bank, task)
     probe = load_tensors(trained.pop(PROBE))
+    chosen_by = json.loads(trained.pop(VAL))
     loaded = load_adapter(trained, backbone, where=f"work/{task}/trained")
     digest = stored_digest(bank.data(task))
     if loaded.config.data.digest != digest:
@@ -140,23 +151,20 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
             f" prepared data is {digest[:12]}: its test figure would mean nothing",
             fix=f"dvc repro evaluate@{task}",
         )
-    answers = {
-        name: evaluate_split(backbone, data.split(name), loaded.folded, progress)
-        for name in ("val", "test")
-    }
+    test = evaluate_split(backbone, data.test, loaded.folded, progress)
+    frozen = extract_features(backbone, data.test, progress=progress)
+    probe_test = score(functional.linear(frozen, probe["weight"], probe["bias"]), data.test.labels)
     method, head = loaded.parameters
     metrics = {
-        "val": _figures(answers["val"]),
-        "test": _figures(answers["test"]),
-        "linear_probe": {
-            name: asdict(_probe_score(backbone, data, name, probe)) for name in ("val", "test")
-        },
+        "val": chosen_by["val"],
+        "test": figures(test),
+        "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
-    confusion = answers["test"].confusion.numpy()
+    confusion = test.confusion.numpy()
     _write_confusion(bank.note(task, CONFUSION), confusion, data.classes)
     _log_evaluation(bank, task, metrics, confusion_png(confusion, data.classes))
     return metrics
@@ -178,6 +186,20 @@ def register(bank: Bank, task: str) -> Version:
     write_json(bank.note(task, REGISTERED), {"task": task, "version": version.version,
                                              "digest": version.digest})  # fmt: skip
     return version
+
+
+def figures(answers: Evaluation) -> dict[str, Any]:
+    """Counts and loss of a split, as a version's ``metrics.json`` states them.
+
+    Raises:
+        TrainingDiverged: the loss is NaN or infinite.
+    """
+    if not math.isfinite(answers.loss):
+        raise TrainingDiverged(
+            f"the adapter's mean loss is {answers.loss:g} on {answers.score.total} images",
+            fix="lower train.learning_rate of the task in pipelines/params.yaml",
+        )
+    return {**asdict(answers.score), "loss": round(answers.loss, 6)}
 
 
 def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
@@ -214,23 +236,11 @@ def _is_fetched(bank: Bank) -> bool:
 
 def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
     folder, fix = bank.trained(task), f"dvc repro train@{task}"
-    names = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE)
+    names = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE, VAL)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not trained yet, {missing[0]} is missing", fix=fix)
     return {name: (folder / name).read_bytes() for name in names}
-
-
-def _probe_score(
-    backbone: TimmViT, data: TaskData, split: str, probe: Mapping[str, Tensor]
-) -> Score:
-    frozen = extract_features(backbone, data.split(split))
-    logits = functional.linear(frozen, probe["weight"], probe["bias"])
-    return score(logits, data.split(split).labels).score
-
-
-def _figures(answers: Evaluation) -> dict[str, Any]:
-    return {**asdict(answers.score), "loss": round(answers.loss, 6)}
 
 
 def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from adapterbank.backbones.base import Backbone
 from adapterbank.backbones.loading import pick_device
 from adapterbank.config import PARAMS
 from adapterbank.continual.bank import Bank, write_json
-from adapterbank.continual.stages import PROBE, RUN
+from adapterbank.continual.stages import PROBE, RUN, VAL, figures
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
@@ -25,6 +25,7 @@ from adapterbank.integrations.mlflow_runs import RunLogger, open_run
 from adapterbank.methods.base import Adapter, count_parameters
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
+from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
 from adapterbank.training.evaluation import Progress, extract_features, score
 from adapterbank.training.loop import Epoch, Sink, TrainResult
@@ -75,7 +76,14 @@ def train(
         everyone = (_RunSink(run), *sinks)
         try:
             result = train_adapter(
-                backbone, data, adapter, recipe, settings, seed=section.seed, sinks=everyone
+                backbone,
+                data,
+                adapter,
+                recipe,
+                settings,
+                seed=section.seed,
+                sinks=everyone,
+                progress=progress,
             )
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
@@ -171,8 +179,12 @@ def _write(
 ) -> None:
     packed = pack_trained(result.adapter, config, backbone, frozen.routing)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
+    packed[VAL] = dump_document(
+        {"val": figures(result.val), "linear_probe": asdict(frozen.probe_val)}
+    )
     durable.make_directory(bank.trained(task).parent)
     durable.replace_directory(bank.trained(task), packed)
+    bank.note(task, LAST_GOOD).unlink(missing_ok=True)  # of an earlier run that diverged
 
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:

@@ -155,21 +155,28 @@ def load_pixels(source: Path | bytes, spec: InputSpec, *, name: str | None = Non
     return _with_opened(source, name, lambda image: _squashed(image, spec.size, resample))
 
 
-def to_pixels(image: Image.Image, spec: InputSpec) -> torch.Tensor:
+def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> torch.Tensor:
     """Squash an image to the registry's input size, antialiased, ignoring aspect.
 
     Args:
-        image: any PIL image; other modes are converted as :func:`open_image` does.
+        image: any PIL image, also one that is not decoded yet; it is turned and converted as
+            :func:`open_image` does.
         spec: size and interpolation.
+        name: what errors call the image.
 
     Returns:
         (3, H, W) uint8, contiguous.
 
     Raises:
+        ImageError: it was not decoded yet, and cannot be.
         UnknownName: the interpolation is not one of bicubic, bilinear, lanczos, nearest.
     """
     height, width = spec.size
-    return _tensor(to_rgb(image).resize((width, height), _resampling(spec)))
+    resample = _resampling(spec)
+    with _decoding(name):
+        orientation = _orientation(image)
+        stored = (height, width) if orientation >= 5 else (width, height)
+        return _tensor(upright(to_rgb(image).resize(stored, resample), orientation))
 
 
 def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
@@ -196,25 +203,12 @@ def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     return (pixels.to(torch.float32) / 255 - mean) / std
 
 
-def _with_opened(
-    source: Path | bytes, name: str | None, use: Callable[[Image.Image], Result]
-) -> Result:
-    """Open a source for ``use`` and turn everything PIL may raise into an ImageError."""
-    label = name or (str(source) if isinstance(source, Path) else "<bytes>")
+@contextmanager
+def _decoding(label: str) -> Iterator[None]:
+    """Turn everything PIL may raise into an ImageError that names the image."""
     try:
-        if isinstance(source, Path) and not source.is_file():
-            raise ImageError(label, "is not a file" if source.exists() else "does not exist")
-        if not (source.stat().st_size if isinstance(source, Path) else source):
-            raise ImageError(label, "is empty (0 bytes)")
-        handle = source if isinstance(source, Path) else BytesIO(source)
-        with _quiet(), Image.open(handle, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                # PIL checks too, but a caller may have switched that off for the whole process.
-                raise ImageError(
-                    label, f"has {width:,} x {height:,} pixels, {MAX_PIXELS:,} are allowed"
-                )
-            return use(image)
+        with _quiet():
+            yield
     except UnidentifiedImageError as error:
         raise ImageError(label, "is not an image, or its header is corrupt") from error
     except Image.DecompressionBombError as error:
@@ -223,9 +217,33 @@ def _with_opened(
         raise ImageError(label, f"cannot be decoded: {_reason(error)}") from error
 
 
+def _with_opened(
+    source: Path | bytes, name: str | None, use: Callable[[Image.Image], Result]
+) -> Result:
+    """Open a source for ``use``."""
+    label = name or (str(source) if isinstance(source, Path) else "<bytes>")
+    with _decoding(label):
+        if isinstance(source, Path) and not source.is_file():
+            raise ImageError(label, "is not a file" if source.exists() else "does not exist")
+        if not (source.stat().st_size if isinstance(source, Path) else source):
+            raise ImageError(label, "is empty (0 bytes)")
+        handle = source if isinstance(source, Path) else BytesIO(source)
+        with Image.open(handle, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                # PIL checks too, but a caller may have switched that off for the whole process.
+                raise ImageError(
+                    label, f"has {width:,} x {height:,} pixels, {MAX_PIXELS:,} are allowed"
+                )
+            return use(image)
+
+
 def _full(image: Image.Image) -> Image.Image:
     orientation = _orientation(image)
-    return upright(to_rgb(image), orientation)
+    turned = upright(to_rgb(image), orientation)
+    if orientation != 1:
+        turned.info = {}  # or whoever reads the orientation next would turn it again
+    return turned
 
 
 def _squashed(

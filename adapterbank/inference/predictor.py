@@ -39,11 +39,16 @@ def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -
         InputError: its weights are not on this machine.
         IntegrityError: the weights have another fingerprint.
     """
+    place = torch.device(device)
+    if place.type == "cuda":
+        # On by default for convolutions, such as the patch embedding. A tenth of float32's digits
+        # would be lost, and a GPU would not give the canary a CPU gave.
+        torch.backends.cudnn.allow_tf32 = False
     record = registry.backbone()
     backbone = load(
         registry.backbone_weights, record.spec, arch=record.arch, expected=record.fingerprint
     )
-    return backbone.to(device)
+    return backbone.to(place)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Predictor:
         name = str(source) if isinstance(source, Path) else f"image {index}"
         try:
             if isinstance(source, Image.Image):
-                pixels = to_pixels(source, self.backbone.spec)
+                pixels = to_pixels(source, self.backbone.spec, name=name)
             else:
                 pixels = load_pixels(source, self.backbone.spec, name=name)
         except ImageError as error:

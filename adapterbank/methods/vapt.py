@@ -12,10 +12,10 @@ Normalisation aside, all of that up to the MLP is linear in the tokens, so it *f
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapterbank.errors import InputError
@@ -52,6 +52,12 @@ class Config(MethodConfig):
     dropout_channels: float = Field(default=0.1, ge=0.0, lt=1.0)
     dropout_projector: float = Field(default=0.1, ge=0.0, lt=1.0)
     start: Literal["paper", "mixed"] = "mixed"
+
+    @model_validator(mode="after")
+    def _scale_scales_something(self) -> Self:
+        if self.learnable_scale and self.projector == "none":
+            raise ValueError("learnable_scale needs a projector whose branch it scales")
+        return self
 
 
 class Vapt(Adapter):
@@ -150,7 +156,7 @@ class Vapt(Adapter):
         config = self.config
         if config.conv:
             self.kernel.fill_(1.0 / config.kernel**2)
-        if config.projector != "none":
+        if config.projector != "none" and config.residual:  # without it nothing else is left
             self.up.zero_()
         self.alpha.copy_(region_weights(config.prompts, size))
         if config.base_prompts:

@@ -20,7 +20,7 @@ from adapterbank.data.images import normalise
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter, Dropout
 from adapterbank.records import Score
-from adapterbank.training.evaluation import Evaluation, evaluate, extract_features
+from adapterbank.training.evaluation import Evaluation, Progress, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
 
@@ -61,7 +61,7 @@ class TrainResult:
     val: Evaluation
 
 
-def train(
+def train(  # noqa: PLR0913  # each is a choice of the caller's
     backbone: Backbone,
     data: TaskData,
     adapter: Adapter,
@@ -70,11 +70,22 @@ def train(
     *,
     seed: int,
     sinks: Sequence[Sink] = (),
+    progress: Progress | None = None,
 ) -> TrainResult:
     """Train an adapter in place and judge it on validation images after every epoch.
 
     The last epoch's weights are the result: nothing is selected on any figure. Equal arguments
-    give equal bits on one machine.
+    give equal bits on one machine's CPU; attention's backward on a GPU promises no order of sums.
+
+    Args:
+        backbone: frozen.
+        data: splits of the task; the test split is not read.
+        adapter: at its start.
+        recipe: how to optimise.
+        settings: epochs and batch size.
+        seed: of the data's order and of dropout.
+        sinks: told of every step and epoch.
+        progress: told of the images that the head's start is fitted to.
 
     Raises:
         TrainingDiverged: a loss or a gradient is NaN or infinite; the error's ``last_good`` holds
@@ -82,12 +93,10 @@ def train(
     """
     adapter.to(backbone.device)
     if recipe.head == "ridge":
-        _start_head(backbone, data, adapter)
+        _start_head(backbone, data, adapter, progress)
     run = _Run(backbone, data, adapter, recipe, settings, seed)
     epochs = tuple(run.epochs(sinks)) if recipe.gradient else ()
-    with torch.no_grad():
-        val = evaluate(backbone, data.val, adapter.fold())
-    return TrainResult(adapter=adapter, epochs=epochs, val=val)
+    return TrainResult(adapter=adapter, epochs=epochs, val=run.val or run.validate(0))
 
 
 class _Run:
@@ -112,6 +121,7 @@ class _Run:
         self.dropout = Dropout(torch.Generator(backbone.device).manual_seed(seed))
         self.steps = -(-len(data.train) // settings.batch_size)  # in an epoch
         self.taken = 0
+        self.val: Evaluation | None = None  # after the last whole epoch
 
     def epochs(self, sinks: Sequence[Sink]) -> Iterator[Epoch]:
         last_good = _state(self.adapter)
@@ -119,11 +129,11 @@ class _Run:
             begun = time.perf_counter()
             try:
                 loss, train_score = self._epoch(number, sinks)
-                val = self._validate(number)
+                val = self.validate(number)
             except TrainingDiverged as error:
                 error.last_good = last_good
                 raise
-            last_good = _state(self.adapter)
+            last_good, self.val = _state(self.adapter), val
             epoch = Epoch(
                 number=number,
                 loss=loss,
@@ -173,8 +183,12 @@ class _Run:
         self.taken += 1
         return value, int((logits.argmax(1) == labels).sum())
 
-    def _validate(self, number: int) -> Evaluation:
-        """Judge the state after an epoch, whose last step no training loss has seen."""
+    def validate(self, number: int) -> Evaluation:
+        """Judge the state after an epoch, whose last step no training loss has seen.
+
+        Raises:
+            TrainingDiverged: the validation loss is NaN or infinite.
+        """
         with torch.no_grad():
             val = evaluate(self.backbone, self.data.val, self.adapter.fold())
         if not math.isfinite(val.loss):
@@ -189,10 +203,12 @@ class _Run:
         return self.recipe.rate(step, self.steps, self.settings.epochs)
 
 
-def _start_head(backbone: Backbone, data: TaskData, adapter: Adapter) -> None:
+def _start_head(
+    backbone: Backbone, data: TaskData, adapter: Adapter, progress: Progress | None
+) -> None:
     """Start the head from ridge regression on the features the untrained adapter gives."""
     with torch.no_grad():
-        features = extract_features(backbone, data.train, adapter.fold())
+        features = extract_features(backbone, data.train, adapter.fold(), progress)
         ridge = fit_ridge(features, data.train.labels, len(data.classes))
         adapter.head.weight.copy_(ridge.weight * HEAD_SCALE)
         adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * HEAD_SCALE)

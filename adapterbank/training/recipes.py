@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from adapterbank import catalog
 from adapterbank.config import TrainConfig
 from adapterbank.errors import UnknownName
 
@@ -90,16 +91,17 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 def find_recipe(settings: TrainConfig, method: str) -> Recipe:
     """Find a recipe by name, with the settings' own rate and decay on top.
 
-    A linear probe's default is its closed form.
+    A method may name the recipe that ``default`` means for it (``DEFAULT_RECIPE``).
 
     Raises:
-        UnknownName: no such recipe.
+        UnknownName: no such recipe or method.
     """
     name = settings.recipe
+    if name == "default":
+        module = catalog.load("adapterbank.methods", method, kind="method")
+        name = getattr(module, "DEFAULT_RECIPE", name)
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
-    if name == "default" and method == "linear":
-        name = "closed_form"
     recipe = RECIPES[name]
     if settings.learning_rate is not None:
         recipe = replace(recipe, learning_rate=settings.learning_rate)

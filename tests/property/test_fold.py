@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 import torch
 from hypothesis import given
@@ -38,16 +39,19 @@ def backbone(grid: tuple[int, int], prefix: int, dtype: torch.dtype) -> TimmViT:
 @st.composite
 def configs(draw: st.DrawFn, grid: tuple[int, int]) -> vapt.Config:
     padding = draw(st.integers(0, 2), label="padding")
+    projector: Literal["shared", "per_block", "none"] = draw(
+        st.sampled_from(("shared", "per_block", "none")), label="projector"
+    )
     return vapt.Config(
         prompts=draw(st.integers(1, 4), label="N"),
         rank=draw(st.integers(1, 5), label="r"),
         kernel=draw(st.integers(1, min(min(grid) + 2 * padding, 4)), label="K"),
         padding=padding,
         conv=draw(st.booleans(), label="conv"),
-        projector=draw(st.sampled_from(("shared", "per_block", "none")), label="projector"),
+        projector=projector,
         activation=draw(st.sampled_from(("relu", "gelu", "sigmoid")), label="activation"),
         residual=draw(st.booleans(), label="residual"),
-        learnable_scale=draw(st.booleans(), label="learnable_scale"),
+        learnable_scale=projector != "none" and draw(st.booleans(), label="learnable_scale"),
         base_prompts=draw(st.booleans(), label="base_prompts"),
         dropout_first=draw(st.sampled_from((0.0, 0.3)), label="dropout_first"),
         dropout_channels=draw(st.sampled_from((0.0, 0.3)), label="dropout_channels"),

@@ -276,3 +276,21 @@ def test_a_folder_serves_as_well_as_an_open_registry(registry: Registry) -> None
 def test_a_single_path_instead_of_a_list_is_refused(registry: Registry) -> None:
     with pytest.raises(InputError, match="expected a list"):
         Predictor(registry).predict("photo.jpg", task="any")
+
+
+def test_a_pil_image_is_turned_as_its_file_is(registry: Registry, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    path = tmp_path / "turned.png"  # lossless, and never drafted
+    picture(3).save(path, exif=exif)
+    with Image.open(path) as image:
+        both = Predictor(registry).predict([path, image], task="bugs", top_k=3)
+    assert both[0].top_k == both[1].top_k
+
+
+def test_a_pil_image_that_cannot_be_decoded_keeps_its_place(registry: Registry) -> None:
+    whole = encoded(picture(3))
+    broken = Image.open(io.BytesIO(whole[: len(whole) // 2]))  # lazily: only the header is read
+    answers = list(Predictor(registry).stream([broken, picture(4)], task="bugs"))
+    assert isinstance(answers[0], ImageError)
+    assert isinstance(answers[1], Prediction)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from adapterbank.errors import InputError
 from adapterbank.methods import vapt
@@ -104,7 +105,7 @@ def test_the_formula_counts_the_tensors_that_are_built(
             "padding": padding,
             "conv": conv,
             "projector": projector,
-            "learnable_scale": learnable_scale,
+            "learnable_scale": learnable_scale and projector != "none",
             "base_prompts": base_prompts,
         }
     )
@@ -175,3 +176,18 @@ def test_the_mixed_start_alternates_pooled_and_static_prompts() -> None:
     assert not adapter.base[:, 0::2].any()
     assert adapter.base[:, 1::2].detach().std().item() == pytest.approx(1.4 / 3**0.5, rel=0.02)
     assert not adapter.up.any()
+
+
+def test_a_scale_without_a_projector_is_refused() -> None:
+    with pytest.raises(ValidationError, match="needs a projector"):
+        vapt.Config(learnable_scale=True, projector="none")
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_no_prompt_of_the_mixed_start_is_zero(residual: bool) -> None:
+    model = tiny.backbone("plain")
+    config = vapt.Config(residual=residual)
+    adapter = vapt.build(config, model.traits, 3, torch.Generator().manual_seed(0))
+    tokens = model.embed(tiny.images(model, 2))
+    prompts = adapter.fold().context(1, tokens, None)
+    assert prompts.abs().amax(dim=-1).min() > 1e-3  # a LayerNorm amplifies what is near zero
