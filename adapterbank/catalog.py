@@ -38,7 +38,6 @@ def load(package: str, name: str, *, kind: str) -> ModuleType:
     Raises:
         UnknownName: no file of that name; the message lists the nearest.
     """
-    module = name.replace("-", "_")
-    if module not in names(package):
+    if name not in names(package):
         raise UnknownName(kind, name, names(package))
-    return importlib.import_module(f"{package}.{module}")
+    return importlib.import_module(f"{package}.{name}")

@@ -6,6 +6,9 @@ imports no downloader.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,20 @@ from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
-__all__ = ["Source", "load", "parse_arch", "pick_device", "read_weights"]
+__all__ = ["Source", "checked_options", "load", "parse_arch", "pick_device", "read_weights"]
+
+_DEVICE = re.compile(r"(?P<kind>auto|cpu|cuda)|cuda:(?P<index>[0-9]+)")
+# Options of timm's factory rather than of a network; they read other files, pickled ones too.
+_FACTORY = ("cache_dir", "checkpoint_path", "features_only", "pretrained", "pretrained_cfg",
+            "pretrained_cfg_overlay")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Tensors of a backbone, before it is built for one input size.
 
-    ``arch`` is timm's name, with its constructor's options as a query
+    ``uri`` names them without saying where this machine keeps them: versions hash it. ``arch`` is
+    timm's name, with its constructor's options as a query
     (``vit_tiny_patch16_224?depth=2``), so that the two travel as one string.
     """
 
@@ -65,45 +74,78 @@ def load(
             f"backbone {source.uri}: got fingerprint {got[:16]}…, expected {expected[:16]}…",
             fix="adapterbank backbone fetch --force",
         )
-    return build_vit(name, options, source.state, spec, got)
+    with checked_options(source.arch):
+        return build_vit(name, options, source.state, spec, got)
 
 
 def pick_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device; auto prefers a GPU.
 
     Raises:
-        InputError: a GPU is asked for and there is none.
+        InputError: it is none of these, or a GPU that this machine does not have.
     """
+    match = _DEVICE.fullmatch(name)
+    if match is None:
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if match["kind"] == "cpu":
+        return torch.device("cpu")
     found = torch.cuda.device_count()
-    if name == "auto":
+    if match["kind"] == "auto":
         return torch.device("cuda" if found else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise InputError(f"device {name!r}: this machine has {found} usable GPUs")
-    return device
+    index = match["index"] or "0"
+    if len(index) > 4 or int(index) >= found:
+        raise InputError(
+            f"device {name[:12]!r}: this machine has {found} usable GPUs", fix="use auto or cpu"
+        )
+    return torch.device(f"cuda:{int(index)}" if match["index"] else "cuda")
 
 
 def parse_arch(arch: str) -> tuple[str, dict[str, Any]]:
-    """Split ``name?option=value&…``; values are read as YAML scalars."""
+    """Split ``name?option=value&…``; values are read as YAML.
+
+    Raises:
+        InputError: a value is not YAML, or an option is not one of a network.
+    """
     name, _, query = arch.partition("?")
-    return name, {key: yaml.safe_load(value) for key, value in parse_qsl(query)}
+    options = {}
+    for key, value in parse_qsl(query):
+        if key in _FACTORY:
+            raise InputError(f"{name}: {key} is not an option of an architecture")
+        try:
+            options[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            # ValueError: a date that does not exist.
+            raise InputError(f"{name}: {key}={value[:40]}: the value is not YAML") from error
+    return name, options
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+@contextmanager
+def checked_options(arch: str) -> Iterator[None]:
+    """Blame an architecture's options for what timm's arithmetic with them raises."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise InputError(f"timm cannot build {arch}: {reason}") from error
+
+
+def read_weights(path: Path, *, fix: str | None = None) -> dict[str, Tensor]:
     """Read a safetensors file of a backbone's tensors.
+
+    Args:
+        path: the file.
+        fix: what mends a file that is not there or damaged; fetching the backbone, if None.
 
     Raises:
         InputError: no such file.
         IntegrityError: it is not a safetensors file.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file", fix="adapterbank backbone fetch")
+        raise InputError(f"{path}: no such weights file", fix=fix or "adapterbank backbone fetch")
     try:
         return load_file(path)
     except SafetensorError as error:
         raise IntegrityError(
-            f"{path}: not a safetensors file: {error}", fix="adapterbank backbone fetch --force"
+            f"{path}: not a safetensors file: {error}",
+            fix=fix or "adapterbank backbone fetch --force",
         ) from error

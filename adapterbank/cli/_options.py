@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from adapterbank.registry.store import Registry
 
 __all__ = [
+    "DEVICES",
     "BankDir",
     "Json",
     "bank_root",
-    "check_device",
     "key_values",
     "open_bank",
     "open_registry",
 ]
+
+DEVICES = "auto (a GPU where there is one), cpu, cuda or cuda:N."
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -93,20 +95,3 @@ def key_values(pairs: list[str], option: str) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise InputError(f"{option} {pair}: the value is not YAML") from error
     return values
-
-
-def check_device(name: str) -> None:
-    """Check that torch can compute on a device.
-
-    Raises:
-        InputError: no such device on this machine.
-    """
-    if name == "cpu":
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name}: {reason}", fix="use --device cpu") from error

@@ -22,15 +22,12 @@ __all__ = [
 
 
 def make_ready(bank: Bank, task: str, *, again: bool, quiet: bool) -> None:
-    """Fetch the backbone and prepare the images where that was not done yet."""
-    from adapterbank.continual.bank import read_json
+    """Fetch the backbone and prepare the images where that was not done as configured now."""
+    from adapterbank.continual.ready import backbone_is_ready, data_is_ready
 
-    if not bank.registry.backbone_weights.is_file():
+    if not backbone_is_ready(bank):
         fetch(bank, quiet=quiet)
-    path = bank.data(task) / "task.json"
-    fix = f"dvc repro prepare@{task}"
-    stale = path.is_file() and read_json(path, fix=fix).get("source") != bank.config.task(task).data
-    if again or stale or not path.is_file():
+    if again or not data_is_ready(bank, task):
         prepare(bank, task, quiet=quiet)
 
 
@@ -63,9 +60,14 @@ def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
         _progress.bar(f"{task}: frozen features", quiet=quiet) as features,
         _progress.TrainingView(f"Training {task}", epochs, quiet=quiet) as view,
     ):
-        # The features come first: their bar must be gone when the other appears.
+        # The features come first: their bar must be gone when the other appears, and stay away.
         view.on_start = features.close
-        return train(bank, task, sinks=(view,), progress=features)
+
+        def show(done: int, total: int) -> None:
+            if view.on_start is not None:
+                features(done, total)
+
+        return train(bank, task, sinks=(view,), progress=show)
 
 
 def evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def history(
     events = registry.history(task)
     aliases = registry.aliases(task)
     if as_json:
-        content = [_event_json(event) for event in events]
+        content = [{**event.as_json(), "verdict": event.verdict} for event in events]
         _render.print_json({"task": task, "aliases": aliases, "history": content})
         return
     _render.table(
@@ -199,21 +199,6 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
 def _shortened(classes: tuple[str, ...]) -> str:
     more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
     return ", ".join(classes[:8]) + more
-
-
-def _event_json(event: Event) -> dict[str, Any]:
-    return {
-        "step": event.step,
-        "time": event.time,
-        "action": event.action,
-        "alias": event.alias,
-        "from": event.from_version,
-        "to": event.to_version,
-        "digest": event.digest,
-        "actor": event.actor,
-        "reason": event.reason,
-        "verdict": event.verdict,
-    }
 
 
 def _event_row(event: Event) -> tuple[str, ...]:

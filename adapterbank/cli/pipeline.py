@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterbank.cli import _options, _progress, _render, _summary, _work
+from adapterbank.errors import InputError
 
 if TYPE_CHECKING:
+    from adapterbank.continual.bank import Bank
     from adapterbank.continual.measure import Measurement
 
 __all__ = ["app"]
 
 app = typer.Typer()
+
+CPU = "cpu"
 
 
 class SplitName(StrEnum):
@@ -46,7 +50,9 @@ def train(
         _render.print_json(result)
         return
     _work.print_trained(result)
-    _render.line(f"Next: adapterbank evaluate {task}, or dvc repro, which also releases it")
+    _render.line(
+        f"Next: adapterbank evaluate {task} --trained, or dvc repro, which also releases it"
+    )
 
 
 @app.command("evaluate")
@@ -54,41 +60,64 @@ def evaluate(
     ref: Annotated[
         str,
         typer.Argument(
-            metavar="REF|TASK", help="A version (dtd@2, dtd@champion), or a task just trained."
+            metavar="REF", help="dtd (its champion), dtd@2, …; with --trained a task's name."
         ),
     ],
-    split: Annotated[SplitName, typer.Option(help="Of a version's measurement.")] = SplitName.TEST,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    split: Annotated[
+        SplitName | None, typer.Option(help="What to measure on; test by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=f"{_options.DEVICES} cpu by default.")] = None,
     bank: _options.BankDir = None,
     *,
+    trained: Annotated[
+        bool,
+        typer.Option("--trained", help="Judge what train left in work/TASK, and complete it."),
+    ] = False,
     as_json: _options.Json = False,
 ) -> None:
     """Measure a version on its task's test images.
 
-    A bare TASK means the adapter that waits in work/TASK, which becomes a version this way, and
-    the champion where none waits.
+    With --trained, the adapter that waits in work/TASK/trained is measured on validation and test
+    images instead, and work/TASK/version becomes the folder of a version.
     """
-    _options.check_device(device)
     opened = _options.open_bank(bank)
-    if "@" not in ref and opened.trained(ref).is_dir():
-        metrics = _work.evaluate(opened, ref, quiet=as_json)
-        directory = opened.version(ref)
-        if as_json:
-            _render.print_json({"task": ref, "directory": str(directory), "metrics": metrics})
-            return
-        _work.print_metrics(ref, metrics)
-        _render.line(
-            f"Next: adapterbank register {directory}, or dvc repro, which also releases it"
-        )
+    if trained:
+        if split is not None or device is not None:
+            raise InputError(
+                "--trained takes no --split and no --device: a version states both splits, and"
+                " train.device of the task says where"
+            )
+        _complete(opened, ref, as_json=as_json)
         return
     version = opened.registry.resolve(ref)
+    from adapterbank.backbones.loading import pick_device
+
+    pick_device(device or CPU)  # a wrong name is told before any image is read
     if version.task in opened.config.tasks:
         _work.make_ready(opened, version.task, again=False, quiet=as_json)
     with _progress.bar(f"Measuring {version}", quiet=as_json) as shown:
         from adapterbank.continual.measure import measure
 
-        found = measure(opened, ref, split=split.value, device=device, progress=shown)
+        found = measure(
+            opened,
+            ref,
+            split=(split or SplitName.TEST).value,
+            device=device or CPU,
+            progress=shown,
+        )
     _report_measurement(found, as_json=as_json)
+
+
+def _complete(bank: Bank, task: str, *, as_json: bool) -> None:
+    """Judge the adapter in ``work/<task>/trained`` and complete the files of its version."""
+    bank.config.task(task)
+    metrics = _work.evaluate(bank, task, quiet=as_json)
+    directory = bank.version(task)
+    if as_json:
+        _render.print_json({"task": task, "directory": str(directory), "metrics": metrics})
+        return
+    _work.print_metrics(task, metrics)
+    _render.line(f"Next: adapterbank register {directory}, or dvc repro, which also releases it")
 
 
 def _report_measurement(found: Measurement, *, as_json: bool) -> None:

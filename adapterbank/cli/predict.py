@@ -39,7 +39,7 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    device: Annotated[str, typer.Option(help=_options.DEVICES)] = "cpu",
     bank: _options.BankDir = None,
     *,
     as_json: _options.Json = False,
@@ -52,7 +52,6 @@ def predict(
     registry = _options.open_registry(bank)
     version = registry.resolve(task)  # a wrong name is told at once, before torch is imported
     images = _inputs.collect(paths, sys.stdin)
-    _options.check_device(device)
     from adapterbank.inference.predictor import Predictor
 
     predictor = Predictor(registry, device=device)

@@ -80,9 +80,13 @@ def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
     from adapterbank.continual.release import release
 
     with _progress.bar("Judging new versions", quiet=quiet) as shown:
-        report = release(bank, progress=shown)
-    if not quiet:
-        _print_release(report)
+
+        def show(report: ReleaseReport) -> None:  # also of a release that then fails
+            shown.close()
+            if not quiet:
+                _print_release(report)
+
+        report = release(bank, progress=shown, show=show)
     return {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
 
 

@@ -12,7 +12,8 @@ from adapterbank.cli import _options, _progress, _render, _summary
 from adapterbank.errors import InputError
 
 if TYPE_CHECKING:
-    from adapterbank.registry.store import Expected, Move, Registry
+    from adapterbank.continual.release import HandMove
+    from adapterbank.registry.store import Expected, Registry
 
 __all__ = ["app"]
 
@@ -39,15 +40,22 @@ def register(
     opened = _options.open_bank(bank)
     name = _task_of(directory) if task is None else task
     version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
-    with _progress.spinner("Showing it in MLflow", quiet=True):
-        from adapterbank.continual.stages import mirror
+    with _progress.spinner("Showing it to MLflow and DVC", quiet=True):
+        from adapterbank.continual.mirroring import follow_version
+        from adapterbank.integrations.dvc_repo import keep_output
 
-        mirror(opened, version)
+        mirror = follow_version(opened, version)
+        dvc = keep_output(opened.root, f"register@{name}", f"registry/adapters/{name}")
     if as_json:
-        _render.print_json({**_summary.version_json(version), "path": str(version.path)})
-        return
-    _render.line(f"{version} is registered: sha256:{version.digest}")
-    _render.line(f"Next: adapterbank promote {version}")
+        content = {**_summary.version_json(version), "path": str(version.path)}
+        _render.print_json({**content, "mirror": mirror, "dvc": dvc})
+    else:
+        _render.line(f"{version} is registered: sha256:{version.digest}")
+        _render.line(f"Next: adapterbank promote {version}")
+    if mirror is not None:
+        _render.note(f"{version} is registered; only MLflow does not show it yet: {mirror}")
+    if dvc is not None:
+        _render.note(f"DVC does not keep {version} yet: {dvc}")
 
 
 @app.command("promote")
@@ -76,8 +84,8 @@ def promote(
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
     from adapterbank.continual import release
 
-    move = release.promote(opened, ref, alias=alias, expected=believed, reason=reason)
-    _report(move, as_json=as_json)
+    done = release.promote(opened, ref, alias=alias, expected=believed, reason=reason)
+    _report(done, as_json=as_json)
 
 
 @app.command("rollback")
@@ -130,8 +138,8 @@ def _expected(registry: Registry, ref: str, alias: str, given: str | None) -> Ex
     return int(given)
 
 
-def _report(move: Move, *, as_json: bool) -> None:
-    version = move.after
+def _report(done: HandMove, *, as_json: bool) -> None:
+    move, version = done.move, done.move.after
     if as_json:
         content: dict[str, Any] = {
             **_summary.version_json(version),
@@ -139,6 +147,7 @@ def _report(move: Move, *, as_json: bool) -> None:
             "from": move.before,
             "to": version.version,
             "moved": move.moved,
+            "mirror": done.mirror,
         }
         _render.print_json(content)
     elif move.moved:
@@ -149,3 +158,8 @@ def _report(move: Move, *, as_json: bool) -> None:
         )
     else:
         _render.line(f"{version.task}@{move.alias} is version {version.version} already")
+    if done.mirror is not None:
+        _render.note(
+            f"{version.task}@{move.alias} is version {version.version}; only MLflow does not show"
+            f" it yet, the next release or promote will: {done.mirror}"
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapterbank import durable
 from adapterbank.config import BankConfig, find_bank, load_config
 from adapterbank.errors import InputError
 from adapterbank.registry.store import Registry
@@ -72,6 +73,6 @@ def read_json(path: Path, *, fix: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a stage's JSON note."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    """Write a stage's JSON note; a reader sees all of the old one or all of the new one."""
+    durable.make_directory(path.parent)
+    durable.replace_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())

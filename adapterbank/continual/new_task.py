@@ -66,7 +66,7 @@ def check_data(bank: Bank, uri: str, *, seed: int) -> Found:
         )
     if scheme == "embedded":
         known = catalog.names(EMBEDDED)
-        if name.replace("-", "_") not in known:
+        if name not in known:
             raise UnknownName("embedded task", name, known)
     elif scheme == "torchvision":
         if name not in published.NAMES:

@@ -6,34 +6,37 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from adapterbank.config import GateConfig
 from adapterbank.continual.bank import Bank, write_json
-from adapterbank.continual.stages import mirror
-from adapterbank.data.store import load_task
-from adapterbank.errors import AdapterBankError, GateRefused
+from adapterbank.continual.mirroring import follow_aliases
+from adapterbank.data.store import load_task, stored_digest
+from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.mlflow_mirror import mirror_alias
 from adapterbank.records import Score
 from adapterbank.registry.store import Expected, Move, Registry, Version
-from adapterbank.registry.task_record import CHAMPION, PREVIOUS
+from adapterbank.registry.task_record import CHAMPION, REFUSE
 from adapterbank.training.evaluation import evaluate
 
-__all__ = ["REPORT", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
+__all__ = ["REPORT", "HandMove", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
 
 REPORT = "reports/release.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What ``release`` decided on one task, with the numbers it decided by."""
+    """What ``release`` decided on one task, with the terms and the numbers it decided by."""
 
     task: str
     version: int
     champion: int | None  # before
-    outcome: Literal["promoted", "kept", "refused", "unchanged"]
+    outcome: Literal["promoted", "kept", "refused", "unchanged", "unjudged"]
     reason: str
     challenger_val: Score | None = None
     champion_val: Score | None = None
+    gates: dict[str, float] | None = None
+    data: str | None = None  # digest of what both were scored on
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -52,26 +55,64 @@ class ReleaseReport:
         return tuple(v for v in self.verdicts if v.outcome == "refused")
 
 
-def release(bank: Bank, progress: Callable[[int, int], None] | None = None) -> ReleaseReport:
-    """Judge each task's newest version once, and serve it where it passes.
+@dataclass(frozen=True, kw_only=True)
+class HandMove:
+    """A move by hand; ``mirror`` says why MLflow does not show it yet, None where it does."""
+
+    move: Move
+    mirror: str | None
+
+
+def release(
+    bank: Bank,
+    progress: Callable[[int, int], None] | None = None,
+    show: Callable[[ReleaseReport], None] | None = None,
+) -> ReleaseReport:
+    """Judge each task's newest version once, serve it where it passes, and mirror all aliases.
 
     First the whole bank is checked: every champion's bytes are verified and its canary replayed,
     so that nothing is released on top of damage. A newest version that has been champion before,
-    and was rolled back, stays back.
+    and was rolled back, stays back; one that was refused stays refused on the same terms.
+
+    Args:
+        bank: an open bank.
+        progress: called with the tasks judged so far and in all.
+        show: gets the report, which is on the disk by then, before anything is raised for it.
 
     Raises:
+        AdapterBankError: a task could not be judged, or MLflow did not follow, so the stage is
+            not done; every verdict there is has been carried out.
         GateRefused: the bank itself is not sound; nothing was moved.
+        IntegrityError: as above, because stored bytes are not what was published.
     """
     predictor = Predictor(bank.registry)
     tasks = bank.registry.tasks()
     _check_bank(predictor, tasks)
-    verdicts = []
+    verdicts, failures = [], []
     for index, task in enumerate(tasks):
-        verdicts.append(_judge(bank, predictor, task))
+        newest, champion = _contest(bank.registry, task)
+        try:
+            verdicts.append(_judge(bank, predictor, newest, champion))
+        except AdapterBankError as error:  # of this task; the others are judged all the same
+            reason = f"cannot be judged: {error.message}"
+            verdicts.append(Verdict(task=task, version=newest.version, champion=champion,
+                                    outcome="unjudged", reason=reason))  # fmt: skip
+            failures.append((f"{task} {reason}", error.fix))
         if progress is not None:
             progress(index + 1, len(tasks))
     report = ReleaseReport(verdicts=tuple(verdicts))
     write_json(bank.root / REPORT, {"verdicts": [v.as_json() for v in verdicts]})
+    for task in tasks:  # also those that did not move: an earlier mirror may have failed
+        problem = follow_aliases(bank, task)
+        if problem is not None:
+            failures.append((f"MLflow does not show the aliases of {task}: {problem}", None))
+    if show is not None:
+        show(report)
+    if failures:
+        raise AdapterBankError(
+            f"the release is not complete: {'; '.join(message for message, _ in failures)}",
+            fix=next((fix for _, fix in failures if fix), "dvc repro release"),
+        )
     return report
 
 
@@ -82,73 +123,88 @@ def promote(
     alias: str = CHAMPION,
     expected: Expected,
     reason: str = "",
-) -> Move:
-    """Move an alias by hand; the registry verifies the version first.
+) -> HandMove:
+    """Move an alias by hand; the version is verified and replays its canary first.
 
     Raises:
         ConflictError: the alias no longer means ``expected``.
     """
     version = bank.registry.resolve(ref)
-    Predictor(bank.registry).load(ref)  # verified, and its canary replayed
-    move = bank.registry.promote(ref, alias=alias, expected=expected, reason=reason)
-    _mirror_aliases(bank, version.task)
-    return move
+    pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
+    Predictor(bank.registry).load(pinned)
+    move = bank.registry.promote(pinned, alias=alias, expected=expected, reason=reason)
+    return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 
 
-def rollback(bank: Bank, task: str, *, alias: str = CHAMPION, reason: str = "") -> Move:
+def rollback(bank: Bank, task: str, *, alias: str = CHAMPION, reason: str = "") -> HandMove:
     """Move an alias back to the version it meant before its last move."""
     move = bank.registry.rollback(task, alias=alias, reason=reason)
-    _mirror_aliases(bank, task)
-    return move
+    return HandMove(move=move, mirror=follow_aliases(bank, task))
 
 
 def _check_bank(predictor: Predictor, tasks: tuple[str, ...]) -> None:
     for task in tasks:
-        if CHAMPION not in predictor.registry.aliases(task):
-            continue
         try:
-            predictor.load(f"{task}@{CHAMPION}")
+            if CHAMPION in predictor.registry.aliases(task):
+                predictor.load(f"{task}@{CHAMPION}")
         except AdapterBankError as error:
-            raise GateRefused(
-                f"nothing was released: {task}@{CHAMPION} is not sound: {error}",
-                fix="adapterbank verify",
+            kind = type(error) if isinstance(error, IntegrityError) else GateRefused
+            raise kind(
+                f"nothing was released: {task}@{CHAMPION} is not sound: {error.message}",
+                fix=error.fix or "adapterbank verify",
             ) from error
 
 
-def _judge(bank: Bank, predictor: Predictor, task: str) -> Verdict:
-    registry, gates = bank.registry, bank.config.gates
-    newest = registry.versions(task)[-1]
-    champion = registry.aliases(task).get(CHAMPION)
+def _contest(registry: Registry, task: str) -> tuple[Version, int | None]:
+    """The version to judge, and the number of the one that is served."""
+    return registry.versions(task)[-1], registry.aliases(task).get(CHAMPION)
+
+
+def _judge(bank: Bank, predictor: Predictor, newest: Version, champion: int | None) -> Verdict:
+    registry, task = bank.registry, newest.task
+    verdict = Verdict(task=task, version=newest.version, champion=champion,
+                      outcome="unchanged", reason="already the champion")  # fmt: skip
     if champion == newest.version:
-        return Verdict(task=task, version=newest.version, champion=champion,
-                       outcome="unchanged", reason="already the champion")  # fmt: skip
+        return verdict
     if _was_champion(registry, newest):
-        return Verdict(task=task, version=newest.version, champion=champion, outcome="kept",
-                       reason="was champion before and was rolled back")  # fmt: skip
-    champion_val = None
-    try:
-        challenger_val = _val(bank, predictor, newest)
-        if champion is not None:
-            champion_val = _val(bank, predictor, registry.resolve(f"{task}@{champion}"))
-    except AdapterBankError as error:  # of this task; the others are judged all the same
-        return Verdict(task=task, version=newest.version, champion=champion,
-                       outcome="refused", reason=f"cannot be judged: {error.message}")  # fmt: skip
-    verdict = Verdict(
-        task=task,
-        version=newest.version,
-        champion=champion,
-        outcome="promoted",
-        reason="passed every gate",
-        challenger_val=challenger_val,
-        champion_val=champion_val,
-    )
-    failure = _failure(gates, challenger_val, champion_val)
+        reason = "was champion before and was rolled back"
+        return replace(verdict, outcome="kept", reason=reason)
+    if task not in bank.config.tasks and not bank.data(task).is_dir():
+        reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
+        return replace(verdict, outcome="kept", reason=reason)
+    verdict = replace(verdict, outcome="promoted", reason="passed every gate",
+                      gates=bank.config.gates.model_dump(),
+                      data=stored_digest(bank.data(task)))  # fmt: skip
+    refused = _refused_before(registry, verdict)
+    if refused is not None:
+        return refused
+    challenger_val, champion_val = _val(bank, predictor, newest), None
+    if champion is not None:
+        champion_val = _val(bank, predictor, registry.resolve(f"{task}@{champion}"))
+    verdict = replace(verdict, challenger_val=challenger_val, champion_val=champion_val)
+    failure = _failure(bank.config.gates, challenger_val, champion_val)
     if failure is not None:
-        return replace(verdict, outcome="refused", reason=failure)
-    registry.promote(f"{task}@{newest.version}", expected=champion, reason="release",
-                     verdict=verdict.as_json())  # fmt: skip
-    _mirror_aliases(bank, task)
+        verdict = replace(verdict, outcome="refused", reason=failure)
+        registry.record_verdict(str(newest), verdict.as_json(), reason=failure)
+        return verdict
+    registry.promote(str(newest), expected=champion, reason="release", verdict=verdict.as_json())
     return verdict
+
+
+def _refused_before(registry: Registry, terms: Verdict) -> Verdict | None:
+    """The verdict that refused a version on the same terms, if there was one."""
+    for event in reversed(registry.history(terms.task)):
+        if event.action != REFUSE or event.to_version != terms.version:
+            continue
+        try:
+            verdict = TypeAdapter(Verdict).validate_python(event.verdict)
+        except ValidationError:  # not one of a release
+            continue
+        if (verdict.champion, verdict.gates, verdict.data) == (
+            terms.champion, terms.gates, terms.data,
+        ):  # fmt: skip
+            return verdict
+    return None
 
 
 def _failure(gates: GateConfig, challenger: Score | None, champion: Score | None) -> str | None:
@@ -189,14 +245,3 @@ def _was_champion(registry: Registry, version: Version) -> bool:
         event.alias == CHAMPION and event.to_version == version.version
         for event in registry.history(version.task)
     )
-
-
-def _mirror_aliases(bank: Bank, task: str) -> None:
-    """Let MLflow's aliases of a task stand where the registry's do."""
-    aliases = bank.registry.aliases(task)
-    if PREVIOUS not in aliases:  # the one alias that can vanish
-        mirror_alias(bank.root, task, PREVIOUS, None)
-    for alias, number in aliases.items():
-        version = bank.registry.resolve(f"{task}@{number}")
-        mirror(bank, version)
-        mirror_alias(bank.root, task, alias, version.digest)

@@ -25,6 +25,7 @@ from adapterbank import durable
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.sources import fetch
 from adapterbank.continual.bank import Bank, read_json, write_json
+from adapterbank.continual.ready import PREPARED, backbone_is_ready, parameters
 from adapterbank.data.base import SPLITS, Limits
 from adapterbank.data.sources import load_source
 from adapterbank.data.store import load_task, save_task, stored_digest
@@ -85,7 +86,7 @@ def fetch_backbone(bank: Bank, *, force: bool = False) -> BackboneRecord:
     weights = registry.backbone_weights
     if weights.exists() and not force and _is_fetched(bank):
         return registry.backbone()
-    source = fetch(section.uri)
+    source = fetch(section.uri, root=bank.root)
     spec = section.spec(source.mean, source.std)
     backbone = load(source, spec)
     record = BackboneRecord(
@@ -119,7 +120,7 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
         progress=progress,
     )
     digest = save_task(data, bank.data(task), spec)
-    return {
+    found = {
         "task": task,
         "source": data.source,
         "digest": digest,
@@ -127,6 +128,8 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
         "counts": {name: len(data.split(name)) for name in SPLITS},
         "notes": data.notes,
     }
+    write_json(bank.note(task, PREPARED), {**found, "parameters": parameters(bank, task)})
+    return found
 
 
 def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
@@ -222,16 +225,13 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
 
 def _is_fetched(bank: Bank) -> bool:
     """Whether the weights in place are what the configuration asks for."""
-    section = bank.config.backbone
     try:
         record = bank.registry.backbone()
         load(bank.registry.backbone_weights, record.spec, arch=record.arch,
              expected=record.fingerprint)  # fmt: skip
     except (FetchError, IntegrityError):
         return False
-    return record.uri == section.uri and record.spec == section.spec(
-        record.spec.mean, record.spec.std
-    )
+    return backbone_is_ready(bank)
 
 
 def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:

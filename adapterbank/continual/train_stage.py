@@ -93,15 +93,7 @@ def train(
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
         run.epoch(settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
-    method, head = count_parameters(adapter)
-    return {
-        "task": task,
-        "method": section.method,
-        "val": asdict(result.val.score),
-        "linear_probe_val": asdict(frozen.probe_val),
-        "parameters": {"method": method, "head": head},
-        "seconds": seconds,
-    }
+    return _summary(config, result, frozen, seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +159,20 @@ def _describe(
         seed=section.seed,
         libraries=libraries(),
     )
+
+
+def _summary(
+    config: AdapterConfig, result: TrainResult, frozen: _Frozen, seconds: float
+) -> dict[str, Any]:
+    method, head = count_parameters(result.adapter)
+    return {
+        "task": config.task,
+        "method": config.method.name,
+        "val": asdict(result.val.score),
+        "linear_probe_val": asdict(frozen.probe_val),
+        "parameters": {"method": method, "head": head},
+        "seconds": seconds,
+    }
 
 
 def _write(

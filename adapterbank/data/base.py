@@ -28,6 +28,13 @@ SPLITS = ("train", "val", "test")
 
 _LISTED = 10  # names in one message; the rest is counted
 
+# (split, split) -> what images of the first that are also in the second would spoil.
+_SPOILED = {
+    ("test", "train"): "the test figure would be too good",
+    ("test", "val"): "choices would be made on test images",
+    ("val", "train"): "the validation figure would be too good",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -121,7 +128,7 @@ def check_task(data: TaskData, *, allow_shared: bool = False) -> TaskData:
 
     Args:
         data: the task to check.
-        allow_shared: accept test images that also stand in train, as some published sets have.
+        allow_shared: accept images that stand in two splits, as some published sets have them.
 
     Returns:
         ``data``, unchanged.
@@ -129,23 +136,34 @@ def check_task(data: TaskData, *, allow_shared: bool = False) -> TaskData:
     Raises:
         ConfigError: naming every problem: fewer than two classes, repeated names, empty splits,
             labels out of range, classes without a training image, sizes that differ, images that
-            are in train and in test.
+            are in two splits.
     """
     problems = [*_class_problems(data), *_split_problems(data)]
-    if not problems and not allow_shared and (count := shared_images(data.train, data.test)):
-        problems.append(
-            f"{count} of {len(data.test)} test images are also in train, pixel for pixel:"
-            " the test figure would be too good; delete the copies from one of them"
-        )
+    if not problems and not allow_shared:
+        problems += [
+            f"{count} of {len(data.split(one))} {one} images are also in {other}, pixel for pixel:"
+            f" {_SPOILED[one, other]}; delete the copies from one of them"
+            for (one, other), count in shared_images(data).items()
+        ]
     if problems:
         raise ConfigError(data.source, problems)
     return data
 
 
-def shared_images(train: Split, test: Split) -> int:
-    """Count the images of ``test`` that equal one of ``train``, pixel for pixel."""
-    seen = {_image_digest(image) for image in train.images}
-    return sum(_image_digest(image) in seen for image in test.images)
+def shared_images(data: TaskData) -> dict[tuple[str, str], int]:
+    """Count the images of one split that equal one of another, pixel for pixel.
+
+    Returns:
+        The count for ``("test", "train")``, ``("test", "val")`` and ``("val", "train")``, where
+        there are any: images of the first that are also in the second.
+    """
+    digests = {name: [_image_digest(image) for image in data.split(name).images] for name in SPLITS}
+    seen = {name: set(found) for name, found in digests.items()}
+    counts = {
+        (one, other): sum(digest in seen[other] for digest in digests[one])
+        for one, other in _SPOILED
+    }
+    return {pair: count for pair, count in counts.items() if count}
 
 
 def data_digest(data: TaskData) -> str:

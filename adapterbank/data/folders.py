@@ -56,7 +56,8 @@ def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
 
     With a ``train`` folder (or ``train800``, ``training``) the given splits are kept, and a
     missing validation split is taken from a fifth of train. Without one, every sub-folder is a
-    class, exact copies of a file are used once, and 60 : 20 : 20 are train, val and test.
+    class, and 60 : 20 : 20 are train, val and test. Of what is divided, exact copies of a file are
+    used once.
 
     Args:
         path: the folder.
@@ -84,7 +85,8 @@ def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
         pools, note = _divide(pools["train"], ("train", "test", "val"), (3, 1, 1), seed)
         notes.append(note)
     elif "val" not in pools:
-        divided, note = _divide(pools["train"], ("train", "val"), (4, 1), seed)
+        unique = _without_copies(pools["train"], notes)
+        divided, note = _divide(unique, ("train", "val"), (4, 1), seed)
         pools |= divided
         notes.append(note)
     for split in SPLITS:
@@ -166,9 +168,8 @@ def _ungiven(path: Path) -> tuple[dict[str, list[_File]], tuple[str, ...], list[
         problems.insert(0, f"{len(classes)} class folders, expected at least 2")
     if problems:
         raise ConfigError(str(path), problems)
-    unique = _without_copies(files)
-    copies = len(files) - len(unique)
-    return {"train": unique}, classes, [f"exact copies left out: {copies}"] if copies else []
+    notes: list[str] = []
+    return {"train": _without_copies(files, notes)}, classes, notes
 
 
 def _divide(
@@ -212,8 +213,8 @@ def _empty_classes(files: list[_File], classes: tuple[str, ...], folder: Path) -
     ]
 
 
-def _without_copies(files: list[_File]) -> list[_File]:
-    """Keep the first of each set of files with the same bytes.
+def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
+    """Keep the first of each set of files with the same bytes, and note how many were not.
 
     Only files of equal size are read and hashed.
     """
@@ -228,6 +229,8 @@ def _without_copies(files: list[_File]) -> list[_File]:
             if digest in seen:
                 dropped.add(file.path)
             seen.add(digest)
+    if dropped:
+        notes.append(f"exact copies left out: {len(dropped)}")
     return [file for file in files if file.path not in dropped]
 
 

@@ -63,18 +63,31 @@ def load_source(
     if not mark:
         pool = folders.scan(root / Path(uri).expanduser(), limits=limits, seed=seed)
         data = folders.decode(pool, spec, progress, skip_unreadable=skip_unreadable)
-        # As it was written in the parameters: stored data must not depend on where a bank lies.
-        return check_task(replace(data, source=uri))
+        return check_task(replace(data, source=_neutral(uri, root)))
     if scheme == "embedded":
         return check_task(_embedded(name, spec, limits, seed, progress))
     if scheme == "torchvision":
         downloads = root / "work" / "downloads"
         data = published.load(name, spec, limits, seed, downloads, progress)
-        if count := shared_images(data.train, data.test):
-            # The published split is kept, or figures could not be compared; but it is said.
-            data = replace(data, notes=f"{data.notes}; {count} test images are also in train")
+        # The published splits are kept, or figures could not be compared; but it is said.
+        notes = [
+            f"{count} {one} images are also in {other}"
+            for (one, other), count in shared_images(data).items()
+        ]
+        data = replace(data, notes="; ".join([data.notes, *notes]))
         return check_task(data, allow_shared=True)
     raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
+
+
+def _neutral(uri: str, root: Path) -> str:
+    """Name a folder without saying where this machine keeps it: versions hash the name."""
+    path = Path(uri).expanduser()
+    if not path.is_absolute() and ".." not in path.parts:
+        return path.as_posix()
+    folder, home = (root / path).resolve(), root.resolve()
+    if folder.is_relative_to(home):
+        return folder.relative_to(home).as_posix()
+    return f"folder://{folder.name}"
 
 
 def _embedded(

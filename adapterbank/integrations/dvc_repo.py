@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
 
-__all__ = ["ensure_dvc", "repro"]
+__all__ = ["ensure_dvc", "keep_output", "repro"]
 
 _GITIGNORE: Final = b"/config.local\n/tmp\n/cache\n"
 
@@ -72,6 +73,33 @@ def repro(root: Path, targets: Sequence[str] = (), *, quiet: bool = False) -> No
         )
 
 
+def keep_output(root: Path, stage: str, output: str) -> str | None:
+    """Let DVC keep what was added by hand to an output of a stage.
+
+    Only where nothing else of the stage has changed: DVC would take that for done as well, and
+    the stage would never run on it. When it does run, DVC keeps all of the output anyway.
+
+    Args:
+        root: the bank.
+        stage: name of the stage, such as ``register@dtd``.
+        output: the output, relative to ``root``.
+
+    Returns:
+        why DVC does not keep it yet; None if it does.
+    """
+    if not (root / "dvc.yaml").is_file():
+        return f"{root} has no dvc.yaml"
+    try:
+        changed = json.loads(_dvc(root, "status", "--json", stage)).get(stage, [])
+        if changed == [{"changed outs": {output: "modified"}}]:
+            _dvc(root, "commit", "--quiet", "--force", stage)
+        elif changed:
+            return f"{stage} has yet to run: dvc repro {stage}"
+    except AdapterBankError as error:
+        return error.message
+    return None
+
+
 def _init_options(root: Path, *, git: bool) -> tuple[str, ...]:
     if not git:
         return ("--no-scm",)
@@ -93,7 +121,7 @@ def _environment() -> dict[str, str]:
     return {**DEFAULTS, **os.environ, "PATH": path}
 
 
-def _dvc(root: Path, *words: str) -> None:
+def _dvc(root: Path, *words: str) -> str:
     done = subprocess.run(  # noqa: S603  # DVC of this environment, fixed words
         [sys.executable, "-m", "dvc", *words],
         cwd=root,
@@ -106,3 +134,4 @@ def _dvc(root: Path, *words: str) -> None:
     if done.returncode != 0:
         reason = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise AdapterBankError(f"dvc {' '.join(words)} failed in {root}: {reason}")
+    return done.stdout

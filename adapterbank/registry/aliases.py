@@ -17,6 +17,7 @@ from adapterbank.records import Reference
 from adapterbank.registry.task_record import (
     CHAMPION,
     PREVIOUS,
+    REFUSE,
     Entry,
     Event,
     Stamp,
@@ -28,6 +29,7 @@ from adapterbank.registry.task_record import (
 __all__ = [
     "ANY",
     "Expected",
+    "add_verdict",
     "add_version",
     "check_alias",
     "find_version",
@@ -81,6 +83,18 @@ def add_version(record: TaskRecord, digest: str, stamp: Stamp) -> TaskRecord:
         versions=(*record.versions, Entry(version=version, digest=digest)),
         history=(*record.history, event),
     )
+
+
+def add_verdict(
+    record: TaskRecord, version: int, verdict: Mapping[str, Any], stamp: Stamp
+) -> TaskRecord:
+    """Keep a verdict that refused ``version``; no alias moves.
+
+    Raises:
+        UnknownName: there is no such version.
+    """
+    target = (version, record.digest(version))
+    return _with_event(record, _event(record, REFUSE, None, None, target, stamp, verdict))
 
 
 def move_alias(

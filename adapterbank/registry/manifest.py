@@ -170,10 +170,14 @@ def check_files(directory: Path, digest: str) -> dict[str, bytes]:
     Raises:
         IntegrityError: something is missing, extra, linked, too large or altered.
     """
-    fix = f"dvc checkout --force {shlex.quote(str(directory.parent))}"
     for path in (directory.parent, directory):
-        if path.is_symlink():
-            raise IntegrityError(f"{path} is a symbolic link", fix=fix)
+        if path.is_symlink():  # which DVC does not replace
+            name = shlex.quote(str(path))
+            raise IntegrityError(
+                f"{path} is a symbolic link", fix=f"rm {name} && dvc checkout {name}"
+            )
+    # Of this folder alone: the task's would lose the versions that DVC does not know.
+    fix = f"dvc checkout --force {shlex.quote(str(directory))}"
     files = read_folder(directory, fix=fix)
     check_payload(files, digest, where=str(directory), fix=fix)
     return files

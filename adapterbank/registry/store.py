@@ -19,6 +19,7 @@ from adapterbank.records import Reference, check_task_name
 from adapterbank.registry.aliases import (
     ANY,
     Expected,
+    add_verdict,
     add_version,
     find_version,
     move_alias,
@@ -272,6 +273,28 @@ class Registry:
             record = self._layout.require_record(task)
             moved = roll_back(record, alias, expected, self._stamp(actor, reason, time))
             return self._finish_move(record, moved, alias)
+
+    def record_verdict(
+        self,
+        ref: str | Reference,
+        verdict: Mapping[str, Any],
+        *,
+        actor: str | None = None,
+        reason: str = "",
+        time: str | None = None,
+    ) -> Event:
+        """Keep in history why a version was refused; no alias moves.
+
+        Raises:
+            UnknownName: no such task, version or alias.
+        """
+        reference = _reference(ref)
+        with self._writing():
+            record = self._layout.require_record(reference.task)
+            number = find_version(record, reference)
+            told = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
+            save_record(self._layout, told)
+            return told.history[-1]
 
     def verify(
         self,

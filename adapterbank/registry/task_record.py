@@ -26,6 +26,7 @@ from adapterbank.registry.documents import dump_document, parse_document
 __all__ = [
     "CHAMPION",
     "PREVIOUS",
+    "REFUSE",
     "Entry",
     "Event",
     "Stamp",
@@ -38,6 +39,8 @@ __all__ = [
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
+REFUSE: Final = "refuse"
+"""The action of a verdict that moved nothing; like ``register`` it has no alias."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", validate_by_name=True, allow_inf_nan=False)
 Number = Annotated[int, Field(ge=1)]
@@ -74,6 +77,21 @@ class Event:
     reason: str
     time: str
     verdict: dict[str, JsonValue] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values, under the names the alias file has for them."""
+        line: dict[str, Any] = {
+            "step": self.step,
+            "action": self.action,
+            "alias": self.alias,
+            "from": self.from_version,
+            "to": self.to_version,
+            "digest": self.digest,
+            "actor": self.actor,
+            "reason": self.reason,
+            "time": self.time,
+        }
+        return line if self.verdict is None else {**line, "verdict": self.verdict}
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -132,7 +150,7 @@ def dump_record(record: TaskRecord) -> bytes:
                 for entry in reversed(record.versions)
             ],
             "aliases": dict(sorted(record.aliases.items())),
-            "history": [_event_line(event) for event in reversed(record.history)],
+            "history": [event.as_json() for event in reversed(record.history)],
         }
     )
 
@@ -163,21 +181,6 @@ def standing_moves(history: Iterable[Event], alias: str) -> list[int]:
         else:
             stack.append(event.to_version)
     return stack
-
-
-def _event_line(event: Event) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "step": event.step,
-        "action": event.action,
-        "alias": event.alias,
-        "from": event.from_version,
-        "to": event.to_version,
-        "digest": event.digest,
-        "actor": event.actor,
-        "reason": event.reason,
-        "time": event.time,
-    }
-    return line if event.verdict is None else {**line, "verdict": event.verdict}
 
 
 def _contradiction(record: TaskRecord, task: str) -> str | None:

@@ -37,8 +37,3 @@ def test_an_unknown_entry_lists_its_neighbours(package: str) -> None:
     known = catalog.names(package)[0]
     with pytest.raises(UnknownName, match=known):
         catalog.load(package, known + "x", kind="entry")
-
-
-def test_a_dash_in_a_name_stands_for_an_underscore() -> None:
-    loaded = catalog.load("adapterbank.methods", "vpt-deep", kind="method")
-    assert loaded.__name__ == "adapterbank.methods.vpt_deep"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from adapterbank.backbones.fingerprint import fingerprint
-from adapterbank.backbones.loading import Source, load, parse_arch
-from adapterbank.backbones.sources import fetch
+from adapterbank.backbones.loading import Source, load, parse_arch, pick_device
+from adapterbank.backbones.sources import fetch, neutral
 from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
 from adapterbank.errors import InputError, IntegrityError, UnknownName
 from adapterbank.model import features
@@ -245,21 +245,43 @@ def test_a_file_gives_the_same_backbone_as_its_source(tmp_path: Path) -> None:
     assert load(path, SPEC, arch=source.arch).fingerprint == load(source, SPEC).fingerprint
 
 
+def test_a_file_is_looked_for_in_the_bank_and_known_by_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fetch(URI)
+    (tmp_path / "bank" / "weights").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    save_file(source.state, tmp_path / "bank" / "weights" / "w.safetensors")
+    monkeypatch.chdir(tmp_path / "here")
+    query = f"arch={source.arch.replace('?', '&', 1)}"
+    for where in ("weights", tmp_path / "bank" / "weights"):
+        uri = f"file://{where}/w.safetensors?{query}"
+        found = fetch(uri, root=tmp_path / "bank")
+        assert found.uri == neutral(uri) == f"file://w.safetensors?{query}"
+
+
+@pytest.mark.parametrize("uri", ["timm://vit_x.y", "random://vit_x?seed=1", "wheel://a==1"])
+def test_a_uri_without_a_path_is_neutral_already(uri: str) -> None:
+    assert neutral(uri) == uri
+
+
 def test_a_backbone_with_another_fingerprint_than_expected_is_refused() -> None:
     with pytest.raises(IntegrityError, match="expected 0000000000000000"):
         load(fetch(URI), SPEC, expected="0" * 64)
 
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.safetensors: no such weights file"):
-        fetch(f"file://{tmp_path / 'none.safetensors'}?arch={tiny.ARCH}")
+    with pytest.raises(InputError, match=r"none\.safetensors: no such weights file") as caught:
+        fetch(f"file://none.safetensors?arch={tiny.ARCH}", root=tmp_path)
+    assert "backbone.uri" in str(caught.value.fix)
 
 
 def test_a_broken_weights_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"not tensors")
-    with pytest.raises(IntegrityError, match=r"broken\.safetensors: not a safetensors file"):
+    with pytest.raises(IntegrityError, match=r"broken\.safetensors: not a safetensors") as caught:
         fetch(f"file://{path}?arch={tiny.ARCH}")
+    assert "backbone.uri" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +291,20 @@ def test_a_broken_weights_file_is_named(tmp_path: Path) -> None:
         ("s3://bucket/weights", "is not a backbone URI"),
         ("random://", "is not a backbone URI"),
         ("random://vit_tiny_patch16_224?seed=one", "seed must be a whole number"),
+        (f"random://vit_tiny_patch16_224?seed={2**64}", "seed must be a whole number"),
+        (f"random://vit_tiny_patch16_224?seed={'9' * 5000}", "seed must be a whole number"),
+        ("random://vit_tiny_patch16_224?depth=[", "depth"),
+        ("random://vit_tiny_patch16_224?depth=2020-13-45", "depth"),
+        (f"random://vit_tiny_patch16_224?depth={'[' * 5000}", "depth"),
+        ("random://vit_tiny_patch16_224?depth=two", "depth"),
+        ("random://vit_tiny_patch16_224?num_heads=0", "num_heads"),
+        ("random://vit_tiny_patch16_224?embed_dim=-192", "embed_dim"),
+        ("random://vit_tiny_patch16_224?patch_size=0", "patch_size"),
+        ("random://vit_tiny_patch16_224?act_layer=none", "act_layer"),
+        ("random://vit_tiny_patch16_224?mlp_ratio=.inf", "mlp_ratio"),
+        ("random://vit_tiny_patch16_224?checkpoint_path=a.pth", "checkpoint_path"),
+        ("random://vit_tiny_patch16_224?img_size={a: 1}", "img_size"),
+        ("random://vit_tiny_patch16_224?img_size=[1, a]", "img_size"),
         ("file://weights.safetensors", "add \\?arch=NAME"),
     ],
 )
@@ -287,6 +323,23 @@ def test_options_of_an_architecture_keep_their_types() -> None:
         "vit_x",
         {"depth": 2, "class_token": False, "global_pool": "avg", "init_values": 1e-5},
     )
+
+
+def test_a_device_is_one_of_four_forms() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.device_count() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "cpu:0", "gpu", "cuda:", "cuda:-1", "CUDA", ""])
+def test_a_device_of_another_form_is_refused_naming_the_forms(name: str) -> None:
+    with pytest.raises(InputError, match="expected auto, cpu, cuda or cuda:N"):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:999", f"cuda:{'9' * 5000}"])
+def test_a_gpu_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="usable GPUs"):
+        pick_device(name)
 
 
 def test_a_source_does_not_print_its_tensors() -> None:

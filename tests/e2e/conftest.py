@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             draw(root / "photos" / name / f"{number:02}.png", colour, 100 * index + number)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        steps = ["train colours", "evaluate colours", "register work/colours/version"]
+        steps = ["train colours", "evaluate colours --trained", "register work/colours/version"]
         for step in [*steps, "promote colours@1 --expected none"]:
             assert main(step.split()) == 0, step
         params.write_text(PARAMS.replace("seed: 1", "seed: 2"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from adapterbank.backbones.fingerprint import fingerprint
+from adapterbank.backbones.sources import fetch
 from adapterbank.continual.bank import Bank
+from adapterbank.continual.ready import backbone_is_ready
 from adapterbank.continual.stages import fetch_backbone
 from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank.inference.predictor import load_bank_backbone
@@ -16,6 +18,18 @@ from tests.bank_samples import damage
 from tests.cli_samples import PARAMS
 
 OTHER = PARAMS.replace("seed=0", "seed=1")
+DRAWN = "random://vit_tiny_patch16_224?seed={}&depth=2&embed_dim=32&num_heads=2"
+QUERY = "arch=vit_tiny_patch16_224&depth=2&embed_dim=32&num_heads=2"
+
+each_other_backbone = pytest.mark.parametrize(
+    "params",
+    [
+        OTHER,
+        PARAMS.replace("[32, 32]", "[64, 64]"),
+        PARAMS.replace("size: [", "std: [1, 1, 1]\n  size: ["),
+    ],
+    ids=["other weights", "other size", "other statistics"],
+)
 
 
 @pytest.fixture
@@ -91,15 +105,7 @@ def test_another_backbone_may_be_chosen_while_there_are_no_versions(fresh: Bank)
     assert load_bank_backbone(fresh.registry).fingerprint == second.fingerprint
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        OTHER,
-        PARAMS.replace("[32, 32]", "[64, 64]"),
-        PARAMS.replace("size: [", "std: [1, 1, 1]\n  size: ["),
-    ],
-    ids=["other weights", "other size", "other statistics"],
-)
+@each_other_backbone
 def test_another_backbone_is_refused_once_there_are_versions(bank: Path, params: str) -> None:
     before = weights(Bank.open(bank)).read_bytes()
     record = Bank.open(bank).registry.backbone()
@@ -125,3 +131,78 @@ def test_a_damaged_record_is_not_written_over_and_says_how_to_get_it_back(fresh:
         fetch_backbone(fresh)
     assert caught.value.fix == "git checkout -- registry/backbone.json"
     assert path.read_text() == "{}"
+
+
+# --- files of weights ----------------------------------------------------------------------------
+
+
+def from_file(root: Path, where: object) -> Bank:
+    """Return a bank whose backbone is a file."""
+    return configured(root, PARAMS.replace(DRAWN.format(0), f"file://{where}?{QUERY}"))
+
+
+def drawn(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(fetch(DRAWN.format(seed)).state, path)
+    return path
+
+
+def test_a_file_is_recorded_without_its_path(tmp_path: Path) -> None:
+    path = drawn(tmp_path / "far" / "vit.safetensors", 0)
+    bank = from_file(tmp_path / "bank", path)
+    assert fetch_backbone(bank).uri == f"file://vit.safetensors?{QUERY}"
+    assert str(tmp_path) not in (bank.registry.root / "backbone.json").read_text()
+
+
+def test_a_relative_file_is_one_of_the_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(tmp_path / "bank" / "weights" / "vit.safetensors", 0)
+    monkeypatch.chdir(tmp_path)
+    record = fetch_backbone(from_file(tmp_path / "bank", "weights/vit.safetensors"))
+    assert record.fingerprint == fetch_backbone(configured(tmp_path / "b", PARAMS)).fingerprint
+
+
+def test_another_file_of_the_same_name_is_another_backbone(tmp_path: Path) -> None:
+    paths = [drawn(tmp_path / str(seed) / "vit.safetensors", seed) for seed in (0, 1)]
+    first, second = (fetch_backbone(from_file(tmp_path / "bank", path)) for path in paths)
+    assert first.uri == second.uri
+    assert first.fingerprint != second.fingerprint
+
+
+def test_a_file_damaged_later_says_what_to_do_with_it(tmp_path: Path) -> None:
+    path = drawn(tmp_path / "vit.safetensors", 0)
+    bank = from_file(tmp_path / "bank", path)
+    fetch_backbone(bank)
+    path.write_bytes(b"not tensors")
+    assert not backbone_is_ready(bank)
+    with pytest.raises(IntegrityError, match="not a safetensors file") as caught:
+        fetch_backbone(bank)
+    assert "backbone.uri" in str(caught.value.fix)
+
+
+def test_the_same_file_under_another_architecture_is_not_ready(tmp_path: Path) -> None:
+    path = drawn(tmp_path / "vit.safetensors", 0)
+    fetch_backbone(from_file(tmp_path / "bank", path))
+    other = PARAMS.replace(DRAWN.format(0), f"file://{path}?{QUERY}&global_pool=avg")
+    assert not backbone_is_ready(configured(tmp_path / "bank", other))
+
+
+def test_a_fetched_file_is_not_needed_again(tmp_path: Path) -> None:
+    path = drawn(tmp_path / "vit.safetensors", 0)
+    bank = from_file(tmp_path / "bank", path)
+    record = fetch_backbone(bank)
+    path.unlink()
+    assert fetch_backbone(bank) == record
+    assert backbone_is_ready(bank)
+
+
+@each_other_backbone
+def test_a_backbone_is_ready_while_the_parameters_name_it(fresh: Bank, params: str) -> None:
+    assert not backbone_is_ready(fresh)
+    fetch_backbone(fresh)
+    assert backbone_is_ready(fresh)
+    assert not backbone_is_ready(configured(fresh.root, params))
+    assert backbone_is_ready(configured(fresh.root, PARAMS))
+    weights(fresh).unlink()
+    assert not backbone_is_ready(fresh)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapterbank.integrations.mlflow_mirror import lookup
 from adapterbank.registry.store import Registry
 from tests.cli_samples import Cli
 
@@ -61,6 +62,15 @@ def test_history_tells_every_step_in_order(bank: Path, cli: Cli) -> None:
     assert steps == [("register", None, 1), ("promote", None, 1), ("register", None, 2)]
     assert told["aliases"] == {"champion": 1}
     assert "Now: champion is 1" in cli("history", "colours").out
+
+
+def test_history_tells_the_verdicts_as_well(bank: Path, cli: Cli) -> None:
+    registry = Registry.open(bank / "registry")
+    registry.record_verdict("colours@2", {"accuracy": 0.5}, reason="0.5 is too low")
+    events = answer(cli, "history", "colours")["history"]
+    assert (events[-1]["action"], events[-1]["verdict"]) == ("refuse", {"accuracy": 0.5})
+    assert events[0]["verdict"] is None
+    assert "0.5 is too low" in cli("history", "colours").out
 
 
 def test_verify_is_content_with_a_sound_bank(bank: Path, cli: Cli) -> None:
@@ -137,6 +147,46 @@ def test_registering_the_same_bytes_again_is_the_same_version(bank: Path, cli: C
     again = answer(cli, "register", directory)
     assert (again["task"], again["version"]) == ("colours", 2)
     assert again["path"].endswith(again["digest"])
+
+
+@pytest.mark.parametrize(
+    ("words", "action"),
+    [
+        (["promote", "colours@1"], "promote"),
+        (["rollback", "colours"], "rollback"),
+        (["register", "work/colours/version"], "register"),
+    ],
+    ids=["promote", "rollback", "register"],
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_what_was_done_is_done_though_mlflow_does_not_follow(
+    bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, words: list[str], action: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    cli("promote", "colours@2")
+    if action == "register":  # the version is forgotten and comes back
+        shutil.rmtree(bank / "registry" / "adapters")
+        shutil.rmtree(bank / "registry" / "aliases")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "unknown://anything")
+    ran = cli(*words, *(["--json"] if as_json else []))
+    assert ran.code == 0, ran.err
+    if as_json:
+        assert "unknown://anything" in json.loads(ran.out)["mirror"]
+    assert "only MLflow does not show it" in ran.err
+    assert "unknown://anything" in ran.err
+    assert answer(cli, "history", "colours")["history"][-1]["action"] == action
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert answer(cli, "promote", "colours@1")["mirror"] is None
+    champion = Registry.open(bank / "registry").resolve("colours@champion")
+    shown = lookup(bank, "colours").aliased("champion")
+    assert shown is not None
+    assert shown.digest == champion.digest
+
+
+def test_registering_by_hand_says_what_dvc_does_with_it(bank: Path, cli: Cli) -> None:
+    directory = bank / "work" / "colours" / "version"
+    assert "has no dvc.yaml" in cli("register", directory).err
+    assert "has no dvc.yaml" in answer(cli, "register", directory)["dvc"]
 
 
 def test_a_version_can_be_registered_only_for_the_backbone_it_was_trained_on(

@@ -123,5 +123,10 @@ def test_an_unknown_device_is_a_usage_error(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
     ran = cli("predict", "--task", "colours", "--device", "gpu", "photos")
     assert (ran.code, ran.out) == (2, "")
-    assert "--device gpu" in ran.err
+    assert "'gpu': expected auto, cpu, cuda or cuda:N" in ran.err
     assert cli("evaluate", "colours@1", "--device", "gpu").code == 2
+
+
+def test_a_device_may_be_left_to_the_machine(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    assert cli("predict", "--task", "colours", "--device", "auto", "photos/blue/00.png").code == 0

@@ -59,6 +59,7 @@ def test_a_folder_outside_the_bank_is_named_in_full(bank: Path, cli: Cli, tmp_pa
         (["new", "--data", "torchvision://DTT"], 3),
         (["new", "--data", "http://example.org"], 3),
         (["new", "--data", "photos", "--method", "vpat"], 3),
+        (["new", "--data", "photos", "--method", "vpt-deep"], 3),
         (["new", "--data", "photos", "--hyper", "promts=3"], 2),
         (["new", "--data", "photos", "--train", "epochs=0"], 2),
         (["new", "--data", "photos", "--train", "recipe=papr"], 3),
@@ -113,11 +114,99 @@ def test_training_a_task_by_hand_says_what_to_do_next(bank: Path, cli: Cli) -> N
     assert bank.is_dir()
     ran = cli("train", "colours")
     assert ran.code == 0
-    assert "Next: adapterbank evaluate colours" in ran.out
+    assert "Next: adapterbank evaluate colours --trained" in ran.out
     assert "epoch 1/1  loss" in ran.err
-    ran = cli("evaluate", "colours")
+    ran = cli("evaluate", "colours", "--trained")
     assert ran.code == 0
     assert "Next: adapterbank register" in ran.out
+
+
+def test_a_bare_name_is_the_champion_though_a_trained_adapter_waits(bank: Path, cli: Cli) -> None:
+    assert (bank / "work" / "colours" / "trained").is_dir()
+    found = answer(cli, "evaluate", "colours", "--split", "val", "--device", "cpu")
+    assert (found["version"], found["split"]) == (1, "val")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["colours", "--split", "test"], 2),
+        (["colours", "--device", "cpu"], 2),
+        (["colours@1"], 3),
+        (["colour"], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_completing_a_trained_adapter_takes_a_task_and_no_choice_of_split_or_device(
+    bank: Path, cli: Cli, words: list[str], code: int
+) -> None:
+    before = (bank / "work" / "colours" / "metrics.json").stat().st_mtime_ns
+    ran = cli("evaluate", "--trained", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert (bank / "work" / "colours" / "metrics.json").stat().st_mtime_ns == before
+
+
+PREPARED = "3 classes; images:"
+
+
+def test_images_are_prepared_again_only_where_their_parameters_changed(
+    bank: Path, cli: Cli
+) -> None:
+    path = bank / "pipelines" / "params.yaml"
+    params = path.read_text()
+    cli("train", "colours")
+    assert PREPARED not in cli("train", "colours").err
+    path.write_text(params.replace("epochs: 1", "epochs: 2").replace("prompts: 2", "prompts: 3"))
+    assert PREPARED not in cli("train", "colours").err
+    (bank / "photos").rename(bank / "images")
+    for old, new in (
+        ("data: photos", "data: images"), ("test: 12", "test: 6"), ("seed: 1", "seed: 3"),
+    ):  # fmt: skip
+        assert old in params
+        params = params.replace(old, new)
+        path.write_text(params)
+        assert PREPARED in cli("train", "colours").err
+    assert answer(cli, "task", "show", "colours")["splits"]["counts"]["test"] == 6
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "of other data", "data damaged"])
+def test_images_are_prepared_again_where_nobody_knows_from_what(
+    bank: Path, cli: Cli, harm: str
+) -> None:
+    cli("train", "colours")
+    note = bank / "work" / "colours" / "prepared.json"
+    content = json.loads(note.read_text())
+    if harm == "missing":
+        note.unlink()
+    elif harm == "data damaged":
+        (bank / "work" / "colours" / "data" / "task.json").write_text("{}")
+    else:
+        other = json.dumps(content | {"digest": "0" * 64})
+        note.write_text("{" if harm == "damaged" else other)
+    assert PREPARED in cli("train", "colours").err
+    assert json.loads(note.read_text()) == content
+
+
+@pytest.mark.parametrize("words", [["train", "colours"], ["evaluate", "colours"]], ids=" ".join)
+def test_work_by_hand_refuses_another_backbone_than_that_of_the_versions(
+    bank: Path, cli: Cli, words: list[str]
+) -> None:
+    path = bank / "pipelines" / "params.yaml"
+    path.write_text(path.read_text().replace("[32, 32]", "[48, 48]"))
+    ran = cli(*words)
+    assert (ran.code, ran.out) == (5, "")
+
+
+def test_training_by_hand_fetches_and_prepares_for_another_backbone_before_there_are_versions(
+    bank: Path, cli: Cli
+) -> None:
+    for name in ("adapters", "aliases"):
+        shutil.rmtree(bank / "registry" / name)
+    path = bank / "pipelines" / "params.yaml"
+    path.write_text(path.read_text().replace("[32, 32]", "[48, 48]"))
+    ran = cli("train", "colours")
+    assert (ran.code, PREPARED in ran.err) == (0, True)
+    assert answer(cli, "backbone", "show")["input"]["size"] == [48, 48]
 
 
 def test_the_stages_of_the_pipeline_say_what_they_did_as_json(bank: Path, cli: Cli) -> None:

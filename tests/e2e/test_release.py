@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 
 from adapterbank.continual.bank import Bank
-from adapterbank.continual.release import REPORT, Verdict, promote, release, rollback
-from adapterbank.errors import CanaryMismatch, ConflictError, GateRefused
+from adapterbank.continual.release import (
+    REPORT,
+    ReleaseReport,
+    Verdict,
+    promote,
+    release,
+    rollback,
+)
+from adapterbank.errors import AdapterBankError, CanaryMismatch, ConflictError, IntegrityError
+from adapterbank.inference.artifact import LoadedAdapter
+from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.records import Reference
 from adapterbank.registry.store import ANY, Version
 from tests.bank_samples import confuse, damage, republish, sharpen
-from tests.cli_samples import PARAMS
+from tests.cli_samples import PARAMS, Cli
 
 GATES = "gates: {{min_accuracy: {}, max_regression: {}}}\n"
 
@@ -40,6 +50,19 @@ def second_task(bank: Bank) -> Version:
 def champions(bank: Bank) -> dict[str, int | None]:
     registry = bank.registry
     return {task: registry.aliases(task).get("champion") for task in registry.tasks()}
+
+
+def failing(bank: Bank, *named: str) -> tuple[Verdict, ...]:
+    """Release, expect the failure to name something, and return the verdicts all the same."""
+    reports: list[ReleaseReport] = []
+    with pytest.raises(AdapterBankError) as caught:
+        release(bank, show=reports.append)
+    assert caught.value.exit_code == 1
+    assert [name for name in named if name not in caught.value.message] == []
+    (report,) = reports
+    written = json.loads((bank.root / REPORT).read_text())
+    assert written == {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
+    return report.verdicts
 
 
 def only(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -132,36 +155,109 @@ def test_nothing_is_released_on_top_of_a_damaged_champion(opened: Bank) -> None:
     republish(opened, "colours@1", sharpen)
     damage(opened.registry.resolve("colours").path / "adapter_model.safetensors")
     before = {task: opened.registry.history(task) for task in opened.registry.tasks()}
-    with pytest.raises(GateRefused, match="colours@champion is not sound") as caught:
+    match = "nothing was released: colours@champion is not sound"
+    with pytest.raises(IntegrityError, match=match) as caught:
         release(opened)
-    assert "adapter_model.safetensors" in str(caught.value)
+    assert "adapter_model.safetensors" in caught.value.message
+    assert str(caught.value).count("To mend it") == 1
+    assert caught.value.exit_code == 4
     assert {task: opened.registry.history(task) for task in opened.registry.tasks()} == before
 
 
 def test_nothing_is_released_on_another_backbone(opened: Bank) -> None:
     second_task(opened)
     damage(opened.registry.backbone_weights)
-    with pytest.raises(GateRefused, match="fingerprint"):
+    with pytest.raises(IntegrityError, match="fingerprint"):
         release(opened)
     assert champions(opened) == {"colours": 1, "tints": None}
 
 
-def test_a_damaged_challenger_is_refused_and_the_other_tasks_are_judged(opened: Bank) -> None:
+def test_a_damaged_challenger_is_not_judged_but_the_other_tasks_are_judged(opened: Bank) -> None:
     second_task(opened)
     challenger = republish(opened, "colours@1", sharpen)
     damage(challenger.path / "adapter_model.safetensors")
-    colours, tints = release(opened).verdicts
-    assert (colours.outcome, tints.outcome) == ("refused", "promoted")
+    colours, tints = failing(opened, "colours", "adapter_model.safetensors")
+    assert (colours.outcome, tints.outcome) == ("unjudged", "promoted")
     assert "adapter_model.safetensors" in colours.reason
     assert champions(opened) == {"colours": 1, "tints": 1}
 
 
 def test_a_task_without_prepared_data_cannot_be_judged_and_stops_no_other(opened: Bank) -> None:
     second_task(opened)
+    republish(opened, "colours@1", sharpen)
     shutil.rmtree(opened.root / "work" / "colours")
-    colours, tints = release(opened).verdicts
-    assert (colours.outcome, tints.outcome) == ("refused", "promoted")
-    assert "cannot be judged" in colours.reason
+    before = opened.registry.history("colours")
+    colours, tints = failing(opened, "colours", "no prepared task here")
+    assert (colours.outcome, tints.outcome) == ("unjudged", "promoted")
+    assert opened.registry.history("colours") == before
+
+
+def test_a_task_that_left_the_parameters_stops_no_release(opened: Bank) -> None:
+    second_task(opened)
+    shutil.rmtree(opened.root / "work" / "tints")
+    verdict = release(opened).verdicts[1]
+    assert (verdict.outcome, champions(opened)["tints"]) == ("kept", None)
+    assert "pipelines/params.yaml" in verdict.reason
+
+
+def test_a_refusal_is_kept_in_history_and_not_judged_again(opened: Bank) -> None:
+    challenger = republish(opened, "colours@1", confuse)
+    verdict = only(release(opened).verdicts)
+    event = opened.registry.history("colours")[-1]
+    assert (event.action, event.digest, event.reason) == (
+        "refuse", challenger.digest, verdict.reason,
+    )  # fmt: skip
+    assert event.verdict == verdict.as_json()
+    damage(challenger.path / "adapter_model.safetensors")  # reading it would be an error
+    assert only(release(opened).verdicts) == verdict
+    assert opened.registry.history("colours")[-1] == event
+
+
+@pytest.mark.parametrize("change", ["gates", "data", "champion"])
+def test_a_refused_version_is_judged_again_on_other_terms(opened: Bank, change: str) -> None:
+    republish(opened, "colours@1", confuse)
+    release(opened)
+    if change == "gates":
+        opened = gated(opened, 0.01, 0.0)
+    elif change == "data":
+        index = opened.data("colours") / "task.json"
+        content = json.loads(index.read_text())
+        index.write_text(json.dumps(content | {"digest": content["digest"][::-1]}))
+    else:
+        promote(opened, "colours@2", expected=1)
+    before = len(opened.registry.history("colours"))
+    release(opened)
+    assert opened.registry.history("colours")[-1].action == "refuse"
+    assert len(opened.registry.history("colours")) == before + 1
+
+
+def test_a_mirror_that_fails_stops_no_verdict_and_is_named(
+    opened: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second_task(opened)
+    republish(opened, "colours@1", sharpen)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "unknown://anything")
+    colours, tints = failing(opened, "colours", "tints", "unknown://anything")
+    assert (colours.outcome, tints.outcome) == ("promoted", "promoted")
+    assert champions(opened) == {"colours": 3, "tints": 1}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert {v.outcome for v in release(opened).verdicts} == {"unchanged"}
+    assert shown(opened)["champion"] == opened.registry.resolve("colours@3").digest
+    assert shown(opened, "tints")["champion"] == opened.registry.resolve("tints@1").digest
+
+
+def test_the_stage_shows_the_verdicts_and_fails_where_one_is_missing(
+    opened: Bank, cli: Cli
+) -> None:
+    republish(opened, "colours@1", confuse)
+    assert cli("stage", "release").code == 0  # a refusal is an answer
+    republish(opened, "colours@1", sharpen)
+    shutil.rmtree(opened.root / "work" / "colours")
+    ran = cli("stage", "release")
+    assert ran.code == 1
+    assert "unjudged" in ran.out
+    assert "colours" in ran.err
+    assert ran.err.count("To mend it") == 1
 
 
 def test_a_challenger_of_other_classes_is_refused(opened: Bank) -> None:
@@ -173,7 +269,9 @@ def test_a_challenger_of_other_classes_is_refused(opened: Bank) -> None:
 
 
 def test_a_promotion_by_hand_moves_the_alias_everywhere(opened: Bank) -> None:
-    move = promote(opened, "colours@2", expected=1, reason="I looked at it")
+    done = promote(opened, "colours@2", expected=1, reason="I looked at it")
+    move = done.move
+    assert done.mirror is None
     assert (move.moved, move.before, move.after.version) == (True, 1, 2)
     assert opened.registry.history("colours")[-1].reason == "I looked at it"
     assert shown(opened)["champion"] == opened.registry.resolve("colours@2").digest
@@ -183,6 +281,22 @@ def test_a_promotion_by_hand_is_refused_where_the_champion_is_another(opened: Ba
     with pytest.raises(ConflictError):
         promote(opened, "colours@2", expected=None)
     assert champions(opened) == {"colours": 1}
+
+
+def test_what_is_promoted_by_hand_is_what_was_checked(
+    opened: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, load = opened.registry, Predictor.load
+    third = republish(opened, "colours@1", sharpen)
+    registry.promote("colours@2", alias="challenger", expected=None)
+
+    def meddle(self: Predictor, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
+        loaded = load(self, ref)
+        registry.promote(str(third), alias="challenger", expected=ANY)
+        return loaded
+
+    monkeypatch.setattr(Predictor, "load", meddle)
+    assert promote(opened, "colours@challenger", expected=1).move.after.version == 2
 
 
 def test_a_version_with_a_false_canary_is_not_promoted_by_anybody(opened: Bank) -> None:
@@ -196,7 +310,7 @@ def test_a_version_with_a_false_canary_is_not_promoted_by_anybody(opened: Bank) 
     false = registry.register("colours", files)
     with pytest.raises(CanaryMismatch):
         promote(opened, str(false), expected=ANY)
-    assert only(release(opened).refused).version == false.version
+    assert only(failing(opened, "colours", "canary")).version == false.version
     assert champions(opened) == {"colours": 1}
 
 

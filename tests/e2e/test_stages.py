@@ -101,6 +101,19 @@ def test_no_file_of_a_version_tells_where_or_when_it_was_made(opened: Bank) -> N
             assert secret.encode() not in data, name
 
 
+@pytest.mark.parametrize("written", ["../far/images", "{far}/images"])
+def test_images_outside_the_bank_leave_no_path_in_a_version(opened: Bank, written: str) -> None:
+    far = opened.root.parent / "far"
+    shutil.copytree(opened.root / "photos", far / "images")
+    bank = changed(opened, "data: photos", f"data: {written.format(far=far)}")
+    run_all(bank)
+    config = json.loads((bank.version(TASK) / "adapter_config.json").read_text())
+    assert config["data"]["source"] == "folder://images"
+    for folder in (bank.data(TASK), bank.version(TASK)):
+        for name, data in content(folder).items():
+            assert str(far).encode() not in data, name
+
+
 def test_figures_are_counts_that_agree_with_one_another(opened: Bank) -> None:
     metrics = evaluate(opened, TASK)
     assert json.loads(opened.note(TASK, "metrics.json").read_text()) == metrics
@@ -132,8 +145,19 @@ def test_evaluation_refuses_an_adapter_of_other_data(opened: Bank) -> None:
 
 
 def test_preparing_again_changes_no_byte(opened: Bank) -> None:
-    before = content(opened.data(TASK))
+    found = prepare(opened, TASK)
+    before = content(opened.data(TASK)), opened.note(TASK, "prepared.json").read_bytes()
+    assert prepare(opened, TASK) == found
+    assert (content(opened.data(TASK)), opened.note(TASK, "prepared.json").read_bytes()) == before
+    note = json.loads(before[1])
+    assert (note["counts"], note["digest"]) == (found["counts"], found["digest"])
+
+
+def test_parameters_that_give_the_same_pixels_give_the_same_data(opened: Bank) -> None:
+    """DVC would train again otherwise: it hashes the folder of the data and not the note."""
     prepare(opened, TASK)
+    before = content(opened.data(TASK))
+    prepare(changed(opened, "test: 12", "test: null"), TASK)
     assert content(opened.data(TASK)) == before
 
 

@@ -6,7 +6,6 @@ what runs after which change, what is kept, and what a clone gets back.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,9 +20,6 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.integrations import dvc_repo
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.scaffold import init_bank
-
-_PROJECT: Final = Path(__file__).parents[2]
-_TEMPLATE: Final = _PROJECT / "adapterbank/integrations/templates/pipeline.yaml"
 
 # What `adapterbank stage NAME [TASK]` leaves behind, in the least code that depends on its inputs.
 _STUB: Final = """#!/bin/sh
@@ -47,12 +43,17 @@ def read(name):
 with open("calls.log", "a") as log:
     log.write(f"{{stage}}@{{task}}\\n" if task else f"{{stage}}\\n")
 if stage == "backbone":
-    write("registry/backbone/model.safetensors", str(params["backbone"]))
-    write("registry/backbone.json", json.dumps(params["backbone"]))
+    backbone = json.dumps(params["backbone"], sort_keys=True)
+    write("registry/backbone/model.safetensors", backbone)
+    write("registry/backbone.json", backbone)
 elif stage == "prepare":
-    write(f"work/{{task}}/data/train.safetensors", task + params["tasks"][task]["data"])
+    images = pathlib.Path("images.txt")  # of every task, and unknown to DVC as a folder elsewhere
+    found = params["tasks"][task]["data"] + (images.read_text() if images.exists() else "")
+    write(f"work/{{task}}/data/train.safetensors", task + found)
+    write(f"work/{{task}}/prepared.json", json.dumps({{"digest": found}}))
 elif stage == "train":
     settings = [params["tasks"][task], params["profiles"][params["profile"]]["train"]]
+    settings.append(read(f"work/{{task}}/data/train.safetensors"))
     write(f"work/{{task}}/trained/adapter_model.safetensors", json.dumps([task, settings]))
     write(f"work/{{task}}/run.json", json.dumps({{"run_id": "0"}}))
 elif stage == "evaluate":
@@ -187,6 +188,34 @@ def test_training_again_keeps_every_version(bank: Path) -> None:
     assert _versions(bank, "textures") == others
 
 
+def test_images_changed_in_place_are_read_again_when_asked_for(bank: Path) -> None:
+    (bank / "images.txt").write_text("new")
+
+    assert _repro(bank, "--force", "prepare@digits") == ["backbone", "prepare@digits"]
+    assert _repro(bank) == [*(f"{stage}@digits" for stage in _BRANCH[1:]), "release"]
+    assert len(_versions(bank, "digits")) == 2
+
+
+def test_data_is_never_put_back_from_an_earlier_run(bank: Path) -> None:
+    """A replayed `prepare` would bring the pixels that images had when it ran last."""
+    data = bank / "work/digits/data"
+    shutil.rmtree(data)
+    assert _repro(bank) == ["prepare@digits"]  # the images are as they were
+
+    (bank / "images.txt").write_text("new")
+    shutil.rmtree(data)
+    assert _repro(bank)[:2] == ["prepare@digits", "train@digits"]
+    assert "new" in (data / "train.safetensors").read_text()
+
+    tasks = {"digits": _task("digits"), "textures": _task("textures")}
+    _params(bank, tasks=tasks | {"digits": _task("digits", seed=2)})
+    _repro(bank)
+    (bank / "images.txt").write_text("newer")
+    _params(bank, tasks=tasks)  # as they were when the images were others
+    assert "prepare@digits" in _repro(bank)
+    assert "newer" in (data / "train.safetensors").read_text()
+
+
 def test_a_profile_that_is_not_in_use_may_be_edited(bank: Path) -> None:
     profiles = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["profiles"]
     _params(bank, profiles=profiles | {"demo": {"limits": {"train": 1}, "train": {"epochs": 1}}})
@@ -257,7 +286,7 @@ def test_git_gets_the_small_files_and_dvc_the_rest(bank: Path) -> None:
     assert {"dvc.lock", "registry/backbone.json", "reports/release.json"} <= tracked
     assert {
         f"work/digits/{name}"
-        for name in ("run.json", "metrics.json", "confusion.csv", "registered.json")
+        for name in ("prepared.json", "run.json", "metrics.json", "registered.json")
     } <= tracked
     assert not [name for name in tracked if "safetensors" in name]
     # The bank's own .gitignore covers every output, so DVC writes none beside them.
@@ -307,57 +336,3 @@ def test_repro_runs_one_stage_and_what_it_needs(
     assert (bank / "work/digits/trained").is_dir()
     with pytest.raises(AdapterBankError, match="exit code"):
         dvc_repo.repro(bank, ["train@nothing"], quiet=True)
-
-
-def _without_code(stages: dict[str, Any]) -> dict[str, Any]:
-    """Return the stages less the dependencies on this project's code."""
-    plain = json.loads(json.dumps(stages))
-    for stage in plain.values():
-        body = stage.get("do", stage)
-        kept = [dep for dep in body.pop("deps", []) if not dep.startswith("adapterbank/")]
-        if kept:
-            body["deps"] = kept
-    return dict(plain)
-
-
-def test_the_project_s_pipeline_is_the_template_and_its_code() -> None:
-    project = yaml.safe_load((_PROJECT / "dvc.yaml").read_text())
-    template = yaml.safe_load(_TEMPLATE.read_text())
-
-    assert project["vars"] == template["vars"]
-    assert _without_code(project["stages"]) == _without_code(template["stages"])
-    assert template["stages"] == _without_code(template["stages"])
-
-
-def test_the_code_that_the_project_s_stages_name_exists() -> None:
-    stages = yaml.safe_load((_PROJECT / "dvc.yaml").read_text())["stages"]
-    tasks = yaml.safe_load((_PROJECT / "pipelines/params.yaml").read_text())["tasks"]
-    methods = {task["method"] for task in tasks.values()}
-    named = {
-        dependency.replace("${item.method}", method)
-        for stage in stages.values()
-        for dependency in stage.get("do", stage)["deps"]
-        if dependency.startswith("adapterbank/")
-        for method in methods
-    }
-
-    assert [name for name in sorted(named) if not (_PROJECT / name).exists()] == []
-
-
-def test_every_shared_part_of_the_methods_is_a_dependency_of_training() -> None:
-    """A new method's file must not train the others again, so the folder cannot be named whole."""
-    train = yaml.safe_load((_PROJECT / "dvc.yaml").read_text())["stages"]["train"]["do"]["deps"]
-    shared = [
-        path.relative_to(_PROJECT).as_posix()
-        for path in (_PROJECT / "adapterbank/methods").glob("*.py")
-        if path.stem == "base" or (path.stem.startswith("_") and path.stem != "__init__")
-    ]
-
-    assert set(shared) <= set(train)
-
-
-def test_dvc_reads_the_whole_project_and_lists_every_stage_of_every_task() -> None:
-    # DVC parses any file called dvc.yaml below the root, so a template must not be called so.
-    listed = _run(_PROJECT, sys.executable, "-m", "dvc", "stage", "list", "--name-only").split()
-    tasks = yaml.safe_load((_PROJECT / "pipelines/params.yaml").read_text())["tasks"]
-    assert set(listed) == {"backbone", "release"} | {f"{s}@{t}" for s in _BRANCH for t in tasks}

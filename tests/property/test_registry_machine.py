@@ -96,6 +96,16 @@ class RegistryMachine(RuleBasedStateMachine):
             return
         assert self._record(task) == before
 
+    @rule(task=tasks, number=st.integers(1, 4))
+    def refuse(self, task: str, number: int) -> None:
+        if number > len(self.seeds[task]):
+            with pytest.raises(UnknownName):
+                self.registry.record_verdict(f"{task}@{number}", {"ok": False})
+            return
+        event = self.registry.record_verdict(f"{task}@{number}", {"ok": False})
+        self.steps[task] += 1
+        assert (event.step, event.to_version) == (self.steps[task], number)
+
     @rule()
     def reopen(self) -> None:
         self.registry = Registry.open(self.folder)

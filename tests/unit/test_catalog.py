@@ -39,7 +39,14 @@ def test_listing_imports_no_entry(shelf: str, tmp_path: Path) -> None:
 
 def test_an_entry_is_its_module(shelf: str, tmp_path: Path) -> None:
     _put(shelf, tmp_path, vpt_deep="COLOUR = 'red'")
-    assert catalog.load(shelf, "vpt-deep", kind="method").COLOUR == "red"
+    assert catalog.load(shelf, "vpt_deep", kind="method").COLOUR == "red"
+
+
+def test_an_entry_has_one_name(shelf: str, tmp_path: Path) -> None:
+    """A second spelling would be a second file in dvc.yaml and a second digest."""
+    _put(shelf, tmp_path, vpt_deep="")
+    with pytest.raises(UnknownName, match="Did you mean 'vpt_deep'"):
+        catalog.load(shelf, "vpt-deep", kind="method")
 
 
 @pytest.mark.parametrize("name", ["base", "_private", "os", "..ape", "ape.inner", "", "Ape"])

@@ -68,6 +68,27 @@ def test_an_absolute_path_gives_the_same_data(tmp_path: Path) -> None:
     assert data_digest(absolute) == data_digest(load(tmp_path))
 
 
+@pytest.mark.parametrize("uri", ["../far/pets", "{tmp}/far/pets", "../far/./pets/"])
+def test_a_folder_outside_the_bank_is_known_by_its_own_name_alone(tmp_path: Path, uri: str) -> None:
+    fill(tmp_path / "far" / "pets")
+    (tmp_path / "bank").mkdir()
+    data = load(tmp_path / "bank", uri.format(tmp=tmp_path))
+    assert data.source == "folder://pets"
+
+
+@pytest.mark.parametrize("uri", ["photos/pets", "./photos/pets", "{tmp}/photos/pets"])
+def test_a_folder_of_the_bank_is_known_by_its_place_in_it(tmp_path: Path, uri: str) -> None:
+    fill(tmp_path / "photos" / "pets")
+    assert load(tmp_path, uri.format(tmp=tmp_path)).source == "photos/pets"
+
+
+def test_a_link_in_the_bank_is_a_folder_of_the_bank(tmp_path: Path) -> None:
+    fill(tmp_path / "far")
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "pets").symlink_to(tmp_path / "far")
+    assert load(tmp_path / "bank").source == "pets"
+
+
 def test_the_seed_decides_what_stands_where(tmp_path: Path) -> None:
     fill(tmp_path / "pets")
     first, again, other = (data_digest(load(tmp_path, seed=seed)) for seed in (0, 0, 1))
@@ -167,6 +188,16 @@ def test_a_missing_val_split_is_taken_from_train(tmp_path: Path) -> None:
     assert "80 : 20" in data.notes
 
 
+def test_copies_do_not_straddle_a_val_split_taken_from_train(tmp_path: Path) -> None:
+    train = fill(tmp_path / "pets" / "train", count=10)
+    fill(tmp_path / "pets" / "test", count=3, start=100)
+    for i in range(10):
+        (train / "ant" / f"copy{i}.png").write_bytes((train / "ant" / f"{i:03}.png").read_bytes())
+    data = load(tmp_path)
+    assert sizes(data) == [24, 6, 9]
+    assert "exact copies left out: 10" in data.notes
+
+
 def test_a_class_may_be_missing_in_test(tmp_path: Path) -> None:
     fill(tmp_path / "pets" / "train")
     fill(tmp_path / "pets" / "test", ("bee",), start=100)
@@ -179,6 +210,16 @@ def test_an_image_in_train_and_test_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "pets" / "test", count=2)
     with pytest.raises(ConfigError, match="6 of 6 test images are also in train"):
         load(tmp_path)
+
+
+def test_an_image_in_val_and_another_split_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "pets" / "train")
+    fill(tmp_path / "pets" / "val", ("bee",), count=2, start=10)
+    fill(tmp_path / "pets" / "test", ("ant",), count=1, start=10)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert "1 of 1 test images are also in val" in str(caught.value)
+    assert "2 of 2 val images are also in train" in str(caught.value)
 
 
 def test_every_problem_of_a_split_folder_is_named(tmp_path: Path) -> None:
@@ -268,6 +309,7 @@ def test_shared_images_of_a_published_set_are_kept_and_noted(
     monkeypatch.setattr(torchvision.datasets, "DTD", FakeDTD)
     data = load(tmp_path, "torchvision://DTD")
     assert "90 test images are also in train" in data.notes
+    assert "198 val images are also in train" in data.notes
 
 
 class FakeEuroSAT:

@@ -77,12 +77,24 @@ def test_good_data_passes_the_check() -> None:
         ({"val": split(0, 1)}, "val: no images"),
         ({"test": split(5, 2, classes=5)}, "test: labels from 0 to 4, expected 0 to 2"),
         ({"test": split(9, 0)}, "9 of 9 test images are also in train"),
+        ({"test": split(3, 1)}, "3 of 3 test images are also in val"),
+        ({"val": split(9, 0)}, "9 of 9 val images are also in train"),
         (
             {"val": Split(images=torch.zeros(1, 3, 5, 5).byte(), labels=torch.tensor([0]))},
             r"val: images of shape \(3, 5, 5\), those of train have \(3, 4, 6\)",
         ),
     ],
-    ids=["one class", "repeated", "untrained", "empty", "range", "shared", "shape"],
+    ids=[
+        "one class",
+        "repeated",
+        "untrained",
+        "empty",
+        "range",
+        "in train and test",
+        "in val and test",
+        "in train and val",
+        "shape",
+    ],
 )
 def test_the_check_names_what_is_wrong(changes: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
@@ -96,11 +108,12 @@ def test_the_check_names_all_problems_at_once() -> None:
 
 
 def test_shared_images_are_counted_and_can_be_allowed() -> None:
-    train, test = split(9, 0), split(5, 2)
-    images = torch.cat([test.images, train.images[:2]])
-    shared = Split(images=images, labels=torch.arange(7) % 3)
-    assert shared_images(train, shared) == 2
-    check_task(task(test=shared), allow_shared=True)
+    train, val, test = split(9, 0), split(3, 1), split(5, 2)
+    images = torch.cat([test.images, train.images[:2], val.images[:1]])
+    shared = task(test=Split(images=images, labels=torch.arange(8) % 3))
+    assert shared_images(task()) == {}
+    assert shared_images(shared) == {("test", "train"): 2, ("test", "val"): 1}
+    check_task(shared, allow_shared=True)
 
 
 @pytest.mark.parametrize(

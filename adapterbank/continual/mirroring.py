@@ -1,0 +1,58 @@
+"""Let MLflow follow the registry, and say why where it does not.
+
+The registry is what counts and has moved already, so a mirror that fails undoes nothing and stops
+nobody: it is reported, and done at the next occasion.
+"""
+
+from __future__ import annotations
+
+from adapterbank.continual.bank import Bank
+from adapterbank.continual.stages import mirror
+from adapterbank.errors import AdapterBankError
+from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
+from adapterbank.registry.store import Version
+from adapterbank.registry.task_record import PREVIOUS
+
+__all__ = ["follow_aliases", "follow_version"]
+
+
+def follow_aliases(bank: Bank, task: str) -> str | None:
+    """Let MLflow's aliases of a task stand where the registry's do.
+
+    Returns:
+        why they do not; None if they do.
+    """
+    try:
+        _mirror_aliases(bank, task)
+    except AdapterBankError as error:
+        return error.message
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def follow_version(bank: Bank, version: Version) -> str | None:
+    """Show a registered version in MLflow.
+
+    Returns:
+        why it is not shown; None if it is.
+    """
+    try:
+        mirror(bank, version)
+    except AdapterBankError as error:
+        return error.message
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _mirror_aliases(bank: Bank, task: str) -> None:
+    aliases = bank.registry.aliases(task)
+    shown = {alias: found.digest for alias, found in lookup(bank.root, task).aliases}
+    if PREVIOUS in shown and PREVIOUS not in aliases:  # the one alias that can vanish
+        mirror_alias(bank.root, task, PREVIOUS, None)
+    for alias, number in aliases.items():
+        version = bank.registry.resolve(f"{task}@{number}")
+        if shown.get(alias) != version.digest:  # the common case costs one question
+            mirror(bank, version)
+            mirror_alias(bank.root, task, alias, version.digest)
