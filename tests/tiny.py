@@ -69,7 +69,7 @@ def build(
     """Build a tiny backbone with random weights."""
     state = {name: tensor.to(dtype) for name, tensor in random_state(options).items()}
     spec = InputSpec(size=size)
-    return build_vit(ARCH, options, state, spec, fingerprint(state, spec))
+    return build_vit(ARCH, options, state, spec, fingerprint(state, spec, ARCH, options))
 
 
 def images(model: TimmViT, count: int, seed: int = 0) -> Tensor:

@@ -68,7 +68,7 @@ def load(
             raise InputError(f"{source}: a weights file needs its architecture")
         source = Source(uri=f"file://{source}", arch=arch, state=read_weights(source))
     name, options = parse_arch(source.arch)
-    got = fingerprint(source.state, spec)
+    got = fingerprint(source.state, spec, name, options)
     if expected is not None and got != expected:
         raise IntegrityError(
             f"backbone {source.uri}: got fingerprint {got[:16]}…, expected {expected[:16]}…",

@@ -116,7 +116,7 @@ def _task_of(directory: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no version: adapter_config.json is missing",
-            fix="adapterbank evaluate TASK, which writes work/TASK/version",
+            fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} names no task", fix="adapterbank register DIR --task TASK") from (

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from adapterbank.backbones.fingerprint import fingerprint
-from adapterbank.backbones.loading import read_weights
+from adapterbank.backbones.loading import parse_arch, read_weights
 from adapterbank.backbones.sources import local_file, neutral
 from adapterbank.continual.bank import Bank, read_json
 from adapterbank.data.store import stored_digest
@@ -68,6 +68,9 @@ def backbone_is_ready(bank: Bank) -> bool:
     if file is None or not file.is_file():
         return True
     try:
-        return fingerprint(read_weights(file), record.spec) == record.fingerprint
+        return (
+            fingerprint(read_weights(file), record.spec, *parse_arch(record.arch))
+            == record.fingerprint
+        )
     except IntegrityError:  # fetching says what is wrong with it
         return False

@@ -81,37 +81,37 @@ def test_a_backbone_stays_frozen_and_in_evaluation(kind: str) -> None:
 def test_fingerprint_is_the_same_in_any_order() -> None:
     state = tiny.random_state({**tiny.SMALL})
     backwards = dict(reversed(state.items()))
-    assert fingerprint(state, SPEC) == fingerprint(backwards, SPEC)
-    assert re.fullmatch(r"[0-9a-f]{64}", fingerprint(state, SPEC))
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) == fingerprint(backwards, SPEC, tiny.ARCH, {})
+    assert re.fullmatch(r"[0-9a-f]{64}", fingerprint(state, SPEC, tiny.ARCH, {}))
 
 
 @pytest.mark.parametrize("name", sorted(initial_state(tiny.ARCH, {**tiny.SMALL}, seed=0)))
 def test_fingerprint_changes_with_one_bit_of_any_tensor(name: str) -> None:
     state = tiny.random_state({**tiny.SMALL})
-    before = fingerprint(state, SPEC)
+    before = fingerprint(state, SPEC, tiny.ARCH, {})
     state[name].view(-1).view(torch.int32)[-1] ^= 1
-    assert fingerprint(state, SPEC) != before
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != before
 
 
 def test_fingerprint_changes_with_a_name() -> None:
     state = tiny.random_state({**tiny.SMALL})
-    before = fingerprint(state, SPEC)
+    before = fingerprint(state, SPEC, tiny.ARCH, {})
     state["norm.bias_"] = state.pop("norm.bias")
-    assert fingerprint(state, SPEC) != before
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != before
 
 
 def test_fingerprint_changes_with_a_dtype_of_the_same_bytes() -> None:
     state = tiny.random_state({**tiny.SMALL})
-    before = fingerprint(state, SPEC)
+    before = fingerprint(state, SPEC, tiny.ARCH, {})
     state["norm.bias"] = state["norm.bias"].view(torch.int32)
-    assert fingerprint(state, SPEC) != before
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != before
 
 
 def test_fingerprint_changes_with_a_shape_of_the_same_bytes() -> None:
     state = tiny.random_state({**tiny.SMALL})
-    before = fingerprint(state, SPEC)
+    before = fingerprint(state, SPEC, tiny.ARCH, {})
     state["norm.bias"] = state["norm.bias"].reshape(4, 8)
-    assert fingerprint(state, SPEC) != before
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != before
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,14 @@ def test_fingerprint_changes_with_a_shape_of_the_same_bytes() -> None:
 )
 def test_fingerprint_changes_with_the_input_spec(changed: InputSpec) -> None:
     state = tiny.random_state({**tiny.SMALL})
-    assert fingerprint(state, SPEC) != fingerprint(state, changed)
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != fingerprint(state, changed, tiny.ARCH, {})
 
 
 def test_fingerprint_takes_a_tensor_without_dimensions_and_one_of_bfloat16() -> None:
     state = {"a": torch.tensor(1.0), "b": torch.ones(3, dtype=torch.bfloat16)}
-    assert fingerprint(state, SPEC) != fingerprint({**state, "a": torch.tensor(2.0)}, SPEC)
+    assert fingerprint(state, SPEC, tiny.ARCH, {}) != fingerprint(
+        {**state, "a": torch.tensor(2.0)}, SPEC, tiny.ARCH, {}
+    )
 
 
 def test_positions_stay_as_they_are_at_their_own_size() -> None:
@@ -351,3 +353,10 @@ def position_of(model: TimmViT) -> torch.Tensor:
     position = model.vit.pos_embed
     assert isinstance(position, torch.Tensor)
     return position
+
+
+def test_a_fingerprint_depends_on_what_has_no_tensors() -> None:
+    state = {"a": torch.tensor(1.0)}
+    token = fingerprint(state, SPEC, tiny.ARCH, {"global_pool": "token"})
+    assert token != fingerprint(state, SPEC, tiny.ARCH, {"global_pool": "avg"})
+    assert token != fingerprint(state, SPEC, "vit_small_patch16_224", {"global_pool": "token"})

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from adapterbank.backbones.fingerprint import fingerprint
+from adapterbank.backbones.loading import parse_arch
 from adapterbank.backbones.sources import fetch
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.ready import backbone_is_ready
@@ -53,7 +54,8 @@ def test_the_record_says_what_the_weights_are(fresh: Bank) -> None:
     record = fetch_backbone(fresh)
     assert fresh.registry.backbone() == record
     assert record.spec.size == (32, 32)
-    assert record.fingerprint == fingerprint(load_file(weights(fresh)), record.spec)
+    state = load_file(weights(fresh))
+    assert record.fingerprint == fingerprint(state, record.spec, *parse_arch(record.arch))
     assert load_bank_backbone(fresh.registry).traits == record.traits
 
 
