@@ -67,7 +67,8 @@ def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
             if view.on_start is not None:
                 features(done, total)
 
-        return train(bank, task, sinks=(view,), progress=show)
+        note = None if quiet else _render.note
+        return train(bank, task, sinks=(view,), progress=show, note=note)
 
 
 def evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class Bank:
         """The trained adapter and its statistics, written by ``train``."""
         return self.root / "work" / task / "trained"
 
+    def checkpoint(self, task: str) -> Path:
+        """State of a training that has not finished; no output of DVC's, which would delete it."""
+        return self.root / "work" / task / "checkpoint"
+
     def version(self, task: str) -> Path:
         """The complete files of a version, written by ``evaluate``."""
         return self.root / "work" / task / "version"

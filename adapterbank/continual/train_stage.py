@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from adapterbank import durable
 from adapterbank.backbones.base import Backbone
 from adapterbank.backbones.loading import pick_device
-from adapterbank.config import PARAMS
+from adapterbank.config import PARAMS, TrainConfig
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.stages import PROBE, RUN, VAL, figures
 from adapterbank.data.base import TaskData
@@ -27,6 +27,7 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
 from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
+from adapterbank.training.checkpoint import Checkpointer, code_digest, identify
 from adapterbank.training.evaluation import Progress, extract_features, score
 from adapterbank.training.loop import Epoch, Sink, TrainResult
 from adapterbank.training.loop import train as train_adapter
@@ -39,15 +40,23 @@ LAST_GOOD = "last_good.safetensors"
 
 
 def train(
-    bank: Bank, task: str, sinks: Sequence[Sink] = (), progress: Progress | None = None
+    bank: Bank,
+    task: str,
+    sinks: Sequence[Sink] = (),
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a task's adapter on its prepared splits and log the run.
+
+    A training of the same data, settings and code that was killed goes on after its last whole
+    epoch, and gives the bytes it would have given.
 
     Args:
         bank: an open bank with a backbone.
         task: a task that is prepared.
         sinks: told of every step and epoch.
         progress: told of the frozen features' images.
+        note: told, in a sentence, of a training that goes on or cannot.
 
     Returns:
         Validation score, linear probe's, parameters and seconds.
@@ -55,45 +64,92 @@ def train(
     Raises:
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
-    section, settings = bank.config.task(task), bank.config.training(task)
-    backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
-    data = load_task(bank.data(task), spec=backbone.spec)
-    recipe = find_recipe(settings, section.method)
-    adapter = build_adapter(
-        section.method,
-        section.hyper,
-        backbone.traits,
-        len(data.classes),
-        seed=section.seed,
-        where=f"{PARAMS}: tasks.{task}.hyper",
-    )
-    config = _describe(bank, task, adapter, recipe, data)
-    name = f"{task} {section.method}"
-    with open_run(bank.root, experiment=task, name=name, params=_flat(config)) as run:
-        run.dataset(task, config.data.digest, data.source)
+    job = _Job.of(bank, task)
+    config, kept = job.config, _find_checkpoint(bank, job, note)
+    name = f"{task} {config.method.name}"
+    with open_run(
+        bank.root, experiment=task, name=name, params=_flat(config), run_id=kept.run_id
+    ) as run:
+        kept.run_id = run.run_id
+        run.dataset(task, config.data.digest, job.data.source)
         begun = time.perf_counter()
-        frozen = _Frozen.of(backbone, data, progress)
-        everyone = (_RunSink(run), *sinks)
+        frozen = _Frozen.of(job.backbone, job.data, progress)
+        told = _RunSink(run)
+        earlier_s = told.catch_up(kept)
         try:
-            result = train_adapter(
-                backbone,
-                data,
-                adapter,
-                recipe,
-                settings,
-                seed=section.seed,
-                sinks=everyone,
-                progress=progress,
-            )
+            result = job.train((told, *sinks), progress, kept)
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
+            kept.discard()  # going on would only diverge again
             raise
-        seconds = time.perf_counter() - begun
-        _write(bank, task, backbone, config, result, frozen)
+        seconds = earlier_s + time.perf_counter() - begun
+        _write(bank, task, job.backbone, config, result, frozen)
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
-        run.epoch(settings.epochs, {"seconds": seconds})
+        run.epoch(job.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
+    kept.discard()  # last of all: a process killed before has all of it to finish with
     return _summary(config, result, frozen, seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One training, ready to start."""
+
+    backbone: Backbone
+    data: TaskData
+    adapter: Adapter
+    recipe: Recipe
+    settings: TrainConfig
+    config: AdapterConfig
+
+    @classmethod
+    def of(cls, bank: Bank, task: str) -> _Job:
+        section, settings = bank.config.task(task), bank.config.training(task)
+        backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
+        data = load_task(bank.data(task), spec=backbone.spec)
+        recipe = find_recipe(settings, section.method)
+        adapter = build_adapter(
+            section.method,
+            section.hyper,
+            backbone.traits,
+            len(data.classes),
+            seed=section.seed,
+            where=f"{PARAMS}: tasks.{task}.hyper",
+        )
+        return cls(
+            backbone=backbone,
+            data=data,
+            adapter=adapter,
+            recipe=recipe,
+            settings=settings,
+            config=_describe(bank, task, adapter, recipe, data),
+        )
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the result."""
+        return identify(
+            {
+                "config": asdict(self.config),
+                "device": str(self.backbone.device),
+                "code": code_digest(),
+            }
+        )
+
+    def train(
+        self, sinks: Sequence[Sink], progress: Progress | None, kept: Checkpointer
+    ) -> TrainResult:
+        return train_adapter(
+            self.backbone,
+            self.data,
+            self.adapter,
+            self.recipe,
+            self.settings,
+            seed=self.config.seed,
+            sinks=sinks,
+            progress=progress,
+            checkpoint=kept,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +179,16 @@ class _RunSink:
     def __init__(self, run: RunLogger) -> None:
         self._run = run
 
+    def catch_up(self, kept: Checkpointer) -> float:
+        """Note the epochs that a killed process had kept but not sent; return their seconds."""
+        if kept.found is None:
+            return 0.0
+        sent = self._run.steps("train/loss")
+        for epoch in kept.found.epochs:
+            if epoch.number not in sent:
+                self.epoch(epoch)
+        return sum(epoch.seconds for epoch in kept.found.epochs)
+
     def step(self, done: int, total: int) -> None:
         """Nothing: a figure for each step would drown the curves."""
 
@@ -138,6 +204,19 @@ class _RunSink:
                 "rate": epoch.rate,
             },
         )
+
+
+def _find_checkpoint(bank: Bank, job: _Job, note: Callable[[str], None] | None) -> Checkpointer:
+    """Look for what a killed training of exactly this kept, and say so."""
+    kept = Checkpointer.open(bank.checkpoint(job.config.task), job.identity, note)
+    if kept.found is not None and note is not None:
+        done, epochs = len(kept.found.epochs), job.settings.epochs
+        note(
+            f"Continuing at epoch {done + 1} of {epochs}"
+            if done < epochs
+            else f"All {epochs} epochs are done: finishing"
+        )
+    return kept
 
 
 def _describe(

@@ -100,6 +100,12 @@ class RunLogger:
         if len(self._waiting) >= _FLUSH_AT:
             self.flush()
 
+    def steps(self, metric: str) -> frozenset[int]:
+        """Return the steps of which the run has a value, sent by this process or another."""
+        with reported(self._root):
+            history = self._client.get_metric_history(self._run_id, metric)
+        return frozenset(value.step for value in history)
+
     def flush(self) -> None:
         """Send the waiting values."""
         with reported(self._root):
@@ -240,6 +246,8 @@ def environment_tags(root: Path) -> dict[str, str]:
 def _continued(client: MlflowClient, run_id: str) -> Run | None:
     try:
         run = client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            return None  # deleted in the UI
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,36 +19,15 @@ from adapterbank.data.images import normalise
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter, Dropout
 from adapterbank.records import Score
+from adapterbank.training.checkpoint import Checkpoint, Checkpointer, restore, states_of
 from adapterbank.training.evaluation import Evaluation, Progress, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
+from adapterbank.training.sinks import Epoch, Sink
 
 __all__ = ["Epoch", "Sink", "TrainResult", "train"]
 
 _LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one pass over the training images gave."""
-
-    number: int  # from 1
-    loss: float  # mean training loss, nats
-    train: Score  # answers given while training, so with dropout
-    val: Score
-    val_loss: float
-    rate: float  # fraction of the full learning rate at the last step
-    seconds: float
-
-
-class Sink(Protocol):
-    """Whoever wants to know how training goes: a logger, a progress bar, a scheduler."""
-
-    def step(self, done: int, total: int) -> None:
-        """Called after each training step."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Called after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +49,7 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
     seed: int,
     sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
+    checkpoint: Checkpointer | None = None,
 ) -> TrainResult:
     """Train an adapter in place and judge it on validation images after every epoch.
 
@@ -86,21 +65,28 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
         seed: of the data's order and of dropout.
         sinks: told of every step and epoch.
         progress: told of the images that the head's start is fitted to.
+        checkpoint: goes on from the state found there and keeps the state after each epoch.
+            Stopping after any and going on gives the bits of never having stopped.
 
     Raises:
         TrainingDiverged: a loss or a gradient is NaN or infinite; the error's ``last_good`` holds
             the state after the last whole epoch (of the start, in the first).
     """
     adapter.to(backbone.device)
-    if recipe.head == "ridge":
+    found = None if checkpoint is None else checkpoint.found
+    if recipe.head == "ridge" and found is None:
         _start_head(backbone, data, adapter, progress)
     run = _Run(backbone, data, adapter, recipe, settings, seed)
-    epochs = tuple(run.epochs(sinks)) if recipe.gradient else ()
-    return TrainResult(adapter=adapter, epochs=epochs, val=run.val or run.validate(0))
+    if found is not None:
+        run.resume(found)
+    if recipe.gradient:
+        run.epochs(sinks, checkpoint)
+    val = run.val or run.validate(len(run.past))
+    return TrainResult(adapter=adapter, epochs=tuple(run.past), val=val)
 
 
 class _Run:
-    """State of one training: what a checkpoint has to hold."""
+    """State of one training: all that changes is in a checkpoint."""
 
     def __init__(
         self,
@@ -121,11 +107,34 @@ class _Run:
         self.dropout = Dropout(torch.Generator(backbone.device).manual_seed(seed))
         self.steps = -(-len(data.train) // settings.batch_size)  # in an epoch
         self.taken = 0
+        self.past: list[Epoch] = []
         self.val: Evaluation | None = None  # after the last whole epoch
 
-    def epochs(self, sinks: Sequence[Sink]) -> Iterator[Epoch]:
+    def resume(self, found: Checkpoint) -> None:
+        """Take up the state after a whole epoch."""
+        self.adapter.load_state_dict(found.adapter, strict=True)
+        restore(self.optimizer, self.adapter, found.optimizer)
+        self.order.set_state(found.generators["order"])
+        self.dropout.generator.set_state(found.generators["dropout"])
+        self.taken, self.past = found.taken, list(found.epochs)
+
+    def snapshot(self) -> Checkpoint:
+        """Copy the state after a whole epoch."""
+        return Checkpoint(
+            taken=self.taken,
+            epochs=tuple(self.past),
+            adapter=_state(self.adapter),
+            optimizer=states_of(self.optimizer, self.adapter),
+            generators={
+                "order": self.order.get_state(),
+                "dropout": self.dropout.generator.get_state(),
+            },
+        )
+
+    def epochs(self, sinks: Sequence[Sink], checkpoint: Checkpointer | None) -> None:
+        """Take the epochs that are left; each is kept before anybody is told of it."""
         last_good = _state(self.adapter)
-        for number in range(1, self.settings.epochs + 1):
+        for number in range(len(self.past) + 1, self.settings.epochs + 1):
             begun = time.perf_counter()
             try:
                 loss, train_score = self._epoch(number, sinks)
@@ -143,9 +152,11 @@ class _Run:
                 rate=self._rate(self.taken - 1),
                 seconds=time.perf_counter() - begun,
             )
+            self.past.append(epoch)
+            if checkpoint is not None:
+                checkpoint.save(self.snapshot())
             for sink in sinks:
                 sink.epoch(epoch)
-            yield epoch
 
     def _epoch(self, number: int, sinks: Sequence[Sink]) -> tuple[float, Score]:
         order = torch.randperm(len(self.data.train), generator=self.order)

@@ -1,0 +1,233 @@
+"""What a killed training needs to go on to the same bits: one file, replaced in one step.
+
+The file is safetensors; its metadata holds the rest as JSON, so nothing that is read can run code.
+A checksum covers both, since a flipped bit would not stop a training, only change its outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass as checked
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from adapterbank import durable
+from adapterbank.errors import IntegrityError
+from adapterbank.training.sinks import Epoch
+
+__all__ = ["Checkpoint", "Checkpointer", "code_digest", "identify", "restore", "states_of"]
+
+FILE = "training.safetensors"
+_LIMIT = 1 << 32  # bytes; the largest adapters have a few million parameters
+_DAMAGED = (ValueError, TypeError, KeyError, IntegrityError, SafetensorError)
+
+States = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a training after a whole epoch."""
+
+    taken: int  # steps: the position in the schedule
+    epochs: tuple[Epoch, ...]  # so far
+    adapter: Mapping[str, Tensor]
+    optimizer: States  # by parameter, then by the optimiser's own name
+    generators: Mapping[str, Tensor]  # uint8 states
+
+
+@checked(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class _Document:
+    """What of a checkpoint is not a tensor."""
+
+    schema: int
+    identity: str
+    taken: int
+    epochs: tuple[Epoch, ...]
+    run_id: str | None
+
+
+class Checkpointer:
+    """The folder in which one training keeps its state until it is finished.
+
+    One training of a task runs at a time, as ``dvc repro`` ensures; so whatever temporary file
+    lies in the folder when a training opens it is a dead one's.
+
+    Attributes:
+        found: the state to go on from; None starts from nothing.
+        run_id: id of the run that logs this training; kept with each checkpoint.
+    """
+
+    def __init__(
+        self, directory: Path, identity: str, found: Checkpoint | None, run_id: str | None
+    ) -> None:
+        self._directory = directory
+        self._identity = identity
+        self.found = found
+        self.run_id = run_id
+
+    @classmethod
+    def open(
+        cls, directory: Path, identity: str, note: Callable[[str], None] | None = None
+    ) -> Self:
+        """Look for the checkpoint of a training that did not finish.
+
+        A checkpoint is a saving of time and no more, so one that is damaged or another training's
+        is passed over instead of stopping anybody.
+
+        Args:
+            directory: made when the first checkpoint is saved.
+            identity: of the training, see :func:`identify`.
+            note: told, in a sentence, why a checkpoint is not used.
+        """
+        path = directory / FILE
+        if directory.is_dir():
+            with durable.writable(directory):
+                durable.remove_temporaries(directory)
+        try:
+            document, tensors = _unpack(durable.read_file(path, limit=_LIMIT))
+        except FileNotFoundError:
+            return cls(directory, identity, None, None)
+        except _DAMAGED as error:
+            reason = f"The checkpoint {path} is damaged ({error})"
+        else:
+            if document.identity == identity:
+                return cls(directory, identity, _join(document, tensors), document.run_id)
+            reason = f"The checkpoint {path} is of a training with other data, settings or code"
+        if note is not None:
+            note(f"{reason}: starting from the beginning")
+        return cls(directory, identity, None, None)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in place of the last one; killed at any moment, one of them is there.
+
+        Raises:
+            AdapterBankError: the disk is full or read-only.
+        """
+        document = _Document(
+            schema=1,
+            identity=self._identity,
+            taken=checkpoint.taken,
+            epochs=checkpoint.epochs,
+            run_id=self.run_id,
+        )
+        with durable.writable(self._directory):
+            durable.make_directory(self._directory)
+            durable.replace_file(self._directory / FILE, _pack(document, _flat(checkpoint)))
+
+    def discard(self) -> None:
+        """Remove what is kept: the training has finished, or has nothing to go on to."""
+        with durable.writable(self._directory):
+            if self._directory.exists():
+                shutil.rmtree(self._directory)
+
+
+def identify(parts: Mapping[str, Any]) -> str:
+    """Hash everything that decides the result of a training, given as JSON values.
+
+    The number of threads is not among it: it moves last bits, as it does between whole trainings,
+    and a training moved to a machine with fewer cores should go on all the same.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_digest() -> str:
+    """Hash this package's modules: half a training by other code is no training by either."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def states_of(optimizer: torch.optim.Optimizer, adapter: nn.Module) -> States:
+    """Copy an optimiser's state by parameter; what it has not touched yet has none."""
+    return {
+        name: {
+            key: value.detach().cpu().clone()
+            for key, value in optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+        for name, parameter in adapter.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+def restore(optimizer: torch.optim.Optimizer, adapter: nn.Module, states: States) -> None:
+    """Give an optimiser, one group for each parameter in the adapter's order, its state back."""
+    names = [name for name, _ in adapter.named_parameters()]
+    plain = optimizer.state_dict()
+    # Cloned: the optimiser works in place, and the states may be needed once more.
+    plain["state"] = {
+        i: {key: tensor.clone() for key, tensor in states[name].items()}
+        for i, name in enumerate(names)
+        if name in states
+    }
+    optimizer.load_state_dict(plain)
+
+
+def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Name every tensor by where it belongs; parameters have dots in their names, no slashes."""
+    states: Iterable[tuple[str, Tensor]] = (
+        (f"optimizer/{key}/{name}", tensor)
+        for name, state in checkpoint.optimizer.items()
+        for key, tensor in state.items()
+    )
+    adapter = ((f"adapter//{name}", tensor) for name, tensor in checkpoint.adapter.items())
+    generators = ((f"generator//{name}", tensor) for name, tensor in checkpoint.generators.items())
+    return {name: tensor.contiguous() for name, tensor in chain(adapter, states, generators)}
+
+
+def _join(document: _Document, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    adapter: dict[str, Tensor] = {}
+    generators: dict[str, Tensor] = {}
+    optimizer: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        kind, key, name = path.split("/")
+        if kind == "optimizer":
+            optimizer.setdefault(name, {})[key] = tensor
+        else:
+            (adapter if kind == "adapter" else generators)[name] = tensor
+    return Checkpoint(
+        taken=document.taken,
+        epochs=document.epochs,
+        adapter=adapter,
+        optimizer=optimizer,
+        generators=generators,
+    )
+
+
+def _pack(document: _Document, tensors: Mapping[str, Tensor]) -> bytes:
+    text = json.dumps(asdict(document), allow_nan=False)
+    plain = dict(tensors)
+    return save(plain, {"training": text, "sha256": _checksum(text, plain)})
+
+
+def _unpack(data: bytes) -> tuple[_Document, dict[str, Tensor]]:
+    """Read a checkpoint.
+
+    Raises:
+        ValueError: it is not one, or not what was written; safetensors has errors of its own.
+    """
+    tensors = load(data)  # first: it refuses a header that lies about sizes
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header["__metadata__"]
+    if _checksum(metadata["training"], tensors) != metadata["sha256"]:
+        raise ValueError("its content is not what was written")
+    return TypeAdapter(_Document).validate_json(metadata["training"]), tensors
+
+
+def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(text.encode() + save(tensors)).hexdigest()
