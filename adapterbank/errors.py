@@ -113,12 +113,19 @@ class UnknownName(AdapterBankError):
         kind: what was looked up (``"task"``, ``"alias"``, ``"method"``…).
         name: the name that was asked for.
         known: every valid name; the nearest are suggested.
+        why: what became of the name, where that is known; said instead of the valid ones.
     """
 
     exit_code = 3
 
     def __init__(
-        self, kind: str, name: str, known: Iterable[str] = (), *, fix: str | None = None
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str] = (),
+        *,
+        why: str = "",
+        fix: str | None = None,
     ) -> None:
         self.kind = kind
         self.name = name
@@ -131,7 +138,8 @@ class UnknownName(AdapterBankError):
             listed = f" Known: {', '.join(self.known)}."
         else:
             listed = " None exist yet."
-        super().__init__(f"Unknown {kind} {name!r}.{hint}{listed}", fix=fix)
+        told = f" {why}." if why else f"{hint}{listed}"
+        super().__init__(f"Unknown {kind} {name!r}.{told}", fix=fix)
 
 
 class IntegrityError(AdapterBankError):

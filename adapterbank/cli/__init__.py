@@ -16,6 +16,7 @@ Commands import what they need when they run, so that ``--help`` needs no torch.
 ``backbone``      backbone fetch, show
 ``pipeline``      train, evaluate
 ``stage``         the stages of ``dvc.yaml``
+``mirrors``       status, sync, push, pull
 ``predict``       predict
 ``demo``          demo
 ================  =================================================================================

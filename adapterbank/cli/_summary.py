@@ -32,20 +32,31 @@ class Summary:
     sizes: dict[str, int]
 
 
-def summarise(registry: Registry, version: Version) -> Summary:
+def summarise(registry: Registry, version: Version, *, whole: bool = True) -> Summary:
     """Read and verify a version.
+
+    Args:
+        registry: an open registry.
+        version: of it.
+        whole: read and check all of its bytes, not only what is summarised.
 
     Raises:
         IntegrityError: its bytes are missing or not what was published.
     """
     from adapterbank.registry.adapter_config import parse_adapter_config
+    from adapterbank.registry.manifest import check_some
 
-    files = registry.read(version)
+    if whole:
+        files = registry.read(version)
+        sizes = {name: len(data) for name, data in sorted(files.items())}
+    else:
+        named = ("adapter_config.json", "metrics.json")
+        files, sizes = check_some(version.path, version.digest, named)
     return Summary(
         version=version,
         config=parse_adapter_config(files["adapter_config.json"], where=str(version.path)),
         metrics=json.loads(files.get("metrics.json", b"{}")),
-        sizes={name: len(data) for name, data in sorted(files.items())},
+        sizes=sizes,
     )
 
 
@@ -67,7 +78,8 @@ def score_of(metrics: dict[str, Any], *path: str) -> dict[str, int] | None:
 def list_tasks(registry: Registry) -> list[dict[str, Any]]:
     """Describe every task by its champion, or by its number of versions where it has none.
 
-    A version whose bytes are missing or damaged is listed with its ``problem``.
+    A version that misses bytes, or whose figures are damaged, is listed with its ``problem``.
+    Its tensors are not read: a bank may have a thousand tasks, and ``verify`` is there for that.
     """
     return [_task(registry, task) for task in registry.tasks()]
 
@@ -106,12 +118,13 @@ def _task(registry: Registry, task: str) -> dict[str, Any]:
         "problem": None,
     }  # fmt: skip
     try:
-        row["versions"] = len(registry.versions(task))
-        if CHAMPION not in registry.aliases(task):
+        versions, aliases = registry.overview(task)
+        row["versions"] = len(versions)
+        if CHAMPION not in aliases:
             return row
-        version = registry.resolve(task)
+        version = versions[aliases[CHAMPION] - 1]
         row |= version_json(version)
-        summary = summarise(registry, version)
+        summary = summarise(registry, version, whole=False)
     except IntegrityError as error:
         return row | {"problem": error.message}
     return row | {

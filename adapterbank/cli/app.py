@@ -9,11 +9,14 @@ import typer
 from adapterbank import __version__
 from adapterbank.cli import (
     _render,
+    audit,
     backbone,
     bank,
     demo,
+    mirrors,
     pipeline,
     predict,
+    removal,
     stage,
     tasks,
     versions,
@@ -32,6 +35,10 @@ app = typer.Typer(
 # In the order of a first day: make a bank, fill it, look at it, use it.
 for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app, stage.app):
     app.add_typer(part)
+app.add_typer(mirrors.app)
+for part in (audit.app, removal.app):
+    app.add_typer(part)
+tasks.app.add_typer(removal.of_tasks)
 app.add_typer(tasks.app, name="task")
 app.add_typer(backbone.app, name="backbone")
 

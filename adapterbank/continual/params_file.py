@@ -1,14 +1,14 @@
-"""Adding a task to ``pipelines/params.yaml`` as a person would: a few lines, comments kept.
+"""Adding a task to ``pipelines/params.yaml``, and removing one, as a person would.
 
-YAML libraries that write lose comments, so the lines are inserted into the text at a place the
-parser tells, and the result is parsed again: either it says what it said before and the new task,
-or nothing is written.
+YAML libraries that write lose comments, so a few lines are put into the text, or taken out of it,
+at a place the parser tells, and the result is parsed again: either it says what it said before with
+that one task more or less, or nothing is written.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from adapterbank.durable import locked, replace_file, writable
 from adapterbank.errors import AdapterBankError, ConfigError, ConflictError, InputError
 from adapterbank.records import check_task_name
 
-__all__ = ["add_task", "insert_task"]
+__all__ = ["add_task", "delete_task", "insert_task", "remove_task"]
 
 
 def add_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
@@ -39,14 +39,25 @@ def add_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
         ConflictError: there is such a task.
         InputError: not a task's name.
     """
-    path = root / PARAMS
-    with writable(root), locked(root / "registry" / ".lock"):
-        # newline="": a file with Windows line ends keeps them
-        with path.open(encoding="utf-8", newline="") as stream:
-            text = stream.read()
-        changed = insert_task(text, name, section)
-        replace_file(path, changed.encode())
-    return parse_config(changed, where=str(PARAMS))
+    return _edit(root, lambda text: insert_task(text, name, section))
+
+
+def remove_task(root: Path, name: str) -> BankConfig:
+    """Take a task's section out of a bank's configuration.
+
+    Args:
+        root: the bank.
+        name: of the task.
+
+    Returns:
+        The configuration without it; as it is where there is no such task.
+
+    Raises:
+        AdapterBankError: the disk is full or read-only.
+        ConfigError: the file has problems; all are named.
+        InputError: the file has a form that a program cannot take a task out of.
+    """
+    return _edit(root, lambda text: delete_task(text, name))
 
 
 def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
@@ -82,6 +93,84 @@ def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
     if not unchanged or written != section:
         raise _by_hand(name, section)
     return changed
+
+
+def delete_task(text: str, name: str) -> str:
+    r"""Return a configuration's text with one task less, and else unchanged.
+
+    Comments between tasks stay: they may be about more than the one below them.
+
+    >>> text = "profile: full\nprofiles: {full: {}}\ntasks:\n  pets: {data: photos} # mine\n"
+    >>> print(delete_task(text, "pets"), end="")
+    profile: full
+    profiles: {full: {}}
+    tasks: {}
+    """
+    before = parse_config(text, where=str(PARAMS))
+    if name not in before.tasks:
+        return text
+    rest = {task: value for task, value in before.tasks.items() if task != name}
+    wanted = before.model_copy(update={"tasks": rest})
+    try:
+        changed = _delete(text, name)
+        right = parse_config(changed, where=str(PARAMS)) == wanted
+        # The model has an order only in its dictionary, which equality does not look at.
+        right = right and list(yaml.safe_load(changed)["tasks"]) == list(rest)
+    except (ConfigError, LookupError, yaml.YAMLError):
+        right = False
+    if not right:
+        raise InputError(
+            f"{PARAMS} has a form that a program cannot take a task out of; nothing was changed",
+            fix=f"delete {name} from it by hand, below tasks:, then repeat the command",
+        )
+    return changed
+
+
+def _edit(root: Path, change: Callable[[str], str]) -> BankConfig:
+    path = root / PARAMS
+    with writable(root), locked(root / "registry" / ".lock"):
+        # newline="": a file with Windows line ends keeps them
+        with path.open(encoding="utf-8", newline="") as stream:
+            text = stream.read()
+        changed = change(text)
+        if changed != text:
+            replace_file(path, changed.encode())
+    return parse_config(changed, where=str(PARAMS))
+
+
+def _delete(text: str, name: str) -> str:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    entries = root.value if isinstance(root, yaml.MappingNode) else []
+    label, tasks = next((key, value) for key, value in entries if key.value == "tasks")
+    index = next(i for i, (key, _) in enumerate(tasks.value) if key.value == name)
+    starts = [key.start_mark.index for key, _ in tasks.value]
+    if tasks.flow_style:
+        return _delete_flow(text, tasks, index)
+    begin = text.rfind("\n", 0, starts[index]) + 1
+    following = [text.rfind("\n", 0, start) + 1 for start in starts[index + 1 :]]
+    end = following[0] if following else tasks.end_mark.index
+    lines = text[begin:end].splitlines(keepends=True)
+    kept: list[str] = []
+    while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+        kept.insert(0, lines.pop())
+    changed = f"{text[:begin]}{''.join(kept)}{text[end:]}"
+    if len(starts) > 1:
+        return changed
+    colon = label.end_mark.index + 1  # `tasks:` alone would be null, which DVC cannot iterate
+    return f"{changed[:colon]} {{}}{changed[colon:]}"
+
+
+def _delete_flow(text: str, tasks: yaml.MappingNode, index: int) -> str:
+    """Delete from ``{a: …, b: …}``, together with one of the commas around it."""
+    key, value = tasks.value[index]
+    begin, end = key.start_mark.index, value.end_mark.index
+    if index + 1 < len(tasks.value):
+        end = tasks.value[index + 1][0].start_mark.index
+    elif index > 0:
+        begin = tasks.value[index - 1][1].end_mark.index
+    elif text[end:].lstrip().startswith(","):
+        end = text.index(",", end) + 1
+    return text[:begin] + text[end:]
 
 
 def _insert(text: str, name: str, section: Mapping[str, Any]) -> str:

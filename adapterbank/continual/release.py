@@ -16,7 +16,7 @@ from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Score
 from adapterbank.registry.store import Expected, Move, Registry, Version
-from adapterbank.registry.task_record import CHAMPION, REFUSE
+from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.training.evaluation import evaluate
 
 __all__ = ["REPORT", "HandMove", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
@@ -166,8 +166,8 @@ def _judge(bank: Bank, predictor: Predictor, newest: Version, champion: int | No
                       outcome="unchanged", reason="already the champion")  # fmt: skip
     if champion == newest.version:
         return verdict
-    if _was_champion(registry, newest):
-        reason = "was champion before and was rolled back"
+    reason = _taken_back(registry, newest)
+    if reason is not None:
         return replace(verdict, outcome="kept", reason=reason)
     if task not in bank.config.tasks and not bank.data(task).is_dir():
         reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
@@ -240,8 +240,11 @@ def _val(bank: Bank, predictor: Predictor, version: Version) -> Score | None:
     return evaluate(predictor.backbone, data.val, loaded.folded).score
 
 
-def _was_champion(registry: Registry, version: Version) -> bool:
-    return any(
-        event.alias == CHAMPION and event.to_version == version.version
-        for event in registry.history(version.task)
-    )
+def _taken_back(registry: Registry, version: Version) -> str | None:
+    """Why a version is not to be served although nobody serves another; None if it may be."""
+    history = registry.history(version.task)
+    deeds = (event.action for event in reversed(history) if event.action != REFUSE)
+    if next(deeds, None) == RETIRE:  # nothing was registered or promoted since
+        return "the task was removed"
+    served = (event.to_version for event in history if event.alias == CHAMPION)
+    return "was champion before and was rolled back" if version.version in served else None

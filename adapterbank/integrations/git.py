@@ -11,7 +11,7 @@ from typing import Final
 
 from adapterbank.errors import AdapterBankError, FetchError
 
-__all__ = ["GitState", "git_init", "git_revision", "git_toplevel"]
+__all__ = ["GitState", "git_init", "git_mention", "git_revision", "git_toplevel", "git_uncommitted"]
 
 _TIMEOUT_S: Final = 60.0
 # A hook or an outer command may point git at its own repository; the question is about `root`.
@@ -47,6 +47,46 @@ def git_toplevel(root: Path) -> Path | None:
     """Return the root of the working tree that holds ``root``, or None."""
     top = _git(root, "rev-parse", "--show-toplevel")
     return Path(top).resolve() if top else None
+
+
+def git_uncommitted(root: Path, *paths: str) -> tuple[str, ...]:
+    """Return which files under ``paths`` are new, changed or deleted since the last commit.
+
+    Ignored files are nobody's concern; where there is no repository nothing can be uncommitted.
+
+    Args:
+        root: the bank.
+        paths: files and folders, relative to ``root``.
+
+    Returns:
+        the files, relative to ``root``, sorted.
+    """
+    if git_toplevel(root) is None:
+        return ()
+    found = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *paths) or ""
+    changed = _git(root, "diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths)
+    if changed is None:  # no commit yet: whatever is staged is uncommitted
+        changed = _git(root, "ls-files", "-z", "--cached", "--", *paths) or ""
+    return tuple(sorted({name for name in f"{found}\0{changed}".split("\0") if name}))
+
+
+def git_mention(root: Path, path: str, text: str) -> str | None:
+    """Return a commit of any branch, tag or stash whose version of a file mentions a text.
+
+    Args:
+        root: the bank.
+        path: the file, relative to ``root``; it need not exist now.
+        text: searched for literally.
+
+    Returns:
+        what to call the newest such commit, or that Git cannot say; None where there is none.
+    """
+    if not any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):
+        return None
+    found = _git(root, "log", "--all", "--max-count=1", "--format=%h", f"-S{text}", "--", path)
+    if found is None:
+        return "a commit, perhaps: Git does not answer"
+    return f"commit {found}" if found else None
 
 
 def git_init(root: Path) -> None:

@@ -14,6 +14,7 @@ safe to use from many threads and processes at once.
 ``checks``          whether the content of a version is sound
 ``publish``         the writes, under the lock
 ``verify``          everything that is wrong or unfinished on the disk
+``collect``         what nothing needs, and its deletion
 ``layout``          which file is where, and how it is read
 ``documents``       JSON files that people read and Git merges
 ``card``            the generated model card

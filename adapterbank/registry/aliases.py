@@ -13,15 +13,17 @@ from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from adapterbank.errors import ConflictError, InputError, UnknownName
-from adapterbank.records import Reference
+from adapterbank.records import Reference, check_task_name
 from adapterbank.registry.task_record import (
     CHAMPION,
     PREVIOUS,
     REFUSE,
+    RETIRE,
     Entry,
     Event,
     Stamp,
     TaskRecord,
+    is_retired,
     replay,
     standing_moves,
 )
@@ -31,9 +33,11 @@ __all__ = [
     "Expected",
     "add_verdict",
     "add_version",
+    "as_reference",
     "check_alias",
     "find_version",
     "move_alias",
+    "retire",
     "roll_back",
 ]
 
@@ -51,6 +55,18 @@ Expected: TypeAlias = int | Literal[_Any.ANY] | None
 """The version a caller believes an alias has; None: that it does not exist yet."""
 
 
+def as_reference(ref: str | Reference) -> Reference:
+    """Parse a reference, or check one that was built by hand: its task becomes a path.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(ref, str):
+        return Reference.parse(ref)
+    check_task_name(ref.task)
+    return ref
+
+
 def find_version(record: TaskRecord, reference: Reference) -> int:
     """Return the number of the version a reference means.
 
@@ -64,6 +80,8 @@ def find_version(record: TaskRecord, reference: Reference) -> int:
     if reference.digest is not None:
         return _find_digest(record, reference.digest)
     alias = reference.alias or CHAMPION
+    if alias not in record.aliases and is_retired(record):
+        raise _retired(record, alias)
     if alias not in record.aliases:
         raise UnknownName(
             "alias",
@@ -152,6 +170,24 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
     )
 
 
+def retire(record: TaskRecord, stamp: Stamp) -> TaskRecord:
+    """Take all aliases of a task away; a task that never had one is marked all the same.
+
+    Returns:
+        the next record, or ``record`` itself where the task is retired already.
+    """
+    if not record.versions or (is_retired(record) and not record.aliases):
+        return record
+    held = dict[str, int | None](record.aliases)
+    held.pop(PREVIOUS, None)  # goes by itself
+    last = len(record.versions)
+    for alias, number in sorted(held.items()) if held else [(CHAMPION, None)]:
+        digest = record.digest(number or last)
+        event = _event(record, RETIRE, alias, number, (None, digest), stamp)
+        record = _with_event(record, event)
+    return record
+
+
 def check_alias(alias: str) -> None:
     """Check that ``alias`` is one people may move.
 
@@ -173,6 +209,21 @@ def check_alias(alias: str) -> None:
             f"{PREVIOUS!r} always is what a rollback would bring back; it cannot be moved itself",
             fix="adapterbank rollback TASK",
         )
+
+
+def _retired(record: TaskRecord, alias: str) -> UnknownName:
+    removal = next(event for event in reversed(record.history) if event.action == RETIRE)
+    served = [e.from_version for e in record.history if e.action == RETIRE and e.alias == alias]
+    number = next((n for n in reversed(served) if n is not None), len(record.versions))
+    reason = f": {removal.reason}" if removal.reason else ""
+    return UnknownName(
+        "alias",
+        f"{record.task}@{alias}",
+        why=f"The task was removed by {removal.actor} at {removal.time}{reason}; its versions are"
+        " kept",
+        fix=f"adapterbank promote {record.task}@{number}"
+        + ("" if alias == CHAMPION else f" --alias {alias}"),
+    )
 
 
 def _find_digest(record: TaskRecord, prefix: str) -> int:
@@ -217,7 +268,7 @@ def _event(
     action: str,
     alias: str | None,
     held: int | None,
-    target: tuple[int, str],
+    target: tuple[int | None, str],
     stamp: Stamp,
     verdict: Mapping[str, Any] | None = None,
 ) -> Event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,7 @@ from adapterbank.errors import IntegrityError
 __all__ = ["dump_document", "parse_document"]
 
 T = TypeVar("T")
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one each time
 
 
 def dump_document(document: Mapping[str, Any]) -> bytes:
@@ -53,7 +55,7 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
         IntegrityError: not JSON, an unknown schema, or fields that do not fit, all of them named.
     """
     try:
-        document: T = TypeAdapter(shape).validate_json(data)
+        document: T = _adapter(shape).validate_json(data)  # type: ignore[arg-type]  # it hashes
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         schema = next((p for p in problems if p["loc"] == ("schema",)), None)
@@ -68,6 +70,12 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
     return document
 
 
+@cache
+def _adapter(shape: type[T]) -> TypeAdapter[T]:
+    """Keep what is slower to make than most documents are to read."""
+    return TypeAdapter(shape)
+
+
 def _schema_of(data: bytes) -> str:
     document = json.loads(data)
     return repr(document.get("schema")) if isinstance(document, dict) else "None"
@@ -78,7 +86,7 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _line(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _JSON.encode(value)
 
 
 def _entries(value: object) -> str:

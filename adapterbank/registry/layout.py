@@ -54,7 +54,7 @@ class Layout:
 
     def record(self, task: str) -> Path:
         """Alias file of a task."""
-        return self.records / f"{task}.json"
+        return self.root.joinpath("aliases", f"{task}.json")
 
     def versions(self, task: str) -> Path:
         """Folder of the versions of a task."""
@@ -62,7 +62,7 @@ class Layout:
 
     def version(self, task: str, digest: str) -> Path:
         """Folder of one version."""
-        return self.adapters / task / digest
+        return self.root.joinpath("adapters", task, digest)  # at once: lists need thousands
 
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that have an alias file, sorted."""
@@ -81,6 +81,10 @@ class Layout:
     def strange_versions(self, task: str, known: frozenset[str]) -> tuple[Path, ...]:
         """Entries in the folder of a task that are none of the ``known`` digests."""
         return tuple(p for p in _listing(self.versions(task)) if p.name not in known)
+
+    def adapter_folders(self) -> tuple[Path, ...]:
+        """Entries among the version folders, of tasks and of none."""
+        return tuple(_listing(self.adapters))
 
     def strange_adapters(self) -> tuple[Path, ...]:
         """Entries among the version folders that belong to no task."""

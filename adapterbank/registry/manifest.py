@@ -8,8 +8,9 @@ of a manifest leads to every byte of the version in any DVC cache or remote.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_files",
     "check_names",
     "check_payload",
+    "check_some",
     "parse_manifest",
     "read_folder",
     "version_digest",
@@ -170,17 +172,59 @@ def check_files(directory: Path, digest: str) -> dict[str, bytes]:
     Raises:
         IntegrityError: something is missing, extra, linked, too large or altered.
     """
-    for path in (directory.parent, directory):
-        if path.is_symlink():  # which DVC does not replace
-            name = shlex.quote(str(path))
-            raise IntegrityError(
-                f"{path} is a symbolic link", fix=f"rm {name} && dvc checkout {name}"
-            )
+    _refuse_links(directory)
     # Of this folder alone: the task's would lose the versions that DVC does not know.
     fix = f"dvc checkout --force {shlex.quote(str(directory))}"
     files = read_folder(directory, fix=fix)
     check_payload(files, digest, where=str(directory), fix=fix)
     return files
+
+
+def check_some(
+    directory: Path, digest: str, names: Collection[str]
+) -> tuple[dict[str, bytes], dict[str, int]]:
+    """Read some files of a version, each checked, and learn the sizes of all of them.
+
+    For lists of many versions: the tensors are neither read nor checked, only that no file is
+    missing or of another size.
+
+    Returns:
+        the content of those of ``names`` that the version has; the bytes of every file by name.
+
+    Raises:
+        IntegrityError: as :func:`check_files`, as far as it was looked.
+    """
+    _refuse_links(directory)
+    fix = f"dvc checkout --force {shlex.quote(str(directory))}"
+    manifest = _read_one(directory / MANIFEST, _MANIFEST_LIMIT, fix)
+    found = version_digest(manifest)
+    if found != digest:
+        raise IntegrityError(
+            f"{directory}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix
+        )
+    records = parse_manifest(manifest, where=f"{directory}/{MANIFEST}")
+    try:
+        with os.scandir(directory) as entries:
+            sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+    except OSError as error:
+        raise IntegrityError(f"{directory} cannot be read: {error.strerror}", fix=fix) from error
+    expected = {MANIFEST: len(manifest)} | {name: record.size for name, record in records.items()}
+    wrong = sorted(dict(sizes.items() ^ expected.items()))
+    if wrong:
+        raise IntegrityError(
+            f"{directory}/{wrong[0]} has {sizes.get(wrong[0], 'no')} bytes, expected"
+            f" {expected.get(wrong[0], 'no such file')}",
+            fix=fix,
+        )
+    files = {}
+    for name in sorted(records.keys() & set(names)):
+        files[name] = _read_one(directory / name, FILE_LIMITS[name], fix)
+        got = hashlib.sha256(files[name]).hexdigest()
+        if got != records[name].sha256:
+            raise IntegrityError(
+                f"{directory}/{name} has SHA-256 {got}, expected {records[name].sha256}", fix=fix
+            )
+    return files, dict(sorted(expected.items()))
 
 
 def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
@@ -198,12 +242,22 @@ def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
     for name in names:
         if name not in limits:
             raise IntegrityError(f"{directory}/{name} is no file of a version", fix=fix)
-    files = {}
-    for name in names:
-        try:
-            files[name] = read_file(directory / name, limit=limits[name])
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{directory}/{name} is missing", fix=fix) from error
-        except IntegrityError as error:
-            raise IntegrityError(error.message, fix=fix) from error
-    return files
+    return {name: _read_one(directory / name, limits[name], fix) for name in names}
+
+
+def _refuse_links(directory: Path) -> None:
+    for path in (directory.parent, directory):
+        if path.is_symlink():  # which DVC does not replace
+            name = shlex.quote(str(path))
+            raise IntegrityError(
+                f"{path} is a symbolic link", fix=f"rm {name} && dvc checkout {name}"
+            )
+
+
+def _read_one(path: Path, limit: int, fix: str | None) -> bytes:
+    try:
+        return read_file(path, limit=limit)
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} is missing", fix=fix) from error
+    except IntegrityError as error:
+        raise IntegrityError(error.message, fix=fix) from error

@@ -37,8 +37,7 @@ def save_record(layout: Layout, record: TaskRecord) -> None:
     """Replace the alias file of a task."""
     path = layout.record(record.task)
     durable.make_directory(path.parent)
-    durable.remove_temporaries(path.parent, f"{path.name}-")
-    durable.replace_file(path, dump_record(record))
+    durable.replace_file(path, dump_record(record), alone=True)
 
 
 def choose_backbone(layout: Layout, record: BackboneRecord) -> None:

@@ -21,8 +21,10 @@ from adapterbank.registry.aliases import (
     Expected,
     add_verdict,
     add_version,
+    as_reference,
     find_version,
     move_alias,
+    retire,
     roll_back,
 )
 from adapterbank.registry.backbone import BackboneRecord
@@ -95,8 +97,13 @@ class Registry:
 
     def versions(self, task: str) -> tuple[Version, ...]:
         """All versions of a task, oldest first."""
+        return self.overview(task)[0]
+
+    def overview(self, task: str) -> tuple[tuple[Version, ...], dict[str, int]]:
+        """All versions of a task and what its aliases mean, at one moment."""
         record = self._layout.require_record(check_task_name(task))
-        return tuple(self._version(record, entry.version) for entry in record.versions)
+        versions = tuple(self._version(record, entry.version) for entry in record.versions)
+        return versions, dict(record.aliases)
 
     def aliases(self, task: str) -> dict[str, int]:
         """What each alias of a task means, by version number."""
@@ -114,7 +121,7 @@ class Registry:
             IntegrityError: the alias file is damaged.
             UnknownName: no such task, version or alias.
         """
-        reference = _reference(ref)
+        reference = as_reference(ref)
         record = self._layout.require_record(reference.task)
         return self._version(record, find_version(record, reference))
 
@@ -242,7 +249,7 @@ class Registry:
             IntegrityError: the version's bytes are not what was published.
             UnknownName: no such task, version or alias.
         """
-        reference = _reference(ref)
+        reference = as_reference(ref)
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
@@ -274,6 +281,24 @@ class Registry:
             moved = roll_back(record, alias, expected, self._stamp(actor, reason, time))
             return self._finish_move(record, moved, alias)
 
+    def retire(
+        self, task: str, *, actor: str | None = None, reason: str = "", time: str | None = None
+    ) -> tuple[Event, ...]:
+        """Take all aliases of a task away; versions and history stay.
+
+        Returns:
+            what was added to history; nothing where the task is retired already.
+
+        Raises:
+            UnknownName: no such task.
+        """
+        check_task_name(task)
+        with self._writing():
+            record = self._layout.require_record(task)
+            retired = retire(record, self._stamp(actor, reason, time))
+            save_record(self._layout, retired)
+            return retired.history[len(record.history) :]
+
     def record_verdict(
         self,
         ref: str | Reference,
@@ -288,7 +313,7 @@ class Registry:
         Raises:
             UnknownName: no such task, version or alias.
         """
-        reference = _reference(ref)
+        reference = as_reference(ref)
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
@@ -317,7 +342,7 @@ class Registry:
         if ref is not None and one_version:
             chosen.append(self.resolve(ref))
         else:
-            tasks = self.tasks() if ref is None else (_reference(ref).task,)
+            tasks = self.tasks() if ref is None else (as_reference(ref).task,)
             for task in tasks:
                 with suppress(IntegrityError):  # a damaged record is in the survey
                     chosen += self.versions(task)
@@ -361,8 +386,8 @@ class Registry:
         version = self._version(after, after.aliases[alias])
         moved = after is not before
         if moved:
-            where = str(version.path)
-            check_content(version.task, self.read(version), self.backbone(), where=where)
+            files, where = self.read(version), str(version.path)
+            check_content(version.task, files, self.backbone(), where=where)
             save_record(self._layout, after)
         return Move(
             alias=alias,
@@ -371,10 +396,3 @@ class Registry:
             moved=moved,
             event=after.history[-1] if moved else None,
         )
-
-
-def _reference(ref: str | Reference) -> Reference:
-    if isinstance(ref, str):
-        return Reference.parse(ref)
-    check_task_name(ref.task)  # one built by hand; it becomes a path
-    return ref

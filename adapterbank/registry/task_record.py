@@ -27,11 +27,13 @@ __all__ = [
     "CHAMPION",
     "PREVIOUS",
     "REFUSE",
+    "RETIRE",
     "Entry",
     "Event",
     "Stamp",
     "TaskRecord",
     "dump_record",
+    "is_retired",
     "parse_record",
     "replay",
     "standing_moves",
@@ -41,6 +43,8 @@ CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 REFUSE: Final = "refuse"
 """The action of a verdict that moved nothing; like ``register`` it has no alias."""
+RETIRE: Final = "retire"
+"""The action that takes an alias away, with ``to: null``, because its task was removed."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", validate_by_name=True, allow_inf_nan=False)
 Number = Annotated[int, Field(ge=1)]
@@ -166,6 +170,12 @@ def replay(history: Iterable[Event]) -> dict[str, int]:
         if alias == CHAMPION and len(stack) > 1:
             aliases[PREVIOUS] = stack[-2]
     return aliases
+
+
+def is_retired(record: TaskRecord) -> bool:
+    """Whether a task was removed and nothing was registered or promoted since."""
+    deeds = (event.action for event in reversed(record.history) if event.action != REFUSE)
+    return next(deeds, None) == RETIRE
 
 
 def standing_moves(history: Iterable[Event], alias: str) -> list[int]:

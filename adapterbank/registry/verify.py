@@ -106,7 +106,7 @@ def _stranger(task: str | None, path: Path) -> Problem:
             task=task,
             path=path,
             message=f"{path} was left by a writer that was killed; nothing is served from it",
-            fix="repeat the command that was killed: it cleans up",
+            fix="repeat the command that was killed, or: adapterbank gc",
         )
     if task is not None and _holds_version(path):
         return Problem(

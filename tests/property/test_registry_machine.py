@@ -106,6 +106,23 @@ class RegistryMachine(RuleBasedStateMachine):
         self.steps[task] += 1
         assert (event.step, event.to_version) == (self.steps[task], number)
 
+    @rule(task=tasks)
+    def retire(self, task: str) -> None:
+        if not self.seeds[task]:
+            with pytest.raises(UnknownName):
+                self.registry.retire(task)
+            return
+        held = [alias for alias in ALIASES if self.moves[task, alias]]
+        events = self.registry.retire(task)
+        self.steps[task] += len(events)
+        if held:
+            assert sorted(event.alias or "" for event in events) == sorted(held)
+        for alias in ALIASES:
+            self.moves[task, alias] = []
+        assert self.registry.retire(task) == ()
+        with pytest.raises(UnknownName, match="removed"):
+            self.registry.resolve(task)
+
     @rule()
     def reopen(self) -> None:
         self.registry = Registry.open(self.folder)

@@ -221,7 +221,7 @@ def test_leftovers_are_reported_not_served_and_swept_by_the_next_writer(
     folder = version.path.with_name(".tmp-abc")
     folder.mkdir()
     (folder / "README.md").write_bytes(b"half")
-    file = registry.root / "aliases" / ".tmp-dtd.json-abc"
+    file = registry.root / "aliases" / ".tmp-dtd.json"
     file.write_bytes(b"half")
     assert {(p.kind, p.path) for p in registry.verify()} == {
         ("unfinished", folder),

@@ -1,0 +1,148 @@
+"""Commands that take something away: task remove, gc."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapterbank.cli import _options, _render
+from adapterbank.errors import InputError
+
+if TYPE_CHECKING:
+    from adapterbank.continual.remove_task import Removal
+    from adapterbank.registry.collect import Waste
+
+__all__ = ["app", "of_tasks"]
+
+app = typer.Typer()
+of_tasks = typer.Typer()
+
+
+@of_tasks.command("remove")
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the history.")] = "",
+    bank: _options.BankDir = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: _options.Json = False,
+) -> None:
+    """Build and answer a task no more.
+
+    Takes it out of pipelines/params.yaml and its aliases away. Versions and history stay, and
+    promote brings the answers back.
+    """
+    opened = _options.open_bank(bank)
+    if not yes:
+        _ask(name)
+    from adapterbank.continual.remove_task import remove_task
+
+    done = remove_task(opened, name, reason=reason)
+    if as_json:
+        content: dict[str, Any] = {
+            "task": done.task,
+            "configured": done.configured,
+            "aliases": {event.alias: event.from_version for event in done.events},
+            "versions": done.versions,
+            "mirror": done.mirror,
+        }
+        _render.print_json(content)
+    else:
+        _print(done)
+    if done.mirror is not None:
+        _render.note(
+            f"{name} is removed; only MLflow still shows its aliases, repeat the command to take"
+            f" them away: {done.mirror}"
+        )
+
+
+@app.command("gc")
+def collect(
+    bank: _options.BankDir = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: _options.Json = False,
+) -> None:
+    """Delete what nothing needs.
+
+    That is what killed programs left in the registry, and whole versions that no record names, in
+    this folder or in any commit. A registered version is never deleted.
+    """
+    opened = _options.open_bank(bank)
+    from adapterbank.continual.collect import collect_waste
+
+    found = collect_waste(opened, dry_run=True)  # said first, then done
+    doomed = [waste for waste in found if waste.needed_by is None]
+    total = sum(waste.size_bytes for waste in doomed)
+    if as_json:
+        if not dry_run:
+            found = collect_waste(opened, dry_run=False)
+        _render.print_json(_as_json(found, dry_run=dry_run))
+        return
+    if found:
+        _render.table((">size", "kind", "what", "kept for"), [_row(waste) for waste in found])
+    things = _render.count(len(doomed), "thing")
+    if dry_run or not doomed:
+        _render.line(f"{things} to delete, {_render.human_bytes(total)}")
+        return
+    gone = [waste for waste in collect_waste(opened, dry_run=False) if waste.needed_by is None]
+    freed = _render.human_bytes(sum(waste.size_bytes for waste in gone))
+    _render.line(f"{_render.count(len(gone), 'thing')} deleted, {freed}")
+
+
+def _ask(name: str) -> None:
+    """Ask on a terminal; elsewhere nobody could answer.
+
+    Raises:
+        InputError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"task remove {name} needs --yes where nobody can be asked",
+            fix=f"adapterbank task remove {name} --yes",
+        )
+    typer.confirm(f"Build and answer {name} no more?", abort=True, err=True)
+
+
+def _print(done: Removal) -> None:
+    if not done.configured and not done.events:
+        _render.line(f"{done.task} is removed already; {_kept(done)}")
+        return
+    if done.configured:
+        _render.line(f"{done.task} is not in pipelines/params.yaml any more.")
+    for event in done.events:
+        if event.from_version is not None:
+            _render.line(f"{done.task}@{event.alias} was version {event.from_version}; it is gone.")
+    _render.line(f"{_kept(done)[0].upper()}{_kept(done)[1:]}")
+
+
+def _kept(done: Removal) -> str:
+    if not done.versions:
+        return "it had no version."
+    return (
+        f"its {_render.count(done.versions, 'version')} and their history are kept:"
+        f" adapterbank history {done.task}"
+    )
+
+
+def _row(waste: Waste) -> tuple[str, ...]:
+    size = _render.human_bytes(waste.size_bytes)
+    return (size, waste.kind, str(waste.path), waste.needed_by or "–")
+
+
+def _as_json(found: tuple[Waste, ...], *, dry_run: bool) -> dict[str, Any]:
+    rows = [
+        {
+            "kind": waste.kind,
+            "task": waste.task,
+            "path": str(waste.path),
+            "bytes": waste.size_bytes,
+            "needed_by": waste.needed_by,
+        }
+        for waste in found
+    ]
+    doomed = [waste.size_bytes for waste in found if waste.needed_by is None]
+    return {"dry_run": dry_run, "deleted": 0 if dry_run else len(doomed), "bytes": sum(doomed),
+            "found": rows}  # fmt: skip
