@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,12 +118,12 @@ class _Run:
         self.dropout.generator.set_state(found.generators["dropout"])
         self.taken, self.past = found.taken, list(found.epochs)
 
-    def snapshot(self) -> Checkpoint:
-        """Copy the state after a whole epoch."""
+    def snapshot(self, adapter: Mapping[str, Tensor]) -> Checkpoint:
+        """Copy the state after a whole epoch; the adapter's own was copied already."""
         return Checkpoint(
             taken=self.taken,
             epochs=tuple(self.past),
-            adapter=_state(self.adapter),
+            adapter=adapter,
             optimizer=states_of(self.optimizer, self.adapter),
             generators={
                 "order": self.order.get_state(),
@@ -154,7 +154,7 @@ class _Run:
             )
             self.past.append(epoch)
             if checkpoint is not None:
-                checkpoint.save(self.snapshot())
+                checkpoint.save(self.snapshot(last_good))
             for sink in sinks:
                 sink.epoch(epoch)
 

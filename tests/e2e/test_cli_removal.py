@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from adapterbank.continual.remove_task import remove_task
 from adapterbank.integrations.mlflow_mirror import lookup
 from adapterbank.registry.store import Registry
 from tests.cli_samples import PARAMS, Cli
+from tests.mortal import survives
 
 PARAMS_FILE = Path("pipelines/params.yaml")
 
@@ -86,7 +87,11 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command(bank: Path) -
         root = copies / str(last)
         shutil.copytree(bank / "registry", root / "registry")
         shutil.copytree(bank / "pipelines", root / "pipelines")
-        finished = _removal_survives(root, last)
+        finished = survives(
+            partial(_remove, root),
+            last,
+            ("fsync", "mkdir", "rename", "replace", "unlink"),
+        )
         registry = Registry.open(root / "registry")
         configured = "colours" in Bank.open(root).config.tasks
         assert {problem.kind for problem in registry.verify()} <= {"unfinished"}
@@ -100,42 +105,6 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command(bank: Path) -
             break
         last += 1
     assert last > 10
-
-
-def _removal_survives(root: Path, last: int) -> bool:
-    """Remove the task in a child that kills itself before or after its n-th change to the disk."""
-    child = os.fork()
-    if child == 0:
-        try:
-            _die_at(last)
-            remove_task(Bank.open(root), "colours")
-        except BaseException:  # noqa: BLE001  # the child must end here, whatever happens
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in {0, 9}, (last, code)
-    return code == 0
-
-
-def _die_at(last: int) -> None:
-    count = 0
-
-    def note() -> None:
-        nonlocal count
-        count += 1
-        if count > last:
-            os._exit(9)
-
-    for name in ("fsync", "mkdir", "rename", "replace", "unlink"):
-        real = getattr(os, name)
-
-        def mortal(*args: object, _real: object = real, **keys: object) -> object:
-            note()
-            result = _real(*args, **keys)  # type: ignore[operator]
-            note()
-            return result
-
-        setattr(os, name, mortal)
 
 
 @pytest.fixture
@@ -198,3 +167,7 @@ def _copied(version: Path) -> Path:
     target = version.parents[3] / "copied"
     shutil.copytree(version, target)
     return target
+
+
+def _remove(root: Path) -> None:
+    remove_task(Bank.open(root), "colours")

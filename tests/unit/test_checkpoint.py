@@ -284,40 +284,13 @@ def test_every_part_of_a_training_is_in_its_identity_in_any_order() -> None:
 # --- killed while it is written ------------------------------------------------------------------
 
 MORTAL = """
-import os, sys
+import sys
 from pathlib import Path
 from adapterbank.training.checkpoint import Checkpointer
+from tests.mortal import survives
 from tests.unit.test_checkpoint import IDENTITY, assert_equal, sample
 
 folder = Path(sys.argv[1])
-
-def die_at(last):
-    count = 0
-    def mortal(real):
-        def call(*args, **keys):
-            nonlocal count
-            for step in (lambda: None, lambda: real(*args, **keys)):
-                result = step()
-                count += 1
-                if count > last:
-                    os.kill(os.getpid(), 9)
-            return result
-        return call
-    for name in ("open", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir"):
-        setattr(os, name, mortal(getattr(os, name)))
-
-def survives(work, last):
-    child = os.fork()
-    if child == 0:
-        try:
-            die_at(last)
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -9), (last, code)
-    return code == 0
 
 def points(work, check):
     last = 0

@@ -17,11 +17,12 @@ from tests.registry_samples import files_of, new_registry
 
 # Kills itself before or after the n-th thing it does to the disk, for every n there is.
 MORTAL = """
-import os, shutil, sys, traceback
+import shutil, sys
 from pathlib import Path
 
 from adapterbank.registry.collect import collect
 from adapterbank.registry.store import Registry
+from tests.mortal import survives
 
 root, sample = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -36,39 +37,11 @@ commands = {
     "retire": lambda: Registry.open(root).retire("dtd"),
 }
 
-def die_at(last):
-    count = 0
-    def mortal(real):
-        def call(*args, **keys):
-            nonlocal count
-            for step in (lambda: None, lambda: real(*args, **keys)):
-                result = step()
-                count += 1
-                if count > last:
-                    os._exit(9)
-            return result
-        return call
-    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
-        setattr(os, name, mortal(getattr(os, name)))
-
-def survives(command, last):
-    child = os.fork()
-    if child == 0:
-        try:
-            die_at(last)
-            commands[command]()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9), (command, last, code)
-    return code == 0
-
+calls = ("fsync", "rename", "replace", "unlink", "rmdir")
 for command in commands:
     last = 0
     spoil()
-    while not survives(command, last):
+    while not survives(commands[command], last, calls):
         registry = Registry.open(root)
         kinds = {problem.kind for problem in registry.verify()}
         # What a folder that is being deleted still holds is a leftover, never half a version.

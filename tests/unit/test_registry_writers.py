@@ -38,11 +38,12 @@ print(json.dumps({"won": won, "lost": lost}))
 
 # Kills itself before or after the n-th thing it does to the disk, for every n there is.
 MORTAL = """
-import os, sys, traceback
+import sys
 from contextlib import suppress
 
 from adapterbank.errors import ConflictError
 from adapterbank.registry.store import ANY, Registry
+from tests.mortal import survives
 
 root, other = sys.argv[1], sys.argv[2]
 
@@ -56,38 +57,9 @@ commands = {
     "rollback": roll_back_once,
 }
 
-def die_at(last):
-    count = 0
-    def mortal(real):
-        def call(*args, **keys):
-            nonlocal count
-            for step in (lambda: None, lambda: real(*args, **keys)):
-                result = step()
-                count += 1
-                if count > last:
-                    os._exit(9)
-            return result
-        return call
-    for name in ("open", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir"):
-        setattr(os, name, mortal(getattr(os, name)))
-
-def survives(command, last):
-    child = os.fork()
-    if child == 0:
-        try:
-            die_at(last)
-            commands[command]()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9), (command, last, code)
-    return code == 0
-
 for command in ("register", "promote", "rollback"):
     last = 0
-    while not survives(command, last):
+    while not survives(commands[command], last):
         registry = Registry.open(root)
         kinds = {problem.kind for problem in registry.verify()}
         assert kinds <= {"unfinished", "orphan"}, (command, last, registry.verify())
