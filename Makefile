@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types layers tests test-slow format bench clean
+.PHONY: help env demo test lint types layers tests test-faults test-slow format bench clean
 
 help: ## Show this list
 	@printf 'Targets (PYTHON=%s makes the environment):\n' '$(PYTHON)'
@@ -57,6 +57,11 @@ layers: env ## Check that imports go downwards only
 tests: env ## Run the tests
 	@printf '\n== Tests (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-faults: env ## Kill, fill, flip and race: the promises under faults (15 minutes)
+	@printf '\n== Tests under faults (pytest)\n'
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
+		-m 'faults and not gpu and not network' $(PYTEST_ARGS)
 
 test-slow: env ## Run the slow tests too
 	@printf '\n== All tests but those for a GPU or a network (pytest)\n'
