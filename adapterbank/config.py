@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import InputSpec, check_task_name
+from adapterbank.spaces import SearchConfig, Space
 
 __all__ = [
     "PARAMS",
@@ -76,6 +77,8 @@ class TrainConfig(_Strict):
     batch_size: int = Field(default=32, ge=1, le=65_536)
     learning_rate: float | None = Field(default=None, gt=0.0)
     weight_decay: float | None = Field(default=None, ge=0.0)
+    # What the final weights see. A search chooses on the validation images and trains anew on both.
+    fit: Literal["train", "train+val"] = "train"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
@@ -84,6 +87,7 @@ class Profile(_Strict):
 
     limits: LimitsConfig = LimitsConfig()
     train: TrainConfig = TrainConfig()
+    search: SearchConfig | None = None  # None: hyper-parameters are what the task says
 
 
 class TaskConfig(_Strict):
@@ -129,6 +133,7 @@ class BankConfig(_Strict):
     profiles: dict[str, Profile]
     backbone: BackboneConfig = BackboneConfig()
     gates: GateConfig = GateConfig()
+    spaces: dict[str, Space] = Field(default_factory=dict)  # by method
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
 
     @property
@@ -263,6 +268,6 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value
 
 def _all_keys(model: type[BaseModel]) -> list[str]:
     sections: tuple[type[BaseModel], ...] = (
-        LimitsConfig, TrainConfig, Profile, TaskConfig, BackboneConfig, GateConfig
+        LimitsConfig, TrainConfig, SearchConfig, Profile, TaskConfig, BackboneConfig, GateConfig
     )  # fmt: skip
     return sorted({key for one in (model, *sections) for key in one.model_fields})

@@ -111,6 +111,7 @@ class TrainingView:
     Args:
         label: what is being trained.
         epochs: how many there will be.
+        val: what the validation images are to this training.
         quiet: see :class:`Bar`.
         clock: tells seconds.
     """
@@ -120,6 +121,7 @@ class TrainingView:
         label: str,
         epochs: int,
         *,
+        val: str = "val",
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -128,6 +130,7 @@ class TrainingView:
         self._said = float("-inf")
         self._label = label
         self._epochs = epochs
+        self._val = val
         self.on_start: Callable[[], None] | None = None  # called once, before the first step
 
     def __enter__(self) -> Self:
@@ -151,9 +154,12 @@ class TrainingView:
     def epoch(self, epoch: Epoch) -> None:
         """Print the figures, where the last ones are a second old, and keep them by the bar."""
         figures = (
-            f"loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}  val {epoch.val.accuracy:.1%}"
+            f"loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}"
+            f"  {self._val} {epoch.val.accuracy:.1%}"
         )
-        self._bar.label = f"{self._label}  loss {epoch.loss:.3f}  val {epoch.val.accuracy:.1%}"
+        self._bar.label = (
+            f"{self._label}  loss {epoch.loss:.3f}  {self._val} {epoch.val.accuracy:.1%}"
+        )
         now = self._clock()
         if now - self._said < EPOCH_EVERY_S and epoch.number < self._epochs:
             return

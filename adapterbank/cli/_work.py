@@ -18,6 +18,7 @@ __all__ = [
     "print_metrics",
     "print_trained",
     "train",
+    "tune_stage",
 ]
 
 
@@ -51,14 +52,31 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
     return result
 
 
+def tune_stage(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any] | None:
+    """Search a task's hyper-parameters, or note that the profile leaves them as they are."""
+    if bank.config.active.search is None:
+        from adapterbank.continual.tuned import write_pinned
+
+        write_pinned(bank, task)
+        return None
+    from adapterbank.cli import _search
+
+    return _search.run(bank, [task], earlier="renew", quiet=quiet)[0]
+
+
 def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
     """Train a task's adapter."""
     from adapterbank.continual.train_stage import train
+    from adapterbank.continual.tuned import plan_of
 
-    epochs = bank.config.training(task).epochs
+    plan = plan_of(bank, task)
+    label, seen = f"Training {task}", "seen" if plan.refit else "val"
+    if plan.winner is not None and not quiet:
+        images = "training and validation" if plan.refit else "training"
+        _render.note(f"{task}: as trial {plan.winner.trial} of its search, on {images} images")
     with (
         _progress.bar(f"{task}: frozen features", quiet=quiet) as features,
-        _progress.TrainingView(f"Training {task}", epochs, quiet=quiet) as view,
+        _progress.TrainingView(label, plan.training.epochs, val=seen, quiet=quiet) as view,
     ):
         # The features come first: their bar must be gone when the other appears, and stay away.
         view.on_start = features.close

@@ -19,6 +19,7 @@ from adapterbank.cli import (
     removal,
     stage,
     tasks,
+    tune,
     versions,
 )
 
@@ -33,7 +34,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of a first day: make a bank, fill it, look at it, use it.
-for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app, stage.app):
+for part in (
+    bank.setup,
+    tune.app,
+    pipeline.app,
+    versions.app,
+    bank.views,
+    predict.app,
+    demo.app,
+    stage.app,
+):
     app.add_typer(part)
 app.add_typer(mirrors.app)
 for part in (audit.app, removal.app):

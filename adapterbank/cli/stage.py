@@ -24,6 +24,7 @@ class Stage(StrEnum):
 
     BACKBONE = "backbone"
     PREPARE = "prepare"
+    TUNE = "tune"
     TRAIN = "train"
     EVALUATE = "evaluate"
     REGISTER = "register"
@@ -49,31 +50,47 @@ def stage(
 
 
 def _run_stage(bank: Bank, name: Stage, task: str, *, quiet: bool) -> dict[str, Any]:
-    from adapterbank.continual import stages
-
-    if task:
-        bank.config.task(task)
     if name is Stage.BACKBONE:
         record = _work.fetch(bank, quiet=quiet)
         return {"uri": record.uri, "fingerprint": record.fingerprint}
-    if name is Stage.PREPARE:
-        return _work.prepare(bank, task, quiet=quiet)
-    if name is Stage.TRAIN:
-        result = _work.train(bank, task, quiet=quiet)
-        if not quiet:
-            _work.print_trained(result)
-        return result
-    if name is Stage.EVALUATE:
-        metrics = _work.evaluate(bank, task, quiet=quiet)
-        if not quiet:
-            _work.print_metrics(task, metrics)
-        return {"task": task, "metrics": metrics}
-    if name is Stage.REGISTER:
-        version = stages.register(bank, task)
-        if not quiet:
-            _render.line(f"{version} is registered: sha256:{_render.short_digest(version.digest)}")
-        return _summary.version_json(version)
-    return _release(bank, quiet=quiet)
+    if name is Stage.RELEASE:
+        return _release(bank, quiet=quiet)
+    bank.config.task(task)
+    run = {
+        Stage.PREPARE: _work.prepare,
+        Stage.TUNE: _tune,
+        Stage.TRAIN: _train,
+        Stage.EVALUATE: _evaluate,
+        Stage.REGISTER: _register,
+    }[name]
+    return run(bank, task, quiet=quiet)
+
+
+def _tune(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    return {"task": task, "search": _work.tune_stage(bank, task, quiet=quiet)}
+
+
+def _train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    result = _work.train(bank, task, quiet=quiet)
+    if not quiet:
+        _work.print_trained(result)
+    return result
+
+
+def _evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    metrics = _work.evaluate(bank, task, quiet=quiet)
+    if not quiet:
+        _work.print_metrics(task, metrics)
+    return {"task": task, "metrics": metrics}
+
+
+def _register(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
+    from adapterbank.continual import stages
+
+    version = stages.register(bank, task)
+    if not quiet:
+        _render.line(f"{version} is registered: sha256:{_render.short_digest(version.digest)}")
+    return _summary.version_json(version)
 
 
 def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:

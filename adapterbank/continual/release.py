@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.mirroring import follow_aliases
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
+from adapterbank.inference.artifact import METRICS
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Score
 from adapterbank.registry.store import Expected, Move, Registry, Version
@@ -227,6 +229,9 @@ def _failure(gates: GateConfig, challenger: Score | None, champion: Score | None
 def _val(bank: Bank, predictor: Predictor, version: Version) -> Score | None:
     """Score a version on the task's validation images as they are prepared now.
 
+    A version that a search led to was trained on them in the end. Its score is that of the trial
+    that chose it, the same configuration trained without; see ``continual/tuned.py``.
+
     Returns:
         None where its classes are not those of the data, so that no comparison means anything.
 
@@ -237,6 +242,10 @@ def _val(bank: Bank, predictor: Predictor, version: Version) -> Score | None:
     _, loaded = predictor.load(f"{version.task}@{version.version}")
     if loaded.config.classes != data.classes:
         return None
+    seen = loaded.config.train.get("fit") == "train+val"
+    if seen and loaded.config.data.digest == stored_digest(bank.data(version.task)):
+        val = json.loads(bank.registry.read(version)[METRICS])["val"]
+        return Score(correct=val["correct"], total=val["total"])
     return evaluate(predictor.backbone, data.val, loaded.folded).score
 
 

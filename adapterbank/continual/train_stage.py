@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from adapterbank.backbones.loading import pick_device
 from adapterbank.config import PARAMS, TrainConfig
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.stages import PROBE, RUN, VAL, figures
-from adapterbank.data.base import TaskData
+from adapterbank.continual.tuned import Plan, plan_of
+from adapterbank.data.base import Split, TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, libraries, pack_trained
@@ -73,8 +75,8 @@ def train(
         kept.run_id = run.run_id
         run.dataset(task, config.data.digest, job.data.source)
         begun = time.perf_counter()
-        frozen = _Frozen.of(job.backbone, job.data, progress)
-        told = _RunSink(run)
+        frozen = _Frozen.of(job.backbone, job.data, progress, refit=job.plan.refit)
+        told = _RunSink(run, refit=job.plan.refit)
         earlier_s = told.catch_up(kept)
         try:
             result = job.train((told, *sinks), progress, kept)
@@ -83,12 +85,13 @@ def train(
             kept.discard()  # going on would only diverge again
             raise
         seconds = earlier_s + time.perf_counter() - begun
-        _write(bank, task, job.backbone, config, result, frozen)
+        val = _val_figures(result, job.plan)
+        _write(bank, job, result, frozen, val)
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
         run.epoch(job.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
     kept.discard()  # last of all: a process killed before has all of it to finish with
-    return _summary(config, result, frozen, seconds)
+    return _summary(config, result, frozen, val, seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +104,18 @@ class _Job:
     recipe: Recipe
     settings: TrainConfig
     config: AdapterConfig
+    plan: Plan
 
     @classmethod
     def of(cls, bank: Bank, task: str) -> _Job:
-        section, settings = bank.config.task(task), bank.config.training(task)
+        section, plan = bank.config.task(task), plan_of(bank, task)
+        settings = plan.training
         backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
         data = load_task(bank.data(task), spec=backbone.spec)
         recipe = find_recipe(settings, section.method)
         adapter = build_adapter(
             section.method,
-            section.hyper,
+            plan.hyper,
             backbone.traits,
             len(data.classes),
             seed=section.seed,
@@ -122,7 +127,8 @@ class _Job:
             adapter=adapter,
             recipe=recipe,
             settings=settings,
-            config=_describe(bank, task, adapter, recipe, data),
+            config=_describe(bank, task, adapter, recipe, plan, data),
+            plan=plan,
         )
 
     @property
@@ -141,7 +147,7 @@ class _Job:
     ) -> TrainResult:
         return train_adapter(
             self.backbone,
-            self.data,
+            _with_val(self.data) if self.plan.refit else self.data,
             self.adapter,
             self.recipe,
             self.settings,
@@ -157,27 +163,34 @@ class _Frozen:
     """What the bare backbone gives: the linear probe and the routing record."""
 
     routing: dict[str, Any]
-    probe: Ridge
-    probe_val: Score
+    probe: Ridge  # fitted to all that the adapter is trained on
+    probe_val: Score  # of one that never saw the validation images
 
     @classmethod
-    def of(cls, backbone: Backbone, data: TaskData, progress: Progress | None) -> _Frozen:
+    def of(
+        cls, backbone: Backbone, data: TaskData, progress: Progress | None, *, refit: bool
+    ) -> _Frozen:
         train = extract_features(backbone, data.train, progress=progress)
         val = extract_features(backbone, data.val, progress=progress)
         classes = len(data.classes)
         probe = fit_ridge(train, data.train.labels, classes)
+        probe_val = score(probe.scores(val), data.val.labels).score
+        if refit:
+            labels = torch.cat([data.train.labels, data.val.labels])
+            probe = fit_ridge(torch.cat([train, val]), labels, classes)
         return cls(
             routing=task_record(train, data.train.labels, classes, val),
             probe=probe,
-            probe_val=score(probe.scores(val), data.val.labels).score,
+            probe_val=probe_val,
         )
 
 
 class _RunSink:
     """Send the curves of a training to its MLflow run."""
 
-    def __init__(self, run: RunLogger) -> None:
+    def __init__(self, run: RunLogger, *, refit: bool) -> None:
         self._run = run
+        self._val = "seen" if refit else "val"  # of images that are trained on: no score
 
     def catch_up(self, kept: Checkpointer) -> float:
         """Note the epochs that a killed process had kept but not sent; return their seconds."""
@@ -199,8 +212,8 @@ class _RunSink:
             {
                 "train/loss": epoch.loss,
                 "train/accuracy": epoch.train.accuracy,
-                "val/loss": epoch.val_loss,
-                "val/accuracy": epoch.val.accuracy,
+                f"{self._val}/loss": epoch.val_loss,
+                f"{self._val}/accuracy": epoch.val.accuracy,
                 "rate": epoch.rate,
             },
         )
@@ -220,11 +233,13 @@ def _find_checkpoint(bank: Bank, job: _Job, note: Callable[[str], None] | None) 
 
 
 def _describe(
-    bank: Bank, task: str, adapter: Adapter, recipe: Recipe, data: TaskData
+    bank: Bank, task: str, adapter: Adapter, recipe: Recipe, plan: Plan, data: TaskData
 ) -> AdapterConfig:
     """All that is needed to rebuild and to trace the adapter."""
     section, backbone = bank.config.task(task), bank.registry.backbone()
-    settings = bank.config.training(task).model_dump()
+    settings = plan.training.model_dump()
+    if plan.winner is not None:
+        settings["search"] = asdict(plan.winner.budget)
     return AdapterConfig(
         schema=1,
         task=task,
@@ -241,32 +256,48 @@ def _describe(
 
 
 def _summary(
-    config: AdapterConfig, result: TrainResult, frozen: _Frozen, seconds: float
+    config: AdapterConfig,
+    result: TrainResult,
+    frozen: _Frozen,
+    val: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
     method, head = count_parameters(result.adapter)
     return {
         "task": config.task,
         "method": config.method.name,
-        "val": asdict(result.val.score),
+        "val": {key: val[key] for key in ("correct", "total")},
         "linear_probe_val": asdict(frozen.probe_val),
         "parameters": {"method": method, "head": head},
         "seconds": seconds,
     }
 
 
+def _with_val(data: TaskData) -> TaskData:
+    """Train on the validation images too."""
+    images = torch.cat([data.train.images, data.val.images])
+    labels = torch.cat([data.train.labels, data.val.labels])
+    return replace(data, train=Split(images=images, labels=labels))
+
+
+def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
+    """The validation figures of a version: measured on images its training had not seen.
+
+    Of weights that were trained on the validation images there are none, so those of the search's
+    trial stand for them: the same configuration, trained without.
+    """
+    if plan.winner is None or not plan.refit:
+        return figures(result.val)
+    return {**asdict(plan.winner.val), "by": f"trial {plan.winner.trial} of the search"}
+
+
 def _write(
-    bank: Bank,
-    task: str,
-    backbone: Backbone,
-    config: AdapterConfig,
-    result: TrainResult,
-    frozen: _Frozen,
+    bank: Bank, job: _Job, result: TrainResult, frozen: _Frozen, val: dict[str, Any]
 ) -> None:
-    packed = pack_trained(result.adapter, config, backbone, frozen.routing)
+    task = job.config.task
+    packed = pack_trained(result.adapter, job.config, job.backbone, frozen.routing)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
-    packed[VAL] = dump_document(
-        {"val": figures(result.val), "linear_probe": asdict(frozen.probe_val)}
-    )
+    packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
     durable.make_directory(bank.trained(task).parent)
     durable.replace_directory(bank.trained(task), packed)
     bank.note(task, LAST_GOOD).unlink(missing_ok=True)  # of an earlier run that diverged

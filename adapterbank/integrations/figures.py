@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from adapterbank.errors import InputError
 
-__all__ = ["confusion_png"]
+__all__ = ["confusion_png", "pareto_png"]
 
 _NUMBERED_UP_TO: Final = 25  # classes; beyond that a count no longer fits its cell
 _LABEL_CHARACTERS: Final = 24
@@ -58,6 +58,39 @@ def confusion_png(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
 
     buffer = io.BytesIO()
     # Without its date and version a picture of the same numbers is the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def pareto_png(
+    trials: Sequence[tuple[int, float, bool]], *, chosen: tuple[int, float], title: str
+) -> bytes:
+    """Draw the trials of a search: what they cost against what they reached.
+
+    Args:
+        trials: parameters, accuracy, and whether no other trial is better at its cost.
+        chosen: parameters and accuracy of the winner.
+        title: above the picture.
+
+    Returns:
+        The bytes of a PNG, the same for the same input.
+    """
+    figure = Figure(figsize=(6.0, 4.0), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for on_front, colour in ((False, "0.65"), (True, "tab:blue")):
+        xs = [parameters for parameters, _, front in trials if front is on_front]
+        ys = [100.0 * accuracy for _, accuracy, front in trials if front is on_front]
+        label = "on the front" if on_front else "other trials"
+        axes.scatter(xs, ys, s=28, label=label, color=colour)
+    axes.scatter([chosen[0]], [100.0 * chosen[1]], s=130, facecolors="none",
+                 edgecolors="tab:red", linewidths=1.5, label="chosen")  # fmt: skip
+    axes.set_xlabel("trained parameters, without the head")
+    axes.set_ylabel("validation accuracy (%)")
+    axes.set_title(title.replace("$", r"\$"))
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(loc="lower right")
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -26,7 +26,7 @@ from adapterbank.errors import ConflictError, InputError
 from adapterbank.integrations.git import git_revision
 from adapterbank.integrations.mlflow_store import artifact_location, open_client, reported
 
-__all__ = ["RunLogger", "environment_tags", "open_run"]
+__all__ = ["RunLogger", "environment_tags", "find_runs", "open_run"]
 
 # MLflow's own limits for one request.
 _MAX_METRICS: Final = 1000
@@ -150,6 +150,10 @@ class RunLogger:
         """Attach a JSON document under ``name``, a relative path that ends in ``.json``."""
         self._file(name, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
+    def text(self, name: str, content: str) -> None:
+        """Attach a text under ``name``, a relative path such as ``trials.csv``."""
+        self._file(name, content.encode())
+
     def files(self, directory: Path, artifact_path: str) -> None:
         """Attach a copy of a folder under ``artifact_path``."""
         with reported(self._root):
@@ -223,6 +227,27 @@ def open_run(
     logger.tags(everything)
     logger.params(params)
     return logger
+
+
+def find_runs(root: Path, experiment: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Find the runs of an experiment that have all of these tags.
+
+    Returns:
+        Tags by run id, newest first; empty where there is no such experiment yet.
+    """
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found: dict[str, dict[str, str]] = {}
+    with reported(root):
+        client = open_client(root)
+        known = client.get_experiment_by_name(experiment)
+        token = None
+        while known is not None:
+            page = client.search_runs([known.experiment_id], wanted, page_token=token)
+            found |= {run.info.run_id: dict(run.data.tags) for run in page}
+            token = page.token
+            if not token:
+                break
+    return found
 
 
 def environment_tags(root: Path) -> dict[str, str]:

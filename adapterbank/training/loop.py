@@ -25,7 +25,7 @@ from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
 from adapterbank.training.sinks import Epoch, Sink
 
-__all__ = ["Epoch", "Sink", "TrainResult", "train"]
+__all__ = ["Epoch", "Sink", "TrainResult", "start_head", "train"]
 
 _LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
 
@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
     adapter.to(backbone.device)
     found = None if checkpoint is None else checkpoint.found
     if recipe.head == "ridge" and found is None:
-        _start_head(backbone, data, adapter, progress)
+        start_head(backbone, data, adapter, progress)
     run = _Run(backbone, data, adapter, recipe, settings, seed)
     if found is not None:
         run.resume(found)
@@ -214,8 +214,8 @@ class _Run:
         return self.recipe.rate(step, self.steps, self.settings.epochs)
 
 
-def _start_head(
-    backbone: Backbone, data: TaskData, adapter: Adapter, progress: Progress | None
+def start_head(
+    backbone: Backbone, data: TaskData, adapter: Adapter, progress: Progress | None = None
 ) -> None:
     """Start the head from ridge regression on the features the untrained adapter gives."""
     with torch.no_grad():

@@ -51,6 +51,9 @@ elif stage == "prepare":
     found = params["tasks"][task]["data"] + (images.read_text() if images.exists() else "")
     write(f"work/{{task}}/data/train.safetensors", task + found)
     write(f"work/{{task}}/prepared.json", json.dumps({{"digest": found}}))
+elif stage == "tune":
+    write(f"work/{{task}}/best.json", json.dumps({{"pinned": True}}))
+    write(f"work/{{task}}/trials.csv", "trial\\n")
 elif stage == "train":
     settings = [params["tasks"][task], params["profiles"][params["profile"]]["train"]]
     settings.append(read(f"work/{{task}}/data/train.safetensors"))
@@ -71,7 +74,7 @@ elif stage == "release":
     write("reports/release.json", json.dumps(sorted(str(path) for path in versions)))
 """
 
-_BRANCH: Final = ("prepare", "train", "evaluate", "register")
+_BRANCH: Final = ("prepare", "tune", "train", "evaluate", "register")
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -204,7 +207,7 @@ def test_data_is_never_put_back_from_an_earlier_run(bank: Path) -> None:
 
     (bank / "images.txt").write_text("new")
     shutil.rmtree(data)
-    assert _repro(bank)[:2] == ["prepare@digits", "train@digits"]
+    assert _repro(bank)[:3] == ["prepare@digits", "tune@digits", "train@digits"]
     assert "new" in (data / "train.safetensors").read_text()
 
     tasks = {"digits": _task("digits"), "textures": _task("textures")}
@@ -218,7 +221,7 @@ def test_data_is_never_put_back_from_an_earlier_run(bank: Path) -> None:
 
 def test_a_profile_that_is_not_in_use_may_be_edited(bank: Path) -> None:
     profiles = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["profiles"]
-    _params(bank, profiles=profiles | {"demo": {"limits": {"train": 1}, "train": {"epochs": 1}}})
+    _params(bank, profiles=profiles | {"demo": {"limits": {"train": 1}, "train": {"epochs": 1}, "search": None}})
 
     assert _repro(bank) == []
 
@@ -229,7 +232,7 @@ def test_the_epochs_of_the_profile_do_not_touch_the_data(bank: Path) -> None:
     _params(bank, profiles=profiles)
 
     ran = _repro(bank)
-    assert {stage.split("@")[0] for stage in ran} == {"train", "evaluate", "register", "release"}
+    assert {stage.split("@")[0] for stage in ran} == {*_BRANCH[1:], "release"}
 
 
 @pytest.mark.slow
@@ -286,7 +289,7 @@ def test_git_gets_the_small_files_and_dvc_the_rest(bank: Path) -> None:
     assert {"dvc.lock", "registry/backbone.json", "reports/release.json"} <= tracked
     assert {
         f"work/digits/{name}"
-        for name in ("prepared.json", "run.json", "metrics.json", "registered.json")
+        for name in ("prepared.json", "best.json", "run.json", "metrics.json", "registered.json")
     } <= tracked
     assert not [name for name in tracked if "safetensors" in name]
     # The bank's own .gitignore covers every output, so DVC writes none beside them.
@@ -318,7 +321,7 @@ def test_a_bank_without_git_runs_the_same_pipeline(tmp_path: Path) -> None:
     _give_stub(tmp_path)
     _params(tmp_path, tasks={"digits": _task("digits")})
 
-    assert len(_repro(tmp_path)) == 6
+    assert len(_repro(tmp_path)) == 7
     assert _repro(tmp_path) == []
 
 

@@ -18,7 +18,7 @@ from adapterbank.integrations.scaffold import init_bank
 
 _PROJECT: Final = Path(__file__).parents[2]
 _TEMPLATE: Final = _PROJECT / "adapterbank/integrations/templates/pipeline.yaml"
-_BRANCH: Final = ("prepare", "train", "evaluate", "register")
+_BRANCH: Final = ("prepare", "tune", "train", "evaluate", "register")
 
 
 def _list_stages(root: Path) -> set[str]:

@@ -1,0 +1,93 @@
+"""The command that searches hyper-parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adapterbank.cli import _options, _render, _search, _work
+from adapterbank.errors import InputError
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+Task = Annotated[str | None, typer.Argument(metavar="TASK")]
+Every = Annotated[bool, typer.Option("--all", help="Search for all tasks at once, on one cluster.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a search that was interrupted.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Throw an earlier search away and begin again.")
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Such as 0.25; by default 1 where there are GPUs, else 0."),
+]
+Cpus = Annotated[float | None, typer.Option(min=0.01, help="1 by default; the threads of a trial.")]
+Concurrent = Annotated[
+    int | None, typer.Option(min=1, help="Trials at once; as many as there is room for.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", envvar="RAY_ADDRESS", help="A Ray cluster to use."),
+]
+StorageUri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        envvar="ADAPTERBANK_STORAGE",
+        help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
+        " cluster must reach; the bank's work folder by default.",
+    ),
+]
+
+
+@app.command("tune")
+def tune(  # noqa: PLR0913  # options of the command line
+    task: Task = None,
+    bank: _options.BankDir = None,
+    *,
+    every: Every = False,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    gpus_per_trial: Gpus = None,
+    cpus_per_trial: Cpus = None,
+    max_concurrent: Concurrent = None,
+    address: Address = None,
+    storage: StorageUri = None,
+    as_json: _options.Json = False,
+) -> None:
+    """Search a task's hyper-parameters: prompts, rank, kernel, learning rate.
+
+    What is searched, and how much may be spent, stands in pipelines/params.yaml. The winner goes to
+    work/TASK/best.json, from where training takes it up: `dvc repro` runs all of it.
+    """
+    opened = _options.open_bank(bank)
+    if (task is None) != every:
+        raise InputError("expected the name of a task, or --all")
+    if resume and fresh:
+        raise InputError("--resume and --fresh exclude one another")
+    tasks = sorted(opened.config.tasks) if task is None else [task]
+    for name in tasks:
+        opened.config.task(name)
+        _work.make_ready(opened, name, again=False, quiet=as_json)
+    from adapterbank.search.study import Where
+
+    found = _search.run(
+        opened,
+        tasks,
+        where=Where(
+            address=address,
+            storage=storage,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            max_concurrent=max_concurrent,
+        ),
+        earlier="resume" if resume else "discard" if fresh else "refuse",
+        quiet=as_json,
+    )
+    if as_json:
+        _render.print_json({"searches": found})
+        return
+    _render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")

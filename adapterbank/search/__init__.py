@@ -1,0 +1,1 @@
+"""Hyper-parameter searches on Ray Tune; the only home of ray."""

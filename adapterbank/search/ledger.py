@@ -1,0 +1,181 @@
+"""The trials of one task's search, each a small JSON file in the storage.
+
+The driver writes a trial's file before the trial starts and when it has ended; the worker keeps
+the state of its training beside it. So whatever is killed, the files say what was proposed, what
+is done and what is not, and no trial is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from adapterbank.errors import ConflictError, IntegrityError
+from adapterbank.records import Score
+from adapterbank.search.samplers import Told
+from adapterbank.search.space import Values
+from adapterbank.search.storage import Storage
+
+__all__ = ["Ledger", "Point", "State", "Trial", "training_file"]
+
+State = Literal["started", "finished", "stopped", "diverged", "failed"]
+"""``stopped``: by the scheduler or the clock, before its last epoch."""
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_TRIALS = "trials"
+_SEARCH = "search.json"
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Point:
+    """One epoch of a trial."""
+
+    epoch: int  # from 1
+    val: Score
+    val_loss: float  # nats
+    loss: float  # nats
+    seconds: float
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Trial:
+    """One configuration and what became of it."""
+
+    number: int  # from 0
+    values: Values
+    state: State = "started"
+    points: tuple[Point, ...] = ()
+    parameters: int = 0  # of the method, without the head
+    latency: float | None = None  # its forward in forwards of the bare backbone
+    error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state != "started"
+
+    @property
+    def score(self) -> float | None:
+        """Validation accuracy of its last epoch; 0 of one that diverged, None of none."""
+        if self.state in {"diverged", "failed"}:
+            return 0.0
+        return self.points[-1].val.accuracy if self.points else None
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class _Header:
+    """What a search is of."""
+
+    schema: Literal[1] = 1
+    task: str
+    identity: str
+    seconds: float = 0.0  # of wall time that earlier processes spent
+    latencies: dict[str, float] = Field(default_factory=dict)
+    complete: bool = False
+
+
+class Ledger:
+    """All trials of one task's search.
+
+    Args:
+        storage: the search's own folder.
+        task: its name.
+        identity: of the search; see :func:`adapterbank.continual.tuned.search_identity`.
+
+    Raises:
+        ConflictError: the storage holds a search with another identity.
+        IntegrityError: a file in it is damaged.
+    """
+
+    def __init__(self, storage: Storage, task: str, identity: str) -> None:
+        self.storage = storage
+        self.task = task
+        self.found = storage.read(_SEARCH) is not None
+        self._header = self._open(identity)
+        self.trials: dict[int, Trial] = {}
+        for name in storage.names(_TRIALS) if self.found else ():
+            if name.endswith(".json"):
+                trial = self._parse(Trial, storage.read(f"{_TRIALS}/{name}"), name)
+                self.trials[trial.number] = trial
+
+    @property
+    def identity(self) -> str:
+        """What the search is of."""
+        return self._header.identity
+
+    @property
+    def seconds(self) -> float:
+        """Wall time that earlier processes spent on it."""
+        return self._header.seconds
+
+    @property
+    def complete(self) -> bool:
+        """Whether the search came to its end."""
+        return self._header.complete
+
+    @property
+    def latencies(self) -> dict[str, float]:
+        """What was measured of the costs, see :class:`~adapterbank.search.cost.CostTable`."""
+        return dict(self._header.latencies)
+
+    @property
+    def open_trials(self) -> tuple[Trial, ...]:
+        """Trials that were started and have not ended."""
+        return tuple(t for _, t in sorted(self.trials.items()) if not t.done)
+
+    def told(self) -> tuple[Told, ...]:
+        """What a sampler may know."""
+        return tuple(
+            Told(values=trial.values, score=trial.score if trial.done else None)
+            for _, trial in sorted(self.trials.items())
+        )
+
+    def note(self, **changes: Any) -> None:  # noqa: ANN401  # fields of the header
+        """Change what stands about the search as a whole."""
+        self._header = replace(self._header, **changes)
+        self._write(_SEARCH, asdict(self._header))
+
+    def put(self, trial: Trial) -> None:
+        """Keep a trial; durable when this returns."""
+        self._write(f"{_TRIALS}/{_stem(trial.number)}.json", asdict(trial))
+        self.trials[trial.number] = trial
+
+    def _open(self, identity: str) -> _Header:
+        fresh = _Header(task=self.task, identity=identity)
+        if not self.found:
+            return fresh
+        header: _Header = self._parse(_Header, self.storage.read(_SEARCH), _SEARCH)
+        if (header.task, header.identity) != (self.task, identity):
+            raise ConflictError(
+                f"{self.storage.uri} holds a search of {header.task} with other data, settings or"
+                f" code ({header.identity[:12]}, this one is {identity[:12]})",
+                fix=f"adapterbank tune {self.task} --fresh, or name another --storage",
+            )
+        return header
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+        self.storage.write(name, (text + "\n").encode())
+
+    def _parse(self, kind: type[Any], data: bytes | None, name: str) -> Any:  # noqa: ANN401
+        try:
+            return TypeAdapter(kind).validate_json(data or b"")
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{self.storage.uri}/{name}: damaged: {error.errors()[0]['msg']}",
+                fix=f"adapterbank tune {self.task} --fresh",
+            ) from error
+
+
+def training_file(number: int) -> str:
+    """Name of the file in which a trial keeps the state of its training."""
+    return f"{_TRIALS}/{_stem(number)}.safetensors"
+
+
+def _stem(number: int) -> str:
+    return f"{number:05}"

@@ -1,0 +1,141 @@
+"""Which configuration to try next. Pure: the answer follows from the seed and what was told.
+
+So an interrupted search needs no sampler state on the disk: the trials that are there are told
+again, and the next proposal is the one it would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from adapterbank.search.space import Values, draw, points
+from adapterbank.spaces import Domain, Range, SearchConfig, Space
+
+__all__ = ["Allowed", "Sampler", "Told", "make_sampler"]
+
+Allowed = Callable[[Values], bool]
+"""Whether a configuration is under the ceilings."""
+
+_ATTEMPTS = 200  # at a configuration that is new and allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A trial that was started."""
+
+    values: Values
+    score: float | None  # None while it runs
+
+
+class Sampler(Protocol):
+    """Proposes configurations."""
+
+    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
+        """Propose the configuration of trial ``number``, counted from 0.
+
+        Args:
+            number: how many were proposed before.
+            told: those, in the order of their numbers.
+            allowed: what may be proposed.
+
+        Returns:
+            None where there is nothing new to propose.
+        """
+
+
+def make_sampler(config: SearchConfig, space: Space) -> Sampler:
+    """Build the sampler a configuration names.
+
+    Raises:
+        ConfigError: a grid over a range.
+    """
+    if config.sampler in {"grid", "paper"}:
+        return _Grid(space)
+    if config.sampler == "optuna":
+        return _Optuna(space, config.seed, config.trials or 0)
+    return _Random(space, config.seed)
+
+
+class _Grid:
+    """Every point of the space, in order."""
+
+    def __init__(self, space: Space) -> None:
+        self._points = points(space)
+
+    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:  # noqa: ARG002  # the contract's
+        feasible = (point for point in self._points if allowed(point))
+        return next((point for i, point in enumerate(feasible) if i == number), None)
+
+
+class _Random:
+    """Independent draws without repetition."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+
+    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
+        generator = np.random.default_rng([self._seed, number])
+        tried = [one.values for one in told]
+        for _ in range(_ATTEMPTS):
+            values = draw(self._space, generator)
+            if values not in tried and allowed(values):
+                return values
+        return None
+
+
+class _Optuna:
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
+
+    def __init__(self, space: Space, seed: int, trials: int) -> None:
+        self._distributions = {name: _distribution(domain) for name, domain in space.items()}
+        self._seed = seed
+        self._startup = max(4, trials // 4)  # random ones first
+
+    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
+        tried = [one.values for one in told]
+        for attempt in range(_ATTEMPTS):
+            seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
+            values = self._ask(seed, told)
+            if values not in tried and allowed(values):
+                return values
+        return None
+
+    def _ask(self, seed: int, told: Sequence[Told]) -> Values:
+        """Ask a study that has seen what was told; one for each question, so no state is kept."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=self._startup, constant_liar=True
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for one in told:
+            running = one.score is None
+            state = optuna.trial.TrialState.RUNNING if running else None
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=state or optuna.trial.TrialState.COMPLETE,
+                    value=one.score,
+                    params=one.values,
+                    distributions=self._distributions,
+                )
+            )
+        return dict(study.ask(self._distributions).params)
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if not isinstance(domain, Range):
+        return CategoricalDistribution(domain)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)

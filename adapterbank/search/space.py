@@ -1,0 +1,134 @@
+"""Which configurations a search of a task chooses among, checked before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from adapterbank.config import PARAMS, TrainConfig, describe
+from adapterbank.continual.bank import Bank
+from adapterbank.continual.tuned import TRAIN_KEYS
+from adapterbank.errors import ConfigError
+from adapterbank.inference.artifact import find_method
+from adapterbank.spaces import Domain, Range, Space
+from adapterbank.training.recipes import find_recipe
+
+__all__ = ["PAPER", "Values", "draw", "points", "space_of", "split_values"]
+
+Values = dict[str, Any]
+"""One configuration: a value for every name of a space."""
+
+PAPER: Space = {
+    # arXiv 2501.18936 and the VPT protocol it follows: SGD, rate × batch / 256.
+    "learning_rate": (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0),
+    "weight_decay": (0.0, 1e-4, 1e-3, 1e-2),
+    "recipe": ("paper",),
+}
+
+
+def space_of(bank: Bank, task: str) -> Space:
+    """The space of a task: its method's, less what the task pins itself.
+
+    Raises:
+        ConfigError: it is empty, or has names or values that the method does not know.
+    """
+    section, search = bank.config.task(task), bank.config.active.search
+    if not find_recipe(bank.config.training(task), section.method).gradient:
+        raise ConfigError(
+            f"{PARAMS}: tasks.{task}",
+            [f"{section.method} is solved in closed form: nothing to search"],
+            fix="use a profile without a search for it",
+        )
+    if search is not None and search.sampler == "paper":
+        return PAPER
+    pinned = section.hyper.keys() | section.train.keys()
+    whole = bank.config.spaces.get(section.method, {})
+    space = {name: domain for name, domain in whole.items() if name not in pinned}
+    where = f"{PARAMS}: spaces.{section.method}"
+    if not space:
+        why = f"all of it is pinned by the task {task}" if whole else "nothing to search"
+        raise ConfigError(
+            where, [why], fix=f"list values of {section.method} there, or use a profile without"
+            " a search"
+        )  # fmt: skip
+    problems = [
+        f"{name}: {problem}"
+        for name, domain in space.items()
+        for problem in _problems(section.method, section.hyper, name, domain)
+    ]
+    if problems:
+        raise ConfigError(where, problems)
+    return space
+
+
+def split_values(values: Mapping[str, Any]) -> tuple[Values, Values]:
+    """Split a configuration into the method's hyper-parameters and training's settings."""
+    hyper = {name: value for name, value in values.items() if name not in TRAIN_KEYS}
+    return hyper, {name: value for name, value in values.items() if name in TRAIN_KEYS}
+
+
+def points(space: Space) -> tuple[Values, ...]:
+    """Every configuration of a space of lists, the last name varying fastest.
+
+    Raises:
+        ConfigError: a domain is a range, which has no end.
+    """
+    ranges = [name for name, domain in space.items() if isinstance(domain, Range)]
+    if ranges:
+        raise ConfigError(
+            str(PARAMS), [f"{name}: a grid needs a list of values, not a range" for name in ranges]
+        )
+    lists = [domain for domain in space.values() if not isinstance(domain, Range)]
+    return tuple(dict(zip(space, point, strict=True)) for point in itertools.product(*lists))
+
+
+def draw(space: Space, generator: np.random.Generator) -> Values:
+    """Draw one configuration, uniformly (in the logarithm, where a range says so)."""
+    return {name: _draw(domain, generator) for name, domain in space.items()}
+
+
+def _draw(domain: Domain, generator: np.random.Generator) -> Any:  # noqa: ANN401  # a choice
+    if not isinstance(domain, Range):
+        return domain[int(generator.integers(len(domain)))]
+    low, high = domain.low, domain.high
+    if domain.integer:
+        low, high = low - 0.5, high + 0.5  # both ends as likely as the rest
+    if domain.log:
+        value = math.exp(generator.uniform(math.log(max(low, 1e-300)), math.log(high)))
+    else:
+        value = float(generator.uniform(low, high))
+    if domain.integer:
+        return int(min(max(round(value), domain.low), domain.high))
+    return min(max(value, domain.low), domain.high)
+
+
+def _problems(method: str, hyper: Mapping[str, Any], name: str, domain: Domain) -> list[str]:
+    """What is wrong with a domain, each of its values tried beside the task's own."""
+    fields = find_method(method).Config.model_fields
+    if name not in fields and name not in TRAIN_KEYS:
+        known = ", ".join(sorted({*fields, *TRAIN_KEYS}))
+        return [f"{method} has no such hyper-parameter; known: {known}"]
+    values: tuple[Any, ...]
+    if isinstance(domain, Range):
+        kind = int if domain.integer else float
+        values = (kind(domain.low), kind(domain.high))
+    else:
+        values = domain
+        if len(set(map(repr, values))) < len(values):
+            return ["a value stands there twice"]
+    found = []
+    for value in values:
+        try:
+            if name in TRAIN_KEYS:
+                TrainConfig.model_validate({name: value})
+            else:
+                find_method(method).Config.model_validate({**hyper, name: value})
+        except ValidationError as error:
+            model = TrainConfig if name in TRAIN_KEYS else find_method(method).Config
+            found += describe(error, model)
+    return found

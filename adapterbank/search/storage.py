@@ -1,0 +1,141 @@
+"""Where a search keeps what must survive its processes: a folder here, or one all nodes reach.
+
+Whole small files under relative names, replaced in one step, and no more: nothing that is read
+from here can run code, so a storage shared with others is no way into this machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from adapterbank import durable
+from adapterbank.errors import AdapterBankError, InputError, IntegrityError
+
+__all__ = ["Storage"]
+
+_LIMIT = 1 << 32  # bytes of one file
+
+
+class Storage:
+    """A folder on a local or shared disk, or a bucket.
+
+    Args:
+        uri: a path, ``file://…``, or what :mod:`pyarrow.fs` opens, such as ``s3://bucket/prefix``
+            (credentials and endpoint as the AWS tools read them from the environment).
+
+    Raises:
+        InputError: no file system of that name.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = str(uri)
+        parts = urlsplit(self.uri)
+        self._remote: Any = None
+        if parts.scheme in {"", "file"}:
+            self._root = Path(unquote(parts.path) if parts.scheme else self.uri).resolve()
+            self.uri = str(self._root)  # a worker stands in another folder
+            return
+        from pyarrow import fs  # noqa: PLC0415  # a local search needs none of it
+
+        try:
+            self._remote, self._prefix = fs.FileSystem.from_uri(self.uri)
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"storage {self.uri}: {error}", fix="use a folder, file://… or s3://bucket/prefix"
+            ) from error
+
+    def inside(self, name: str) -> Storage:
+        """The folder of that name in this one."""
+        return Storage(f"{self.uri.rstrip('/')}/{name}")
+
+    def read(self, name: str) -> bytes | None:
+        """Read a file; None if there is none.
+
+        Raises:
+            AdapterBankError: the storage does not answer.
+            IntegrityError: what is there is no regular file.
+        """
+        if self._remote is None:
+            try:
+                return durable.read_file(self._root / name, limit=_LIMIT)
+            except FileNotFoundError:
+                return None
+        try:
+            with self._remote.open_input_stream(f"{self._prefix}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise AdapterBankError(f"storage {self.uri}/{name} cannot be read: {error}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Give a file new content at once.
+
+        Raises:
+            AdapterBankError: the storage is full, read-only or does not answer.
+        """
+        if self._remote is None:
+            path = self._root / name
+            with durable.writable(self._root):
+                durable.make_directory(path.parent)
+                durable.replace_file(path, data)
+            return
+        try:  # an object appears when its stream is closed, as a whole
+            with self._remote.open_output_stream(f"{self._prefix}/{name}") as stream:
+                stream.write(data)
+        except OSError as error:
+            raise AdapterBankError(
+                f"storage {self.uri}/{name} cannot be written: {error}"
+            ) from error
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Names of the files in a folder of it, sorted; leftovers of killed writers are none.
+
+        Raises:
+            AdapterBankError: the storage does not answer.
+        """
+        if self._remote is None:
+            path = self._root / folder
+            found = [one.name for one in path.iterdir()] if path.is_dir() else []
+        else:
+            from pyarrow import fs  # noqa: PLC0415
+
+            where = fs.FileSelector(f"{self._prefix}/{folder}", allow_not_found=True)
+            try:
+                found = [one.base_name for one in self._remote.get_file_info(where)]
+            except OSError as error:
+                raise AdapterBankError(f"storage {self.uri} does not answer: {error}") from error
+        return tuple(sorted(name for name in found if not name.startswith(durable.TEMPORARY)))
+
+    def clear(self) -> None:
+        """Delete all of it."""
+        if self._remote is None:
+            if self._root.is_dir():
+                with durable.writable(self._root):
+                    shutil.rmtree(self._root)
+            return
+        try:
+            self._remote.delete_dir_contents(self._prefix, missing_dir_ok=True)
+        except OSError as error:
+            raise AdapterBankError(f"storage {self.uri} cannot be cleared: {error}") from error
+
+    def check(self) -> None:
+        """Write, read and so prove that a search can keep its state here.
+
+        Raises:
+            InputError: it cannot.
+        """
+        try:
+            self.write("probe", b"a search keeps its state here\n")
+            found = self.read("probe")
+        except (AdapterBankError, OSError) as error:
+            message = error.message if isinstance(error, AdapterBankError) else str(error)
+            raise InputError(
+                f"the storage {self.uri} cannot be used: {message}",
+                fix="name one that can be written with --storage",
+            ) from error
+        if found is None:
+            raise IntegrityError(f"the storage {self.uri} does not give back what is written to it")
