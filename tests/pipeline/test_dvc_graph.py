@@ -221,7 +221,8 @@ def test_data_is_never_put_back_from_an_earlier_run(bank: Path) -> None:
 
 def test_a_profile_that_is_not_in_use_may_be_edited(bank: Path) -> None:
     profiles = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["profiles"]
-    _params(bank, profiles=profiles | {"demo": {"limits": {"train": 1}, "train": {"epochs": 1}, "search": None}})
+    demo = {"limits": {"train": 1}, "train": {"epochs": 1}, "search": None}
+    _params(bank, profiles=profiles | {"demo": demo})
 
     assert _repro(bank) == []
 
