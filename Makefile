@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types layers tests test-faults test-slow format bench clean
+.PHONY: help env demo tune-demo test lint types layers tests test-faults test-slow format bench clean
 
 help: ## Show this list
 	@printf 'Targets (PYTHON=%s makes the environment):\n' '$(PYTHON)'
@@ -38,6 +38,10 @@ $(READY): pyproject.toml
 demo: env ## Build a small bank with real data and predict with it (10 minutes)
 	@printf '\n== Demonstration\n'
 	@$(BIN)/adapterbank demo
+
+tune-demo: env ## Search N, rank and kernel on two tasks, then build them (15 minutes)
+	@printf '\n== Demonstration of a search\n'
+	@$(BIN)/adapterbank demo --tune
 
 test: lint types layers tests ## Check everything: lint, types, layers, tests (5 minutes)
 

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import InputSpec, check_task_name
-from adapterbank.spaces import SearchConfig, Space
+from adapterbank.spaces import Range, SearchConfig, Space
 
 __all__ = [
     "PARAMS",
@@ -268,6 +268,7 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value
 
 def _all_keys(model: type[BaseModel]) -> list[str]:
     sections: tuple[type[BaseModel], ...] = (
-        LimitsConfig, TrainConfig, SearchConfig, Profile, TaskConfig, BackboneConfig, GateConfig
+        LimitsConfig, TrainConfig, SearchConfig, Profile, TaskConfig, BackboneConfig, GateConfig,
+        Range,
     )  # fmt: skip
     return sorted({key for one in (model, *sections) for key in one.model_fields})

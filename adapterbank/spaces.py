@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 __all__ = ["Choice", "Domain", "Range", "SearchConfig", "Space"]
 
@@ -40,7 +40,23 @@ class Range(_Strict):
 
 
 Choices = Annotated[tuple[Choice, ...], Field(min_length=1)]
-Domain = Choices | Range
+
+
+def _kind(domain: object) -> str | None:
+    """Tell a list from a range, so that what is wrong is said of the one that was meant."""
+    if isinstance(domain, tuple):
+        return "list"
+    return "range" if isinstance(domain, dict | Range) else None
+
+
+Domain = Annotated[
+    Annotated[Choices, Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(
+        _kind,
+        custom_error_type="domain",
+        custom_error_message="expected a list of values, or {low:, high:}",
+    ),
+]
 """The values that may be tried for one hyper-parameter: a list, or a range of numbers."""
 
 Space = dict[str, Domain]

@@ -36,14 +36,19 @@ def run(
     from adapterbank.search.study import Where, tune
 
     with SearchView(quiet=quiet) as view:
-        outcomes = tune(
-            bank,
-            tasks,
-            view,
-            where or Where(),
-            earlier=earlier,
-            note=None if quiet else view.note,
-        )
+        try:
+            outcomes = tune(
+                bank,
+                tasks,
+                view,
+                where or Where(),
+                earlier=earlier,
+                note=None if quiet else view.note,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            what = tasks[0] if len(tasks) == 1 else "--all"
+            view.note(f"Stopped; nothing is lost. To go on: adapterbank tune {what} --resume")
+            raise
     if not quiet:
         print_outcomes(outcomes)
     return [outcome_json(outcome) for outcome in outcomes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import _progress, _render, _summary
@@ -11,15 +12,20 @@ if TYPE_CHECKING:
     from adapterbank.registry.backbone import BackboneRecord
 
 __all__ = [
+    "STORAGE",
     "evaluate",
     "fetch",
     "make_ready",
+    "nothing_to_search",
     "prepare",
     "print_metrics",
     "print_trained",
     "train",
     "tune_stage",
 ]
+
+STORAGE = "ADAPTERBANK_STORAGE"
+"""The environment variable that says where searches keep their state."""
 
 
 def make_ready(bank: Bank, task: str, *, again: bool, quiet: bool) -> None:
@@ -53,15 +59,28 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
 
 
 def tune_stage(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any] | None:
-    """Search a task's hyper-parameters, or note that the profile leaves them as they are."""
-    if bank.config.active.search is None:
-        from adapterbank.continual.tuned import write_pinned
+    """Search a task's hyper-parameters, or note that there is nothing to choose.
 
+    The cluster and the storage are those of ``RAY_ADDRESS`` and ``ADAPTERBANK_STORAGE``, so that
+    ``dvc repro`` takes up what ``tune`` found there.
+    """
+    from adapterbank.continual.tuned import is_searched, write_pinned
+
+    if not is_searched(bank, task):
         write_pinned(bank, task)
+        if bank.config.active.search is not None and not quiet:
+            _render.note(nothing_to_search(task))
         return None
     from adapterbank.cli import _search
+    from adapterbank.search.study import Where
 
-    return _search.run(bank, [task], earlier="renew", quiet=quiet)[0]
+    where = Where(storage=os.environ.get(STORAGE) or None)
+    return _search.run(bank, [task], where=where, earlier="renew", quiet=quiet)[0]
+
+
+def nothing_to_search(task: str) -> str:
+    """Say that a task is left out of a search."""
+    return f"{task}: nothing to search: its method has no such choice, or the task pins them all"
 
 
 def train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:

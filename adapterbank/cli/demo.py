@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,11 +20,19 @@ __all__ = ["app"]
 app = typer.Typer()
 
 
+TUNED = ("digits", "location")
+"""Tasks of ``demo --tune``: scans and drawings, an easy one and one that adapters gain most on."""
+
+
 @app.command("demo")
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=100, help="Predictions a task.")] = 3,
     bank: _options.BankDir = None,
     *,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="In out/tune-demo instead: two tasks with a search first."),
+    ] = False,
     as_json: _options.Json = False,
 ) -> None:
     """Build this bank and use it.
@@ -33,7 +42,7 @@ def demo(
     from adapterbank.integrations.dvc_repo import ensure_dvc
     from adapterbank.integrations.git import git_toplevel
 
-    opened = _options.open_bank(bank)
+    opened = _tuned_bank(_options.bank_root(bank)) if tune else _options.open_bank(bank)
     note = _render.note
     profile = opened.config.profile
     limits, training = opened.config.active.limits, opened.config.active.train
@@ -61,6 +70,25 @@ def demo(
     _render.line(f"On test images, {size}. Parameters: of the method + of the head.")
     _render.line()
     _print_predictions(opened, predictions)
+
+
+def _tuned_bank(root: Path) -> Bank:
+    """Make the bank of ``demo --tune``, or open it again."""
+    from adapterbank.config import PARAMS
+    from adapterbank.continual.bank import Bank
+    from adapterbank.continual.params_file import add_task
+    from adapterbank.durable import replace_file
+    from adapterbank.integrations.scaffold import init_bank
+
+    there = root / "out" / "tune-demo"
+    init_bank(there, git=False)
+    params = there / PARAMS
+    text = params.read_text(encoding="utf-8")
+    replace_file(params, text.replace("profile: full", "profile: tune-demo").encode())
+    for name in TUNED:
+        if name not in Bank.open(there).config.tasks:
+            add_task(there, name, {"data": f"embedded://{name}", "method": "vapt"})
+    return Bank.open(there)
 
 
 def _repro(bank: Bank, *, divert: bool) -> float:

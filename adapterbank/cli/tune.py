@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapterbank.cli import _options, _render, _search, _work
 from adapterbank.errors import InputError
+
+if TYPE_CHECKING:
+    from adapterbank.continual.bank import Bank
 
 __all__ = ["app"]
 
@@ -36,7 +39,7 @@ StorageUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        envvar="ADAPTERBANK_STORAGE",
+        envvar=_work.STORAGE,
         help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
         " cluster must reach; the bank's work folder by default.",
     ),
@@ -64,13 +67,13 @@ def tune(  # noqa: PLR0913  # options of the command line
     work/TASK/best.json, from where training takes it up: `dvc repro` runs all of it.
     """
     opened = _options.open_bank(bank)
-    if (task is None) != every:
-        raise InputError("expected the name of a task, or --all")
     if resume and fresh:
-        raise InputError("--resume and --fresh exclude one another")
-    tasks = sorted(opened.config.tasks) if task is None else [task]
+        raise InputError(
+            "--resume and --fresh exclude one another",
+            fix="leave one of them out: --resume keeps the trials that are done",
+        )
+    tasks, left_out = _searchable(opened, task, every=every, quiet=as_json)
     for name in tasks:
-        opened.config.task(name)
         _work.make_ready(opened, name, again=False, quiet=as_json)
     from adapterbank.search.study import Where
 
@@ -88,6 +91,55 @@ def tune(  # noqa: PLR0913  # options of the command line
         quiet=as_json,
     )
     if as_json:
-        _render.print_json({"searches": found})
+        _render.print_json({"searches": found, "left_out": left_out})
         return
     _render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
+
+
+def _left_out(bank: Bank, tasks: list[str], *, quiet: bool) -> list[str]:
+    """Tasks with nothing to choose, each with a note.
+
+    Raises:
+        InputError: that is all of them.
+    """
+    from adapterbank.continual.tuned import is_searched
+    from adapterbank.search.space import search_of
+
+    search_of(bank)  # a profile without a search is no search with nothing to choose
+    left_out = [name for name in tasks if not is_searched(bank, name)]
+    if len(left_out) == len(tasks):
+        raise InputError(
+            f"none of the bank's tasks has anything to search: {', '.join(tasks)}",
+            fix="adapterbank train TASK, or leave something of a task's method open",
+        )
+    for name in left_out:
+        if not quiet:
+            _render.note(_work.nothing_to_search(name))
+    return left_out
+
+
+def _searchable(
+    bank: Bank, task: str | None, *, every: bool, quiet: bool
+) -> tuple[list[str], list[str]]:
+    """The tasks that are meant, each with a space, and those that are left out.
+
+    Raises:
+        InputError: there is none, or one that cannot be searched; nothing is fetched or prepared.
+    """
+    if (task is None) != every:
+        raise InputError(
+            "expected the name of a task, or --all"
+            if task is None
+            else f"--all searches for every task, {task} among them",
+            fix="adapterbank tune TASK, or adapterbank tune --all",
+        )
+    tasks = sorted(bank.config.tasks) if task is None else [task]
+    if not tasks:
+        raise InputError("the bank has no task", fix="adapterbank task add NAME --data FOLDER")
+    from adapterbank.search.space import space_of
+
+    left_out = _left_out(bank, tasks, quiet=quiet) if every else []
+    tasks = [name for name in tasks if name not in left_out]
+    for name in tasks:
+        space_of(bank, name)
+    return tasks, left_out

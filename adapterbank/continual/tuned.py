@@ -14,19 +14,22 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from adapterbank import durable
-from adapterbank.config import PARAMS, TrainConfig
+from adapterbank.config import PARAMS, TrainConfig, describe
 from adapterbank.continual.bank import Bank, read_json, write_json
 from adapterbank.data.store import stored_digest
 from adapterbank.errors import InputError
 from adapterbank.records import Score
+from adapterbank.training.recipes import find_recipe
 
 __all__ = [
     "BEST",
+    "NOT_DECIDING",
     "TRAIN_KEYS",
     "TRIALS",
     "Budget",
     "Plan",
     "Winner",
+    "is_searched",
     "plan_of",
     "read_winner",
     "search_identity",
@@ -38,6 +41,10 @@ BEST = "best.json"
 TRIALS = "trials.csv"
 TRAIN_KEYS = ("learning_rate", "weight_decay", "batch_size", "recipe")
 """Names of a search space that are training's; all others are the method's hyper-parameters."""
+
+NOT_DECIDING = frozenset({"cpus_per_trial", "gpus_per_trial", "max_concurrent"})
+"""Settings of where and how fast trials run, on which what they give does not depend; the wall
+time decides."""
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -82,6 +89,24 @@ class Plan:
         return self.training.fit == "train+val"
 
 
+def is_searched(bank: Bank, task: str) -> bool:
+    """Whether the profile's search has anything to choose for a task.
+
+    It has not where the method is solved in closed form, nor where the task pins all that the
+    space of its method has. A method without a space is no such case, but an omission, which the
+    search reports.
+
+    Raises:
+        UnknownName: no such task, method or recipe.
+    """
+    section, search = bank.config.task(task), bank.config.active.search
+    if search is None or not find_recipe(bank.config.training(task), section.method).gradient:
+        return False
+    space = bank.config.spaces.get(section.method, {})
+    pinned = section.hyper.keys() | section.train.keys()
+    return search.sampler == "paper" or not space or not space.keys() <= pinned
+
+
 def plan_of(bank: Bank, task: str) -> Plan:
     """Merge a task's configuration with what the search of its profile found.
 
@@ -90,12 +115,13 @@ def plan_of(bank: Bank, task: str) -> Plan:
             other data or settings.
     """
     section, training = bank.config.task(task), bank.config.training(task)
-    if bank.config.active.search is None:
+    if not is_searched(bank, task):
         if training.fit == "train+val":
             raise InputError(
                 f"{PARAMS}: train.fit of {task} is train+val, which leaves no image to judge by"
                 " where no search judged before",
-                fix="set it to train, or give the profile a search",
+                fix=f"set it to train for {task}, or give the profile a search that has something"
+                " to choose for it",
             )
         return Plan(hyper=dict(section.hyper), training=training, winner=None)
     winner = read_winner(bank, task)
@@ -106,11 +132,16 @@ def plan_of(bank: Bank, task: str) -> Plan:
             f"work/{task}/{BEST} was found by a search of other data or settings", fix=_fix(task)
         )
     found = {key: value for key, value in winner.values.items() if key in TRAIN_KEYS}
-    fit = section.train.get("fit", "train+val")
-    merged = training.model_dump() | found | {"fit": fit}
+    said = "fit" in section.train or "fit" in bank.config.active.train.model_fields_set
+    merged = training.model_dump() | found | {"fit": training.fit if said else "train+val"}
+    try:
+        settings = TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        problems = "; ".join(describe(error, TrainConfig))
+        raise InputError(f"work/{task}/{BEST}: damaged: {problems}", fix=_fix(task)) from error
     return Plan(
         hyper=section.hyper | {k: v for k, v in winner.values.items() if k not in TRAIN_KEYS},
-        training=TrainConfig.model_validate(merged),
+        training=settings,
         winner=winner,
     )
 
@@ -124,11 +155,11 @@ def search_identity(bank: Bank, task: str) -> str:
     config, section = bank.config, bank.config.task(task)
     search = config.active.search
     parts = {
-        "search": None if search is None else search.model_dump(exclude=_NOT_DECIDING),
-        "space": {
-            name: domain if isinstance(domain, tuple) else domain.model_dump()
+        "search": None if search is None else search.model_dump(exclude=set(NOT_DECIDING)),
+        "space": [  # in its order, in which a grid goes and values are drawn
+            (name, domain if isinstance(domain, tuple) else domain.model_dump())
             for name, domain in config.spaces.get(section.method, {}).items()
-        },
+        ],
         "method": section.method,
         "hyper": section.hyper,
         "train": config.training(task).model_dump(exclude={"device", "fit"}),
@@ -168,9 +199,6 @@ def write_pinned(bank: Bank, task: str) -> None:
 
 
 _PINNED = {"schema": 1, "pinned": True}
-
-# Where and how fast trials run; what they give does not depend on it. The wall time does decide.
-_NOT_DECIDING = {"cpus_per_trial", "gpus_per_trial", "max_concurrent"}
 
 
 def _fix(task: str) -> str:

@@ -18,8 +18,6 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Trials run on one machine over loopback; a cluster sets its own mode.
-        "RAY_AUTH_MODE": "disabled",
         # Notes on table migrations are no news to somebody who asked for a training run.
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         # MLflow announces a run's page on standard output, where `--json` puts its answer.

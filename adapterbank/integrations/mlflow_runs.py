@@ -222,9 +222,12 @@ def open_run(
             if run_id is not None:
                 everything["adapterbank.continues"] = run_id
             experiment_id = _experiment(client, experiment, artifact_location(root, experiment))
-            run = client.create_run(experiment_id, run_name=name)
+            # With the tags by which it is found again: a process may be killed at any moment.
+            short = {tag: value[:_MAX_TAG] for tag, value in everything.items()}
+            run = client.create_run(experiment_id, run_name=name, tags=short)
+        else:
+            RunLogger(root, client, run).tags(everything)
     logger = RunLogger(root, client, run)
-    logger.tags(everything)
     logger.params(params)
     return logger
 

@@ -6,20 +6,29 @@ import contextlib
 import io
 import logging
 import os
+import secrets
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
+from ray.exceptions import AuthenticationError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.spaces import SearchConfig
 
-__all__ = ["connected", "hushed", "per_trial", "scratch"]
+__all__ = ["check_gpus", "connected", "hushed", "per_trial", "scratch"]
 
 _ADDRESS = "RAY_ADDRESS"
+_PATIENCE_S = 60.0  # for a node whose GPUs are all at work; it is believed then
+_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 @contextmanager
@@ -40,31 +49,78 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     there = address or os.environ.get(_ADDRESS)
-    gpus = torch.cuda.device_count()
+    with contextlib.nullcontext() if there else _locked():
+        _start(there)
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
+
+
+def _start(there: str | None) -> None:
     try:
-        with hushed():
+        with hushed(), _own_signals():
             if there:
                 ray.init(address=there, logging_level=logging.ERROR, log_to_driver=False)
             else:
                 ray.init(
                     num_cpus=os.cpu_count(),
-                    num_gpus=gpus,
+                    num_gpus=torch.cuda.device_count(),
                     include_dashboard=False,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = there or "on this machine"
+    except (
+        AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError
+    ) as error:  # fmt: skip
+        # Ray has the reason in the text of the reason only.
+        if "AuthenticationError" in f"{error!r} {error.__cause__!r}":
+            raise AdapterBankError(
+                f"the Ray cluster at {there or 'this machine'} does not let us in: its token is not"
+                " ours",
+                fix=f"set {_MODE}=token and {_TOKEN} or {_TOKEN_PATH} as on its nodes",
+            ) from error
         raise AdapterBankError(
-            f"no Ray cluster answers at {where}: {error}"
+            f"no Ray cluster answers at {there}: {error}"
             if there
             else f"Ray did not start: {error}",
             fix="ray start --head, or leave --address out",
         ) from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this program's answer to SIGTERM, which Ray puts its own in place of."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield ray.cluster_resources()
+        yield
     finally:
-        ray.shutdown()
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let nobody but our own processes into the Ray that is started in this block.
+
+    Ray listens on all interfaces, whatever address it is told, and runs any code it is sent. So it
+    gets a token that only this process and its children know, unless the user has chosen how Ray
+    is to be guarded. Ray would make one too, and write it into the home folder.
+    """
+    if any(name in os.environ for name in (_MODE, _TOKEN, _TOKEN_PATH)):
+        yield
+        return
+    os.environ[_TOKEN] = _own_token()
+    try:
+        yield
+    finally:
+        for name in (_MODE, _TOKEN):  # the mode was set by Ray, which follows the token
+            os.environ.pop(name, None)
+
+
+@cache  # Ray reads a process's token once
+def _own_token() -> str:
+    return secrets.token_hex(32)
 
 
 def per_trial(config: SearchConfig, cluster: dict[str, float]) -> dict[str, float]:
@@ -91,6 +147,42 @@ def per_trial(config: SearchConfig, cluster: dict[str, float]) -> dict[str, floa
     return {kind.lower(): amount for kind, amount in asked.items() if amount}
 
 
+def check_gpus(resources: Mapping[str, float]) -> None:
+    """Refuse a cluster with GPUs that PyTorch cannot use, where trials are to have some.
+
+    Args:
+        resources: of one trial, see :func:`per_trial`.
+
+    Raises:
+        InputError: the nodes, by name.
+    """
+    if not resources.get("gpu"):
+        return
+    here = ray.get_runtime_context().get_node_id()
+    asked = {
+        _sees_gpu.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        for node in _alive()
+        if node["Resources"].get("GPU") and not (
+            node["NodeID"] == here and torch.cuda.is_available())
+    }  # fmt: skip
+    told, _ = (
+        ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S) if asked else ([], [])
+    )
+    blind = sorted({asked[one] for one in told if not ray.get(one)})
+    if blind:
+        raise InputError(
+            f"PyTorch sees no GPU on {', '.join(blind)}, where Ray was told of one",
+            fix="install a PyTorch with CUDA there, or --gpus-per-trial 0",
+        )
+
+
+@ray.remote(num_cpus=0, num_gpus=1e-3, max_retries=0)
+def _sees_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
 @contextmanager
 def hushed() -> Iterator[None]:
     """Keep what Ray prints for people who drive it by hand out of our output."""
@@ -111,5 +203,5 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _alive() -> list[dict[str, dict[str, float]]]:
+def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]

@@ -60,11 +60,13 @@ class Entry:
         self._classes = classes
         self._costs = costs
         self._sampler = make_sampler(config, space)
-        self._again = list(ledger.open_trials)
+        # What failed did so for no fault of its own, unlike what diverged: once more.
+        again = {"started", "failed"}
+        self._again = [t for _, t in sorted(ledger.trials.items()) if t.state in again]
         if not ledger.trials and self._sampler.propose(0, (), self.allowed) is None:
             raise ConfigError(
                 f"the search of {ledger.task}",
-                ["no configuration of the space is under the ceilings"],
+                ["no configuration of the space fits the backbone and is under the ceilings"],
                 fix="raise max_parameters or max_latency, or add smaller values to the space",
             )
 
@@ -81,7 +83,11 @@ class Entry:
     def next(self) -> Trial | None:
         """The next trial to run, kept before it is given out; None when there is none left."""
         if self._again:
-            return self._again.pop(0)
+            again = self._again.pop(0)
+            if again.done:  # its machine or storage may have been mended since it failed
+                again = replace(again, state="started", points=(), error=None)
+                self.ledger.put(again)
+            return again
         number = len(self.ledger.trials)
         if self.config.trials is not None and number >= self.config.trials:
             return None
@@ -178,7 +184,7 @@ class PerTask(FIFOScheduler):
         self._inner = {task: _scheduler(entry) for task, entry in entries.items()}
         for task, entry in entries.items():
             for trial in entry.ledger.trials.values():
-                if trial.done:
+                if trial.done and trial.state != "failed":
                     _retell(self._inner[task], trial)
 
     def set_search_properties(
@@ -238,6 +244,8 @@ def _retell(scheduler: TrialScheduler, trial: Trial) -> None:
     past: Any = _Past(trial)
     nobody: Any = None  # a scheduler's own trials have a controller
     results = [{"epoch": p.epoch, "accuracy": p.val.accuracy} for p in trial.points]
+    if trial.state == "diverged":  # as its worker reported the epoch that it did not finish
+        results.append({"epoch": len(results) + 1, "accuracy": 0.0})
     scheduler.on_trial_add(nobody, past)
     for result in results:
         scheduler.on_trial_result(nobody, past, result)

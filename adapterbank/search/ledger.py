@@ -21,7 +21,7 @@ from adapterbank.search.samplers import Told
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
 
-__all__ = ["Ledger", "Point", "State", "Trial", "training_file"]
+__all__ = ["HEADS", "Ledger", "Point", "State", "Trial", "training_file"]
 
 State = Literal["started", "finished", "stopped", "diverged", "failed"]
 """``stopped``: by the scheduler or the clock, before its last epoch."""
@@ -29,6 +29,8 @@ State = Literal["started", "finished", "stopped", "diverged", "failed"]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _TRIALS = "trials"
 _SEARCH = "search.json"
+HEADS = "heads"
+"""Folder of what trials of one search start their heads from."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -89,19 +91,25 @@ class Ledger:
 
     Raises:
         ConflictError: the storage holds a search with another identity.
-        IntegrityError: a file in it is damaged.
+        IntegrityError: a file in it is damaged or missing.
     """
 
     def __init__(self, storage: Storage, task: str, identity: str) -> None:
         self.storage = storage
         self.task = task
-        self.found = storage.read(_SEARCH) is not None
-        self._header = self._open(identity)
+        header = storage.read(_SEARCH)
+        names = [name for name in storage.names(_TRIALS) if name.endswith(".json")]
+        if header is None and names:
+            raise self._damaged(f"{_SEARCH}: missing, but there are trials")
+        self._header = self._open(header, identity, begun=bool(names))
         self.trials: dict[int, Trial] = {}
-        for name in storage.names(_TRIALS) if self.found else ():
-            if name.endswith(".json"):
-                trial = self._parse(Trial, storage.read(f"{_TRIALS}/{name}"), name)
-                self.trials[trial.number] = trial
+        for number, name in enumerate(names):
+            if name != f"{_stem(number)}.json":
+                raise self._damaged(f"{_TRIALS}/{_stem(number)}.json: missing")
+            trial: Trial = self._parse(Trial, storage.read(f"{_TRIALS}/{name}"), name)
+            if trial.number != number:
+                raise self._damaged(f"{name}: damaged: it is of trial {trial.number}")
+            self.trials[number] = trial
 
     @property
     def identity(self) -> str:
@@ -145,15 +153,26 @@ class Ledger:
         self._write(f"{_TRIALS}/{_stem(trial.number)}.json", asdict(trial))
         self.trials[trial.number] = trial
 
-    def _open(self, identity: str) -> _Header:
+    @staticmethod
+    def clear(storage: Storage) -> None:
+        """Delete a search and nothing else that the folder may hold.
+
+        The header goes last: a search half deleted is still known for what it is.
+        """
+        for name in (_TRIALS, HEADS, _SEARCH):
+            storage.delete(name)
+
+    def _open(self, data: bytes | None, identity: str, *, begun: bool) -> _Header:
         fresh = _Header(task=self.task, identity=identity)
-        if not self.found:
+        if data is None:
             return fresh
-        header: _Header = self._parse(_Header, self.storage.read(_SEARCH), _SEARCH)
+        header: _Header = self._parse(_Header, data, _SEARCH)
         if (header.task, header.identity) != (self.task, identity):
+            if header.task == self.task and not begun:
+                return fresh  # one that never started a trial is in nobody's way
             raise ConflictError(
-                f"{self.storage.uri} holds a search of {header.task} with other data, settings or"
-                f" code ({header.identity[:12]}, this one is {identity[:12]})",
+                f"{self.storage.uri} holds a search of {header.task} with other data or settings"
+                f" ({header.identity[:12]}, this one is {identity[:12]})",
                 fix=f"adapterbank tune {self.task} --fresh, or name another --storage",
             )
         return header
@@ -166,10 +185,12 @@ class Ledger:
         try:
             return TypeAdapter(kind).validate_json(data or b"")
         except ValidationError as error:
-            raise IntegrityError(
-                f"{self.storage.uri}/{name}: damaged: {error.errors()[0]['msg']}",
-                fix=f"adapterbank tune {self.task} --fresh",
-            ) from error
+            raise self._damaged(f"{name}: damaged: {error.errors()[0]['msg']}") from error
+
+    def _damaged(self, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self.storage.uri}/{what}", fix=f"adapterbank tune {self.task} --fresh"
+        )
 
 
 def training_file(number: int) -> str:

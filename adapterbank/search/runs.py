@@ -23,6 +23,7 @@ __all__ = ["SearchRuns"]
 _IDENTITY = "adapterbank.search"
 _NUMBER = "adapterbank.trial"
 _PARENT = "mlflow.parentRunId"
+_STATE = "adapterbank.state"  # set last: a run without it was cut off while it was sent
 
 
 class SearchRuns:
@@ -53,7 +54,7 @@ class SearchRuns:
         )
         children = find_runs(root, task, {_PARENT: self._run.run_id})
         self._known = {tags.get(_NUMBER, ""): run_id for run_id, tags in children.items()}
-        self._sent: set[int] = set()
+        self._sent = {tags.get(_NUMBER, ""): tags.get(_STATE) for tags in children.values()}
 
     def __enter__(self) -> Self:
         self._run.__enter__()
@@ -86,7 +87,6 @@ class SearchRuns:
                 _PARENT: self._run.run_id,
                 _NUMBER: str(trial.number),
                 "adapterbank.kind": "trial",
-                "adapterbank.state": trial.state,
             },
             run_id=self._known.get(str(trial.number)),
         )
@@ -103,8 +103,10 @@ class SearchRuns:
                             "val/accuracy": point.val.accuracy,
                         },
                     )
-            run.epoch(0, {"parameters": trial.parameters})
-        self._sent.add(trial.number)
+            if not run.steps("parameters"):
+                run.epoch(0, {"parameters": trial.parameters})
+        run.tags({_STATE: trial.state})
+        self._sent[str(trial.number)] = trial.state
 
     def conclude(
         self, winner: Winner, trials: Sequence[Trial], front: Sequence[Trial], table: str
@@ -115,9 +117,10 @@ class SearchRuns:
             AdapterBankError: MLflow does not answer; doing it again finishes it.
         """
         for trial in trials:
-            if trial.number not in self._sent and str(trial.number) not in self._known:
+            if self._sent.get(str(trial.number)) != trial.state:
                 self._log(trial)
-        self._run.epoch(0, {"val/best": winner.val.accuracy, "trials": len(trials)})
+        if not self._run.steps("val/best"):
+            self._run.epoch(0, {"val/best": winner.val.accuracy, "trials": len(trials)})
         self._run.json("best.json", asdict(winner))
         self._run.text("trials.csv", table)
         marks = {trial.number for trial in front}

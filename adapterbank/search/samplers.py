@@ -120,11 +120,10 @@ class _Optuna:
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for one in told:
-            running = one.score is None
-            state = optuna.trial.TrialState.RUNNING if running else None
+            states = optuna.trial.TrialState
             study.add_trial(
                 optuna.trial.create_trial(
-                    state=state or optuna.trial.TrialState.COMPLETE,
+                    state=states.RUNNING if one.score is None else states.COMPLETE,
                     value=one.score,
                     params=one.values,
                     distributions=self._distributions,

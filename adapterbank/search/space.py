@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from adapterbank import catalog
 from adapterbank.config import PARAMS, TrainConfig, describe
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.tuned import TRAIN_KEYS
-from adapterbank.errors import ConfigError
-from adapterbank.inference.artifact import find_method
-from adapterbank.spaces import Domain, Range, Space
+from adapterbank.errors import ConfigError, InputError, UnknownName
+from adapterbank.inference.artifact import METHODS, find_method, method_config
+from adapterbank.spaces import Domain, Range, SearchConfig, Space
 from adapterbank.training.recipes import find_recipe
 
-__all__ = ["PAPER", "Values", "draw", "points", "space_of", "split_values"]
+__all__ = ["PAPER", "Values", "draw", "points", "search_of", "space_of", "split_values"]
 
 Values = dict[str, Any]
 """One configuration: a value for every name of a space."""
@@ -31,27 +32,47 @@ PAPER: Space = {
 }
 
 
+def search_of(bank: Bank) -> SearchConfig:
+    """How the profile in use searches.
+
+    Raises:
+        InputError: it does not.
+    """
+    search = bank.config.active.search
+    if search is None:
+        raise InputError(
+            f"the profile {bank.config.profile} has no search: its tasks use the hyper-parameters"
+            " they are given",
+            fix="use a profile that has one, in pipelines/params.yaml",
+        )
+    return search
+
+
 def space_of(bank: Bank, task: str) -> Space:
     """The space of a task: its method's, less what the task pins itself.
 
     Raises:
-        ConfigError: it is empty, or has names or values that the method does not know.
+        ConfigError: it is empty, has names or values that the method does not know, or is a grid
+            with a range; or the task's own hyper-parameters are wrong.
+        InputError: the profile has no search.
+        UnknownName: no such method or recipe.
     """
-    section, search = bank.config.task(task), bank.config.active.search
+    section, search = bank.config.task(task), search_of(bank)
     if not find_recipe(bank.config.training(task), section.method).gradient:
         raise ConfigError(
             f"{PARAMS}: tasks.{task}",
             [f"{section.method} is solved in closed form: nothing to search"],
             fix="use a profile without a search for it",
         )
-    if search is not None and search.sampler == "paper":
-        return PAPER
+    method_config(section.method, section.hyper, where=f"{PARAMS}: tasks.{task}.hyper")
     pinned = section.hyper.keys() | section.train.keys()
-    whole = bank.config.spaces.get(section.method, {})
+    paper = search.sampler == "paper"
+    whole = PAPER if paper else bank.config.spaces.get(section.method, {})
     space = {name: domain for name, domain in whole.items() if name not in pinned}
     where = f"{PARAMS}: spaces.{section.method}"
     if not space:
         why = f"all of it is pinned by the task {task}" if whole else "nothing to search"
+        why += _strangers(bank)
         raise ConfigError(
             where, [why], fix=f"list values of {section.method} there, or use a profile without"
             " a search"
@@ -61,6 +82,8 @@ def space_of(bank: Bank, task: str) -> Space:
         for name, domain in space.items()
         for problem in _problems(section.method, section.hyper, name, domain)
     ]
+    if search.sampler == "grid":
+        problems += _endless(space)
     if problems:
         raise ConfigError(where, problems)
     return space
@@ -78,11 +101,9 @@ def points(space: Space) -> tuple[Values, ...]:
     Raises:
         ConfigError: a domain is a range, which has no end.
     """
-    ranges = [name for name, domain in space.items() if isinstance(domain, Range)]
-    if ranges:
-        raise ConfigError(
-            str(PARAMS), [f"{name}: a grid needs a list of values, not a range" for name in ranges]
-        )
+    problems = _endless(space)
+    if problems:
+        raise ConfigError(str(PARAMS), problems)
     lists = [domain for domain in space.values() if not isinstance(domain, Range)]
     return tuple(dict(zip(space, point, strict=True)) for point in itertools.product(*lists))
 
@@ -90,6 +111,20 @@ def points(space: Space) -> tuple[Values, ...]:
 def draw(space: Space, generator: np.random.Generator) -> Values:
     """Draw one configuration, uniformly (in the logarithm, where a range says so)."""
     return {name: _draw(domain, generator) for name, domain in space.items()}
+
+
+def _endless(space: Space) -> list[str]:
+    return [
+        f"{name}: a grid needs a list of values, not a range"
+        for name, domain in space.items()
+        if isinstance(domain, Range)
+    ]
+
+
+def _strangers(bank: Bank) -> str:
+    """Name methods that have a space and do not exist: likely a slip of the pen."""
+    unknown = sorted(set(bank.config.spaces) - set(catalog.names(METHODS)))
+    return f"; {', '.join(unknown)}: no such method" if unknown else ""
 
 
 def _draw(domain: Domain, generator: np.random.Generator) -> Any:  # noqa: ANN401  # a choice
@@ -119,16 +154,21 @@ def _problems(method: str, hyper: Mapping[str, Any], name: str, domain: Domain) 
         values = (kind(domain.low), kind(domain.high))
     else:
         values = domain
-        if len(set(map(repr, values))) < len(values):
+        # 1 and 1.0 are one value, 1 and true are two.
+        if len({(isinstance(value, bool), value) for value in values}) < len(values):
             return ["a value stands there twice"]
     found = []
     for value in values:
         try:
             if name in TRAIN_KEYS:
-                TrainConfig.model_validate({name: value})
+                settings = TrainConfig.model_validate({name: value})
+                if not find_recipe(settings, method).gradient:
+                    found.append(f"{value!r} is solved in closed form: nothing to search")
             else:
                 find_method(method).Config.model_validate({**hyper, name: value})
         except ValidationError as error:
             model = TrainConfig if name in TRAIN_KEYS else find_method(method).Config
             found += describe(error, model)
+        except UnknownName as error:
+            found.append(error.message)
     return found

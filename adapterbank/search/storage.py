@@ -7,9 +7,10 @@ from here can run code, so a storage shared with others is no way into this mach
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from adapterbank import durable
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError
@@ -17,6 +18,7 @@ from adapterbank.errors import AdapterBankError, InputError, IntegrityError
 __all__ = ["Storage"]
 
 _LIMIT = 1 << 32  # bytes of one file
+_FIX = "use a folder, file://… or s3://bucket/prefix"
 
 
 class Storage:
@@ -27,7 +29,7 @@ class Storage:
             (credentials and endpoint as the AWS tools read them from the environment).
 
     Raises:
-        InputError: no file system of that name.
+        InputError: no file system of that name, or none at all.
     """
 
     def __init__(self, uri: str | Path) -> None:
@@ -35,21 +37,29 @@ class Storage:
         parts = urlsplit(self.uri)
         self._remote: Any = None
         if parts.scheme in {"", "file"}:
-            self._root = Path(unquote(parts.path) if parts.scheme else self.uri).resolve()
+            if parts.scheme and parts.netloc not in {"", "localhost"}:
+                raise InputError(f"storage {self.uri}: names the host {parts.netloc}", fix=_FIX)
+            path = unquote(parts.path) if parts.scheme else self.uri
+            if not path:
+                raise InputError(f"storage {self.uri}: names no folder", fix=_FIX)
+            self._root = Path(path).resolve()
             self.uri = str(self._root)  # a worker stands in another folder
             return
         from pyarrow import fs  # noqa: PLC0415  # a local search needs none of it
 
         try:
             self._remote, self._prefix = fs.FileSystem.from_uri(self.uri)
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"storage {self.uri}: {error}", fix="use a folder, file://… or s3://bucket/prefix"
-            ) from error
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise InputError(f"storage {self.uri}: {error}", fix=_FIX) from error
+        if not self._prefix:
+            raise InputError(f"storage {self.uri}: names no bucket", fix=_FIX)
 
     def inside(self, name: str) -> Storage:
         """The folder of that name in this one."""
-        return Storage(f"{self.uri.rstrip('/')}/{name}")
+        if self._remote is None:
+            return Storage(self._root / name)
+        parts = urlsplit(self.uri)  # a bucket's options stand behind its path
+        return Storage(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
     def read(self, name: str) -> bytes | None:
         """Read a file; None if there is none.
@@ -110,15 +120,29 @@ class Storage:
                 raise AdapterBankError(f"storage {self.uri} does not answer: {error}") from error
         return tuple(sorted(name for name in found if not name.startswith(durable.TEMPORARY)))
 
-    def clear(self) -> None:
-        """Delete all of it."""
+    def delete(self, name: str) -> None:
+        """Delete a file, or a folder with all in it; no error if there is none.
+
+        Raises:
+            AdapterBankError: the storage is read-only or does not answer.
+        """
         if self._remote is None:
-            if self._root.is_dir():
-                with durable.writable(self._root):
-                    shutil.rmtree(self._root)
+            path = self._root / name
+            with durable.writable(self._root):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
             return
+        from pyarrow import fs  # noqa: PLC0415
+
+        where = f"{self._prefix}/{name}"
         try:
-            self._remote.delete_dir_contents(self._prefix, missing_dir_ok=True)
+            kind = self._remote.get_file_info(where).type
+            if kind == fs.FileType.Directory:
+                self._remote.delete_dir(where)
+            elif kind != fs.FileType.NotFound:
+                self._remote.delete_file(where)
         except OSError as error:
             raise AdapterBankError(f"storage {self.uri} cannot be cleared: {error}") from error
 
@@ -127,10 +151,13 @@ class Storage:
 
         Raises:
             InputError: it cannot.
+            IntegrityError: it takes what it does not give back.
         """
+        probe = f"{durable.TEMPORARY}probe-{uuid.uuid4().hex[:12]}"  # two may ask at once
         try:
-            self.write("probe", b"a search keeps its state here\n")
-            found = self.read("probe")
+            self.write(probe, b"a search keeps its state here\n")
+            found = self.read(probe)
+            self.delete(probe)
         except (AdapterBankError, OSError) as error:
             message = error.message if isinstance(error, AdapterBankError) else str(error)
             raise InputError(

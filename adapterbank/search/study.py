@@ -10,23 +10,31 @@ from typing import Any, Literal
 
 import torch
 from ray import tune as ray_tune
+from ray.tune.error import TuneError
 
 from adapterbank import durable
 from adapterbank.backbones.loading import read_weights
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank
-from adapterbank.continual.tuned import TRIALS, Budget, Winner, search_identity, write_winner
+from adapterbank.continual.tuned import (
+    NOT_DECIDING,
+    TRIALS,
+    Budget,
+    Winner,
+    search_identity,
+    write_winner,
+)
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 from adapterbank.inference.predictor import load_bank_backbone
-from adapterbank.search.cluster import connected, hushed, per_trial, scratch
+from adapterbank.search.cluster import check_gpus, connected, hushed, per_trial, scratch
 from adapterbank.search.contest import Entry, FairSearcher, PerTask
 from adapterbank.search.cost import CostTable
 from adapterbank.search.ledger import Ledger, Trial
 from adapterbank.search.outcome import choose, pareto, table
 from adapterbank.search.runs import SearchRuns
-from adapterbank.search.space import space_of
+from adapterbank.search.space import search_of, space_of
 from adapterbank.search.storage import Storage
 from adapterbank.search.trial import Brief, run_trial, share
 from adapterbank.search.watch import View, Watch
@@ -120,6 +128,7 @@ def tune(  # each is a choice of the caller's
         if any(_open(entry) for entry in entries.values()):
             cluster = stack.enter_context(connected(where.address))
             resources = per_trial(config, cluster)
+            check_gpus(resources)
             _fit(bank, config, works, watch, resources)
         return tuple(_conclude(bank, works[task], watch.seconds, logs[task]) for task in entries)
 
@@ -136,14 +145,7 @@ class _Work:
 
 
 def _config(bank: Bank, where: Where) -> SearchConfig:
-    search = bank.config.active.search
-    if search is None:
-        raise InputError(
-            f"the profile {bank.config.profile} has no search: its tasks use the hyper-parameters"
-            " they are given",
-            fix="use a profile that has one, in pipelines/params.yaml",
-        )
-    return where.over(search)
+    return where.over(search_of(bank))
 
 
 def _storage(bank: Bank, task: str, where: Where) -> Storage:
@@ -161,7 +163,7 @@ def _ledger(
         ConflictError: it holds another search, or one that is not to go on.
     """
     if earlier == "discard":
-        storage.clear()
+        Ledger.clear(storage)
     identity = search_identity(bank, task)
     try:
         ledger = Ledger(storage, task, identity)
@@ -169,9 +171,9 @@ def _ledger(
         if earlier != "renew":
             raise
         _say(note, f"{error.message}: beginning anew")
-        storage.clear()
+        Ledger.clear(storage)
         ledger = Ledger(storage, task, identity)
-    if earlier == "refuse" and ledger.found and not ledger.complete:
+    if earlier == "refuse" and ledger.trials and not ledger.complete:
         done = sum(trial.done for trial in ledger.trials.values())
         raise ConflictError(
             f"{storage.uri} holds a search of {task} that was interrupted; {done} of its trials"
@@ -254,7 +256,9 @@ def _open_log(bank: Bank, work: _Work) -> SearchRuns:
 
 
 def _params(config: SearchConfig, brief: Brief) -> dict[str, str | int | float]:
-    plain = {f"search.{name}": str(value) for name, value in config.model_dump().items()}
+    # Not where trials run: a search may go on with other resources than it began with.
+    deciding = config.model_dump(exclude=set(NOT_DECIDING))
+    plain = {f"search.{name}": str(value) for name, value in deciding.items()}
     return {"task": brief.task, "method": brief.method, "data.digest": brief.data, **plain}
 
 
@@ -279,6 +283,7 @@ def _fit(
     )
     # Interrupts are ours: an exception that ends the block, not a request to Tune to wind up.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # told in a line by the watch
     with scratch() as folder, hushed():
         tuner = ray_tune.Tuner(
             trainable,
@@ -298,7 +303,21 @@ def _fit(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _own(error) from error
+
+
+def _own(error: BaseException) -> AdapterBankError:
+    """Find our own error among those that led to Tune's, or make one of it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AdapterBankError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    last = str(error).strip().splitlines()[-1:]
+    return AdapterBankError(f"Ray gave the search up: {''.join(last)}", fix="run it again")
 
 
 def _conclude(bank: Bank, work: _Work, seconds: float, log: SearchRuns) -> Outcome:
@@ -309,7 +328,8 @@ def _conclude(bank: Bank, work: _Work, seconds: float, log: SearchRuns) -> Outco
         raise AdapterBankError(
             f"no trial of {work.task} came to anything:"
             f" {'; '.join(sorted(reasons)[:3]) or 'none finished an epoch'}",
-            fix=f"adapterbank tune {work.task} --fresh, with other values or more time",
+            fix=f"adapterbank tune {work.task} --resume once that is mended, or --fresh with other"
+            " values or more time",
         )
     for trial in list(ledger.trials.values()):
         if trial.points and trial.latency is None and trial.error is None:

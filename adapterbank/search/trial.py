@@ -7,6 +7,7 @@ the storage. It knows no registry and no MLflow.
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -26,11 +27,11 @@ from adapterbank.backbones.loading import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.config import TrainConfig
 from adapterbank.data.base import Split, TaskData
-from adapterbank.errors import TrainingDiverged
+from adapterbank.errors import InputError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
 from adapterbank.methods.base import Adapter
 from adapterbank.records import InputSpec
-from adapterbank.search.ledger import training_file
+from adapterbank.search.ledger import HEADS, training_file
 from adapterbank.search.space import split_values
 from adapterbank.search.storage import Storage
 from adapterbank.training.checkpoint import FILE, Checkpointer, code_digest, identify
@@ -104,7 +105,7 @@ def run_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> None:
     torch.set_num_threads(max(1, int(_resources().get("CPU", 1))))
     hyper, settings = split_values(config["values"])
     training = TrainConfig.model_validate({**brief.training, **settings})
-    device = torch.device("cuda" if _resources().get("GPU", 0) > 0 else "cpu")
+    device = _device()
     storage, name = Storage(brief.storage), training_file(config["number"])
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         kept = storage.read(name)
@@ -179,7 +180,7 @@ def _start_head(
     """
     key = identify({"adapter": _digest(adapter), "data": brief.data, "device": str(
         backbone.device)})  # fmt: skip
-    name = f"heads/{key}.safetensors"
+    name = f"{HEADS}/{key}.safetensors"
     known = storage.read(name)
     if known is None:
         adapter.to(backbone.device)
@@ -244,6 +245,23 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
+
+
+def _device() -> torch.device:
+    """Return the device that Ray gave to this trial.
+
+    Raises:
+        InputError: it is a GPU that PyTorch cannot use; of a node that joined late, or it would
+            have been refused before.
+    """
+    if not _resources().get("GPU", 0):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"PyTorch sees no GPU on {platform.node()}, where Ray gave one to the trial",
+            fix="install a PyTorch with CUDA there, or --gpus-per-trial 0",
+        )
+    return torch.device("cuda")
 
 
 def _resources() -> dict[str, float]:

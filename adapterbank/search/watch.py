@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ray.tune import Callback
 
+from adapterbank.errors import AdapterBankError
 from adapterbank.records import Score
 from adapterbank.search.contest import Entry
 from adapterbank.search.ledger import Point, Trial
@@ -63,6 +64,7 @@ class Watch(Callback):
         self._begun = time.monotonic()
         self._before = {task: entry.ledger.seconds for task, entry in entries.items()}
         self._ended = dict.fromkeys(entries, 0)
+        self._failure: AdapterBankError | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has a worker."""
@@ -101,6 +103,16 @@ class Watch(Callback):
         """A trial has failed once too often."""
         self._end(trial, _reason(trial))
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End the search if its state cannot be kept any more.
+
+        Raises:
+            AdapterBankError: what the storage said. Raised here and not where it happened, since
+                Tune takes an error there for one of the trial's, which it runs again.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     @property
     def seconds(self) -> float:
         """Wall time since this process began."""
@@ -113,8 +125,12 @@ class Watch(Callback):
         if not points and error is None:
             return  # cut before its first epoch: still to be done
         entry = self._entries[task]
-        ended = entry.end(number, points, error)
-        entry.ledger.note(seconds=self._before[task] + self.seconds)
+        try:
+            ended = entry.end(number, points, error)
+            entry.ledger.note(seconds=self._before[task] + self.seconds)
+        except AdapterBankError as failure:
+            self._failure = failure
+            return
         self._ended[task] += 1
         self._log(task, ended)
         self._view.ended(task, ended)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from adapterbank.__main__ import main
+from adapterbank.continual.bank import Bank
+from adapterbank.continual.stages import prepare
 from tests.cli_samples import COLOURS, PARAMS, Cli, Ran, draw
+from tests.search_trials import TASK, configure, searched
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +60,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def searching(bank: Path) -> Bank:
+    """Return a bank whose profile searches and whose task is prepared."""
+    opened = configure(bank, searched())
+    prepare(opened, TASK)
+    return opened

@@ -1,0 +1,209 @@
+"""Who may use the Ray that a search starts, whose Ray a search uses, and how much of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import AuthenticationError
+
+from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.integrations.environment import quiet_environment
+from adapterbank.search.cluster import check_gpus, connected, per_trial
+from adapterbank.spaces import SearchConfig
+
+NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+Started = list[tuple[dict[str, Any], dict[str, str]]]
+
+
+def guard() -> dict[str, str]:
+    return {name: os.environ[name] for name in NAMES if name in os.environ}
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Return what Ray is asked to do, with the guard in the environment then; it does nothing."""
+    for name in (*NAMES, "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever the test leaves
+        monkeypatch.delenv(name)
+    quiet_environment()
+    asked: Started = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append((options, guard())))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    return asked
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+
+
+def test_the_program_s_defaults_say_nothing_of_who_may_use_ray(started: Started) -> None:
+    assert guard() == {}
+    assert started == []
+
+
+def test_a_ray_of_our_own_has_a_token_that_nobody_else_knows(started: Started) -> None:
+    with connected(None):
+        pass
+
+    ((options, guarded),) = started
+    assert "address" not in options
+    assert guarded.keys() == {"RAY_AUTH_TOKEN"}
+    assert len(guarded["RAY_AUTH_TOKEN"]) >= 32
+    assert guard() == {}  # what this process does next is not guarded by it
+
+
+def test_the_token_stays_for_the_life_of_the_process_because_ray_reads_it_once(
+    started: Started,
+) -> None:
+    for _ in range(2):
+        with connected(None):
+            pass
+
+    assert started[0][1] == started[1][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAY_AUTH_MODE", "disabled"),
+        ("RAY_AUTH_MODE", "token"),
+        ("RAY_AUTH_TOKEN", "mine"),
+        ("RAY_AUTH_TOKEN_PATH", "/a/file"),
+    ],
+)
+def test_how_the_user_guards_ray_is_kept(
+    started: Started, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with connected(None):
+        pass
+
+    assert started[0][1] == {name: value}
+    assert guard() == {name: value}
+
+
+def by_option(monkeypatch: pytest.MonkeyPatch) -> str | None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1")
+    return "there:6379"
+
+
+def by_environment(monkeypatch: pytest.MonkeyPatch) -> str | None:
+    monkeypatch.setenv("RAY_ADDRESS", "there:6379")  # as Ray does in a job
+    return None
+
+
+@pytest.mark.parametrize("address", [by_option, by_environment])
+def test_a_cluster_that_is_there_is_joined_with_the_user_s_own_token_and_its_resources(
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    address: Callable[[pytest.MonkeyPatch], str | None],
+) -> None:
+    with connected(address(monkeypatch)):
+        pass
+
+    ((options, guarded),) = started
+    assert options["address"] == "there:6379"
+    assert not options.keys() & {"num_cpus", "num_gpus"}
+    assert guarded == {}
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        AuthenticationError("InvalidAuthToken"),
+        RuntimeError("Failed to connect. Last error: …\nray.exceptions.AuthenticationError: no"),
+    ],
+    ids=["raised", "told"],
+)
+def test_a_cluster_with_another_token_says_what_to_set(
+    started: Started, monkeypatch: pytest.MonkeyPatch, cause: Exception
+) -> None:
+    error = ConnectionError("Failed to connect to Ray cluster")
+    error.__cause__ = cause
+    refuse(monkeypatch, error)
+
+    with (
+        pytest.raises(AdapterBankError, match="there:6379 does not let us in") as caught,
+        connected("there:6379"),
+    ):
+        pass
+
+    assert "RAY_AUTH_TOKEN" in str(caught.value.fix)
+    assert started == []
+
+
+def test_a_cluster_that_does_not_answer_is_named(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, ConnectionError("nobody there"))
+
+    with (
+        pytest.raises(AdapterBankError, match="no Ray cluster answers at there:6379: nobody there"),
+        connected("there:6379"),
+    ):
+        pass
+    assert started == []
+
+
+NODES = ({"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 2.0})
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return what a cluster of three nodes has, of which a fourth was lost."""
+    nodes = [{"Alive": True, "Resources": resources} for resources in NODES]
+    lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, lost])
+    return {"CPU": 14.0, "GPU": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"),
+    [
+        (1.0, 0.25, {"cpu": 1.0, "gpu": 0.25}),
+        (0.5, 0.5, {"cpu": 0.5, "gpu": 0.5}),
+        (2.0, None, {"cpu": 2.0, "gpu": 1.0}),  # there are some
+        (8.0, 0.0, {"cpu": 8.0}),
+        (1.0, 2.0, {"cpu": 1.0, "gpu": 2.0}),
+    ],
+)
+def test_a_trial_has_the_share_it_was_given(
+    cluster: dict[str, float], cpus: float, gpus: float | None, expected: dict[str, float]
+) -> None:
+    config = SearchConfig(cpus_per_trial=cpus, gpus_per_trial=gpus)
+
+    assert per_trial(config, cluster) == expected
+
+
+def test_a_machine_without_gpus_gives_none_and_asks_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+
+    assert per_trial(SearchConfig(), {"CPU": 2.0}) == {"cpu": 1.0}
+    check_gpus({"cpu": 1.0})  # asks nobody
+    with pytest.raises(InputError, match=r"asks for 0\.25 GPUs; the largest node has 0"):
+        per_trial(SearchConfig(gpus_per_trial=0.25), {"CPU": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ({"gpus_per_trial": 3.0}, "asks for 3 GPUs; the largest node has 2, the whole cluster 3"),
+        ({"cpus_per_trial": 9.0}, "asks for 9 CPUs; the largest node has 8, the whole cluster 14"),
+    ],
+)
+def test_a_trial_that_fits_no_node_is_refused_however_large_the_cluster(
+    cluster: dict[str, float], share: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        per_trial(SearchConfig.model_validate(share), cluster)
