@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from adapterbank.integrations.environment import DEFAULTS
@@ -49,16 +50,22 @@ def dvc(root: Path, *words: str) -> str:
     return run(root, sys.executable, "-m", "dvc", *words)
 
 
-def make_dvc_bank(root: Path) -> Registry:
-    """Make a committed bank: two versions of ``digits``, one of ``textures``, an empty remote."""
-    init_bank(root)
-    (root / "dvc.yaml").write_text(_PIPELINE)
-    registry = new_registry(root / "registry")
+def fill_registry(root: Path) -> Registry:
+    """Make two versions of ``digits`` and one of ``textures``, which answer nothing."""
+    registry = new_registry(root)
     registry.backbone_weights.parent.mkdir()
     registry.backbone_weights.write_bytes(b"the weights of a backbone")
     for task, seed in (("digits", 1), ("digits", 2), ("textures", 3)):
         registry.register(task, files_of(task, seed), actor="a test")
     registry.promote("digits@2", expected=None, actor="a test")
+    return registry
+
+
+def make_dvc_bank(root: Path, fill: Callable[[Path], Registry] = fill_registry) -> Registry:
+    """Make a committed bank of the tasks ``digits`` and ``textures``, with an empty remote."""
+    init_bank(root)
+    (root / "dvc.yaml").write_text(_PIPELINE)
+    registry = fill(root / "registry")
     dvc(root, "remote", "add", "--default", "store", "../store")  # moves with the bank
     dvc(root, "repro", "--quiet")
     commit(root)

@@ -144,7 +144,8 @@ def read_weights(path: Path, *, fix: str | None = None) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such weights file", fix=fix or "adapterbank backbone fetch")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        # The others are torch's, of a shape in the header that no tensor can have.
         raise IntegrityError(
             f"{path}: not a safetensors file: {error}",
             fix=fix or "adapterbank backbone fetch --force",

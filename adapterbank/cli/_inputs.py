@@ -69,7 +69,7 @@ def _inside(path: Path) -> Iterator[Path]:
     """Yield a file itself, or the images in a folder and below, hidden ones left out."""
     from adapterbank.data.images import SUFFIXES
 
-    if not path.is_dir():
+    if not (_exists(path) and path.is_dir()):
         yield path
         return
     for inside in sorted(path.rglob("*")):

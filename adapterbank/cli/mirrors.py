@@ -59,8 +59,9 @@ def sync(
     """Let MLflow and DVC follow the registry again.
 
     A deleted MLflow catalogue is rebuilt; its runs are gone. With --adopt an alias that was moved
-    in MLflow is promoted instead, by the checks of promote. The exit code is 1 if anything could
-    not be done; what is left for Git and the remote is only told.
+    in MLflow is promoted instead, by the checks of promote and with its exit codes: 4 for a version
+    that is damaged, 5 for an alias that moved meanwhile. It is 1 if anything else could not be
+    done; what is left for Git, the remote and other clones is only told.
     """
     opened = _options.open_bank(bank)
     with _progress.spinner("Comparing and mending", quiet=as_json):
@@ -80,7 +81,7 @@ def sync(
             _render.note(text)
         _show(report.left)
     if not report.complete:
-        raise typer.Exit(DRIFT)
+        raise typer.Exit(report.exit_code)
 
 
 @app.command("push")
@@ -102,7 +103,7 @@ def push(ref: Ref = None, bank: _options.BankDir = None, *, as_json: _options.Js
 def pull(ref: Ref = None, bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
     """Bring versions from DVC's default remote into the registry.
 
-    Every byte is checked afterwards. Alias files come by `git pull`.
+    Every byte is checked before it is put into the registry. Alias files come by `git pull`.
     """
     registry = _options.open_registry(bank)
     with _progress.spinner("Pulling", quiet=as_json):

@@ -92,6 +92,10 @@ def promote(
 def rollback(
     task: Annotated[str, typer.Argument(metavar="TASK")],
     alias: Alias = "champion",
+    expected: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The version the alias must still have; any by default."),
+    ] = None,
     reason: Reason = "",
     bank: _options.BankDir = None,
     *,
@@ -99,13 +103,17 @@ def rollback(
 ) -> None:
     """Move an alias back to the version it meant before.
 
-    Repeated, it goes further back.
+    Repeated, it goes further back; with --expected it does not, and a second one is a conflict
+    (exit code 5).
     """
     opened = _options.open_bank(bank)
     opened.registry.aliases(task)  # before the slow imports
     from adapterbank.continual import release
+    from adapterbank.registry.store import ANY
 
-    _report(release.rollback(opened, task, alias=alias, reason=reason), as_json=as_json)
+    believed = ANY if expected is None else expected
+    done = release.rollback(opened, task, alias=alias, expected=believed, reason=reason)
+    _report(done, as_json=as_json)
 
 
 def _task_of(directory: Path) -> str:

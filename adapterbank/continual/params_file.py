@@ -134,7 +134,7 @@ def _edit(root: Path, change: Callable[[str], str]) -> BankConfig:
             text = stream.read()
         changed = change(text)
         if changed != text:
-            replace_file(path, changed.encode())
+            replace_file(path, changed.encode(), alone=True)
     return parse_config(changed, where=str(PARAMS))
 
 

@@ -17,7 +17,7 @@ from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
 from adapterbank.inference.artifact import METRICS
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Score
-from adapterbank.registry.store import Expected, Move, Registry, Version
+from adapterbank.registry.store import ANY, Expected, Move, Registry, Version
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.training.evaluation import evaluate
 
@@ -138,9 +138,15 @@ def promote(
     return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 
 
-def rollback(bank: Bank, task: str, *, alias: str = CHAMPION, reason: str = "") -> HandMove:
-    """Move an alias back to the version it meant before its last move."""
-    move = bank.registry.rollback(task, alias=alias, reason=reason)
+def rollback(
+    bank: Bank, task: str, *, alias: str = CHAMPION, expected: Expected = ANY, reason: str = ""
+) -> HandMove:
+    """Move an alias back to the version it meant before its last move.
+
+    Raises:
+        ConflictError: the alias does not mean ``expected``.
+    """
+    move = bank.registry.rollback(task, alias=alias, expected=expected, reason=reason)
     return HandMove(move=move, mirror=follow_aliases(bank, task))
 
 

@@ -48,6 +48,7 @@ from adapterbank.registry.adapter_config import (
 )
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.manifest import MANIFEST
+from adapterbank.registry.publish import save_weights
 from adapterbank.registry.store import Version
 from adapterbank.training.evaluation import Evaluation, Progress, extract_features, score
 from adapterbank.training.evaluation import evaluate as evaluate_split
@@ -79,6 +80,7 @@ def fetch_backbone(bank: Bank, *, force: bool = False) -> BackboneRecord:
         force: fetch again although the weights are there and right.
 
     Raises:
+        AdapterBankError: the disk is full or read-only.
         ConflictError: the registry has versions of another backbone.
         FetchError: it could not be downloaded.
     """
@@ -97,9 +99,8 @@ def fetch_backbone(bank: Bank, *, force: bool = False) -> BackboneRecord:
         traits=backbone.traits,
     )
     registry.set_backbone(record)  # refuses before any weights are replaced
-    durable.make_directory(weights.parent)
     state = {name: tensor.contiguous() for name, tensor in source.state.items()}
-    durable.replace_file(weights, save(state))
+    save_weights(registry.root, save(state))
     return record
 
 

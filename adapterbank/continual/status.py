@@ -7,7 +7,7 @@ with the command that brings them back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -27,10 +27,13 @@ from adapterbank.registry.manifest import MANIFEST, parse_manifest
 from adapterbank.registry.store import Registry, Version
 from adapterbank.registry.task_record import PREVIOUS
 
-__all__ = ["BACKBONE", "Drift", "Place", "find_drift", "shown_of"]
+__all__ = ["BACKBONE", "UNKNOWN", "Drift", "Place", "find_drift", "shown_of"]
 
 Place: TypeAlias = Literal["registry", "git", "dvc", "remote", "mlflow"]
 BACKBONE = "registry/backbone"
+# The mend of what MLflow has more than the registry: it may be another clone's, so none but its
+# owner can say.
+UNKNOWN = "git pull, if another clone registered it; or delete it in MLflow"
 _IN_GIT = ("registry/aliases", "registry/backbone.json", "dvc.lock")
 
 
@@ -189,15 +192,33 @@ def _mlflow_drift(
             ))  # fmt: skip
         return found
     for task, entries in versions.items():
-        model = lookup(root, task)
+        model, known = lookup(root, task), set[int]()
         for version, manifest in entries:
             source = None if manifest is None else source_uri(_md5(manifest))
+            shown = shown_of(model, version, source)
+            known |= set() if shown is None else {shown.number}
             found += [
                 Drift(place="mlflow", task=task, message=message, fix="adapterbank sync")
                 for message in _version_drift(model, version, source)
             ]
+        found += [
+            Drift(
+                place="mlflow", task=task, fix=UNKNOWN,
+                message=f"MLflow's version {shown.number} of {task} is none of the registry's",
+            )
+            for shown in _unknown(model, [version.digest for version, _ in entries], known)
+        ]  # fmt: skip
         found += _alias_drift(registry, model)
     return found
+
+
+def _unknown(
+    model: MirroredModel, digests: Collection[str], shown: Collection[int]
+) -> Iterator[MirroredVersion]:
+    """What says it is a version of a bank, and of which the registry has never heard."""
+    for one in model.versions:
+        if one.digest is not None and one.digest not in digests and one.number not in shown:
+            yield one
 
 
 def _version_drift(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.mirroring import follow_aliases, follow_version
 from adapterbank.continual.release import promote
-from adapterbank.continual.status import BACKBONE, Drift, find_drift, shown_of
+from adapterbank.continual.status import BACKBONE, UNKNOWN, Drift, find_drift, shown_of
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.dvc_repo import keep_output
 from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias, source_uri
@@ -25,16 +25,29 @@ ADOPTED = "adopted from MLflow"
 
 @dataclass(frozen=True, kw_only=True)
 class SyncReport:
-    """What was done, what could not be, and the differences there still are."""
+    """What was done, what could not be, and the differences there still are.
+
+    ``refused`` has the exit codes of the errors that kept aliases from being adopted.
+    """
 
     done: tuple[str, ...]
     failed: tuple[str, ...]
     left: tuple[Drift, ...]
+    refused: frozenset[int] = frozenset()
 
     @property
     def complete(self) -> bool:
-        """Whether MLflow and DVC follow; Git's commits and the remote are the user's."""
-        return not self.failed and not any(one.place in {"mlflow", "dvc"} for one in self.left)
+        """Whether MLflow and DVC follow; what is left to Git, the remote and people is theirs."""
+        return not self.failed and not any(
+            one.place in {"mlflow", "dvc"} and one.fix != UNKNOWN for one in self.left
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0, or ``promote``'s own where aliases were refused for one reason, or else 1."""
+        if self.complete:
+            return 0
+        return next(iter(self.refused)) if len(self.refused) == 1 else 1
 
 
 def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
@@ -52,20 +65,26 @@ def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
     """
     done: list[str] = []
     failed: list[str] = []
+    refused: set[int] = set()
     if adopt and store_exists(bank.root):
-        _adopt(bank, done, failed)
+        refused |= _adopt(bank, done, failed)
     before = find_drift(bank.registry)
     rebuilt = not store_exists(bank.root)
-    for task in _tasks(before, "mlflow", bank):
+    silent = [one for one in before if one.place == "mlflow" and one.task is None and not rebuilt]
+    failed += [f"MLflow shows nothing: {one.message}" for one in silent]
+    # Asked once: a server that is down costs seconds each time, and a bank has many tasks.
+    for task in () if silent else _tasks(before, "mlflow", bank):
         _show_task(bank, task, done, failed)
-    if rebuilt and any(one.place == "mlflow" for one in before):
+    if rebuilt and not failed and any(one.place == "mlflow" for one in before):
         done.append("MLflow's catalogue was rebuilt from the registry; the runs are gone")
     _keep(bank, before, failed)
     after = find_drift(bank.registry)
     left = {drift.message for drift in after}
     mended = [drift for drift in before if drift.message not in left]
     done = [*done, *(f"mended: {drift.message}" for drift in mended if drift.task)]
-    return SyncReport(done=tuple(done), failed=tuple(failed), left=after)
+    return SyncReport(
+        done=tuple(done), failed=tuple(failed), left=after, refused=frozenset(refused)
+    )
 
 
 def _tasks(drifts: tuple[Drift, ...], place: str, bank: Bank) -> tuple[str, ...]:
@@ -123,14 +142,21 @@ def _take_aliases_away(bank: Bank, task: str) -> None:
             mirror_alias(bank.root, task, alias, None)
 
 
-def _adopt(bank: Bank, done: list[str], failed: list[str]) -> None:
+def _adopt(bank: Bank, done: list[str], failed: list[str]) -> set[int]:
+    """Promote what MLflow's aliases mean; return the exit codes of what was refused."""
+    refused = set()
     for task in bank.registry.tasks():
         try:
             numbers = {one.digest: one.version for one in bank.registry.versions(task)}
-            ours, theirs = bank.registry.aliases(task), lookup(bank.root, task).aliases
+            ours = bank.registry.aliases(task)
         except AdapterBankError as error:
             failed.append(f"nothing of {task} was adopted: {error.message}")
             continue
+        try:
+            theirs = lookup(bank.root, task).aliases
+        except AdapterBankError as error:
+            failed.append(f"nothing was adopted: {error.message}")
+            break  # MLflow would not answer for the next task either
         for alias, shown in theirs:
             number = numbers.get(shown.digest or "")
             if alias == PREVIOUS or number is None or number == ours.get(alias):
@@ -140,8 +166,10 @@ def _adopt(bank: Bank, done: list[str], failed: list[str]) -> None:
                 promote(bank, ref, alias=alias, expected=ours.get(alias), reason=ADOPTED)
             except AdapterBankError as error:
                 failed.append(f"{task}@{alias} was not adopted: {error.message}")
+                refused.add(error.exit_code)
             else:
                 done.append(f"{task}@{alias} is version {number} now, {ADOPTED}")
+    return refused
 
 
 def _manifest_md5(bank: Bank, version: Version) -> str:

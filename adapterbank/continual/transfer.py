@@ -11,13 +11,15 @@ the others out and say nothing.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from adapterbank.continual.status import BACKBONE
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError
 from adapterbank.integrations.dvc_objects import DvcObjects
-from adapterbank.integrations.dvc_repo import pull_outputs, push_outputs
-from adapterbank.registry.manifest import FileRecord
+from adapterbank.registry.manifest import FileRecord, check_payload
+from adapterbank.registry.publish import save_weights
 from adapterbank.registry.store import Registry, Version
 
 __all__ = ["Transfer", "pull", "push"]
@@ -48,42 +50,50 @@ def push(registry: Registry, ref: str | None = None) -> Transfer:
     with DvcObjects(root) as objects:
         _require_remote(objects, registry)
         md5s = {version: _kept(objects, registry, version) for version in versions}
-        new = tuple(version for version in versions if _absent(objects, md5s[version]))
-        push_outputs(root, [BACKBONE, *_targets(versions, whole=True)])
-        for md5 in sorted({md5 for version in versions for md5 in md5s[version]}):
-            # DVC takes a list that is there for complete, but somebody may have pushed a part.
-            if not objects.in_remote(md5):
-                objects.upload(md5)
+        absent = objects.absent_in_remote(md5 for one in md5s.values() for md5 in one)
+        new = tuple(version for version in versions if not absent.isdisjoint(md5s[version]))
+        objects.upload([BACKBONE, *_outputs(versions)])
     return Transfer(versions=versions, new=new)
 
 
 def pull(registry: Registry, ref: str | None = None) -> Transfer:
-    """Bring versions from the default remote into their folders, each checked afterwards.
+    """Bring versions from the default remote into their folders, each whole or not at all.
 
-    A version that is whole already is left alone, and so is every version DVC does not know.
+    What comes is checked before it is put anywhere. A version that is whole already is left alone,
+    and so is every version DVC does not know. Where one cannot be had, the others come all the
+    same.
 
     Args:
         registry: of the bank; the bank is the folder above it.
         ref: a task, a version of one (``dtd@3``), or None for everything.
 
     Raises:
-        AdapterBankError: DVC refused, for instance because the remote lacks an object.
+        AdapterBankError: the remote did not answer, or ``dvc.lock`` does not have a version.
         FetchError: there is no default remote.
-        IntegrityError: what came is not what was published.
+        IntegrityError: what the remote has is not what was published, or it lacks a file.
         UnknownName: no such task, version or alias; alias files come by ``git pull``.
     """
     root, versions = registry.root.parent, _chosen(registry, ref)
     with DvcObjects(root) as objects:
         _require_remote(objects, registry)
-    new = tuple(version for version in versions if not _is_whole(registry, version))
-    # One folder each: DVC would delete from a whole task's what it does not know.
-    targets = _targets(new, whole=False)
-    if not registry.backbone_weights.is_file():
-        targets = [BACKBONE, *targets]
-    if targets:
-        pull_outputs(root, targets)
-    for version in new:
-        registry.read(version)
+        new = tuple(version for version in versions if not _is_whole(registry, version))
+        weights = not registry.backbone_weights.is_file()
+        objects.download_lists([*([BACKBONE] if weights else []), *_outputs(new)])
+        lists = {version: _listed(objects, version) for version in new}
+        backbone = (objects.locked(BACKBONE) or {}) if weights else {}
+        objects.download(
+            [*backbone.values(), *(md5 for one in lists.values() for md5 in one.values())]
+        )
+        problems = []
+        steps = [partial(_place_backbone, objects, registry, backbone)] if weights else []
+        steps += [partial(_place, objects, registry, version, lists[version]) for version in new]
+        for step in steps:
+            try:
+                step()
+            except AdapterBankError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
     return Transfer(versions=versions, new=new)
 
 
@@ -94,9 +104,8 @@ def _chosen(registry: Registry, ref: str | None) -> tuple[Version, ...]:
     return tuple(version for task in tasks for version in registry.versions(task))
 
 
-def _targets(versions: tuple[Version, ...], *, whole: bool) -> list[str]:
-    folders = [f"registry/adapters/{v.task}" + ("" if whole else f"/{v.digest}") for v in versions]
-    return list(dict.fromkeys(folders))
+def _outputs(versions: tuple[Version, ...]) -> list[str]:
+    return list(dict.fromkeys(f"registry/adapters/{version.task}" for version in versions))
 
 
 def _require_remote(objects: DvcObjects, registry: Registry) -> None:
@@ -119,8 +128,47 @@ def _kept(objects: DvcObjects, registry: Registry, version: Version) -> tuple[st
     return tuple(files.values())
 
 
-def _absent(objects: DvcObjects, md5s: tuple[str, ...]) -> bool:
-    return not all(objects.in_remote(md5) for md5 in md5s)
+def _listed(objects: DvcObjects, version: Version) -> dict[str, str]:
+    """Return the MD5 of each file that DVC has of a version; none if it does not know it."""
+    locked = objects.locked(f"registry/adapters/{version.task}") or {}
+    prefix = f"{version.digest}/"
+    return {
+        name.removeprefix(prefix): md5 for name, md5 in locked.items() if name.startswith(prefix)
+    }
+
+
+def _place(
+    objects: DvcObjects, registry: Registry, version: Version, listed: Mapping[str, str]
+) -> None:
+    if not listed:
+        raise AdapterBankError(
+            f"neither dvc.lock nor what it leads to has {version}",
+            fix="git pull, or adapterbank push where it is",
+        )
+    files = {name: _fetched(objects, md5, f"{name} of {version}") for name, md5 in listed.items()}
+    check_payload(files, version.digest, where=f"the DVC remote's {version}")
+    registry.register(version.task, files)  # which it is: only the bytes are put back
+
+
+def _place_backbone(objects: DvcObjects, registry: Registry, listed: Mapping[str, str]) -> None:
+    weights = registry.backbone_weights
+    if weights.name not in listed:
+        raise AdapterBankError(
+            f"dvc.lock does not have {BACKBONE}", fix="adapterbank backbone fetch"
+        )
+    data = _fetched(objects, listed[weights.name], f"{BACKBONE}/{weights.name}")
+    save_weights(registry.root, data)
+
+
+def _fetched(objects: DvcObjects, md5: str, what: str) -> bytes:
+    data = objects.read(md5)
+    if data is None:
+        raise IntegrityError(
+            f"the DVC remote has no sound {what}: the object {md5} is missing or damaged; nothing"
+            " of it was put into the registry",
+            fix="delete it in the remote, then adapterbank push in a bank that has it whole",
+        )
+    return data
 
 
 def _is_whole(registry: Registry, version: Version) -> bool:

@@ -183,7 +183,7 @@ def load_adapter(
     )  # fmt: skip
     try:
         adapter.load_state_dict(load_tensors(files[ADAPTER_MODEL]), strict=True)
-    except (RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {error}") from error
     folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
     if canary and CANARY in files:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from adapterbank import model
 from adapterbank.backbones.base import Backbone
-from adapterbank.data.images import normalise
+from adapterbank.data.images import normalise, to_pixels
 from adapterbank.errors import CanaryMismatch, IntegrityError
 from adapterbank.methods.base import Folded
 from adapterbank.records import InputSpec
 
-__all__ = ["CANARY_IMAGES", "canary_pixels", "check_canary", "pack_canary"]
+__all__ = ["CANARY_IMAGES", "canary_images", "check_canary", "pack_canary"]
 
 CANARY_IMAGES = 2
 # Of the largest logit. Between BLAS kernels and thread counts float32 differs by 1e-5 or less;
@@ -28,19 +29,25 @@ CANARY_IMAGES = 2
 TOLERANCE = 1e-3
 
 
-def canary_pixels(spec: InputSpec) -> Tensor:
-    """Images (2, 3, H, W) uint8 from integer arithmetic alone, equal everywhere for ever."""
-    height, width = spec.size
-    n, c, y, x = np.ogrid[:CANARY_IMAGES, :3, :height, :width]
+def canary_images(spec: InputSpec) -> tuple[Image.Image, ...]:
+    """Two pictures from integer arithmetic alone, equal everywhere for ever.
+
+    They are larger than the input and of another aspect, so that a resampling which changed
+    changes what is answered.
+    """
+    height, width = spec.size[0] * 5 // 4 + 3, spec.size[1] * 3 // 2 + 1
+    n, y, x, c = np.ogrid[:CANARY_IMAGES, :height, :width, :3]
     wave = (y * (n + 2) + x * (c + 3)) * 5 + (x * y * (n + 1)) // 7
     # Fold 0..511 back into 0..255: ramps without jumps, unlike a plain remainder.
-    folded = np.abs(wave % 511 - 255)
-    return torch.from_numpy(folded.astype(np.uint8))
+    drawn = np.abs(wave % 511 - 255).astype(np.uint8)
+    return tuple(Image.fromarray(one) for one in drawn)
 
 
 @torch.inference_mode()
 def _logits(backbone: Backbone, folded: Folded) -> Tensor:
-    images = normalise(canary_pixels(backbone.spec).to(backbone.device), backbone.spec)
+    spec = backbone.spec
+    pixels = torch.stack([to_pixels(image, spec) for image in canary_images(spec)])
+    images = normalise(pixels.to(backbone.device), spec)
     return model.forward(backbone, images, folded).cpu()
 
 
@@ -67,7 +74,8 @@ def check_canary(backbone: Backbone, folded: Folded, packed: bytes, *, where: st
     """
     try:
         expected = torch.from_numpy(load_tensors(packed)["logits"])
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        # KeyError: no such tensor; the last two: a shape or a kind of number nothing here has.
         raise IntegrityError(f"{where}: the canary holds no logits: {error}") from error
     got = _logits(backbone, folded)
     if got.shape != expected.shape:

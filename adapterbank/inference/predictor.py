@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,9 +18,10 @@ from adapterbank import model
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import load_pixels, normalise, to_pixels
-from adapterbank.errors import ImageError, InputError
+from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
 from adapterbank.records import Prediction, Reference
+from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
 
 __all__ = ["ImageInput", "Predictor", "load_bank_backbone"]
@@ -37,7 +38,7 @@ def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -
     Raises:
         FetchError: the registry has none yet.
         InputError: its weights are not on this machine.
-        IntegrityError: the weights have another fingerprint.
+        IntegrityError: the weights have another fingerprint, or are not what the record says.
     """
     place = torch.device(device)
     if place.type == "cuda":
@@ -48,6 +49,12 @@ def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -
     backbone = load(
         registry.backbone_weights, record.spec, arch=record.arch, expected=record.fingerprint
     )
+    if backbone.traits != record.traits:  # which the fingerprint does not cover
+        raise IntegrityError(
+            f"{registry.root}/backbone.json states {record.traits}; the weights are of"
+            f" {backbone.traits}",
+            fix="git checkout -- registry/backbone.json",
+        )
     return backbone.to(place)
 
 
@@ -88,16 +95,35 @@ class Predictor:
     def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
         """Resolve a reference now and return that version, loaded and verified."""
         version = self.registry.resolve(ref)
+        return version, self._loaded(version, lambda: self.registry.read(version))
+
+    def load_files(self, version: Version, files: Mapping[str, bytes]) -> LoadedAdapter:
+        """Load a version from bytes that came from elsewhere, such as a download.
+
+        The version's folder need not be there; from now on it answers under its digest.
+
+        Args:
+            version: of the registry.
+            files: content by file name, ``manifest.json`` included.
+
+        Raises:
+            IntegrityError: they are not that version, byte for byte, or it is not what was
+                published.
+        """
+        where = f"the files of {version}"
+        check_payload(files, version.digest, where=where)
+        return self._loaded(version, lambda: files)
+
+    def _loaded(self, version: Version, read: Callable[[], Mapping[str, bytes]]) -> LoadedAdapter:
         backbone = self.backbone
         loaded = self._adapters.get(version.digest)
         if loaded is None:
             with self._lock:
                 loaded = self._adapters.get(version.digest)
                 if loaded is None:
-                    files = self.registry.read(version)
-                    loaded = load_adapter(files, backbone, where=str(version))
+                    loaded = load_adapter(read(), backbone, where=str(version))
                     self._adapters[version.digest] = loaded
-        return version, loaded
+        return loaded
 
     def predict(
         self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32

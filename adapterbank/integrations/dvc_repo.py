@@ -16,7 +16,7 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
 
-__all__ = ["ensure_dvc", "keep_output", "pull_outputs", "push_outputs", "repro"]
+__all__ = ["ensure_dvc", "keep_output", "repro"]
 
 _GITIGNORE: Final = b"/config.local\n/tmp\n/cache\n"
 
@@ -98,26 +98,6 @@ def keep_output(root: Path, stage: str, output: str) -> str | None:
     except AdapterBankError as error:
         return error.message
     return None
-
-
-def push_outputs(root: Path, outputs: Sequence[str]) -> None:
-    """Copy outputs, or folders in them, from DVC's cache to its default remote.
-
-    Raises:
-        AdapterBankError: DVC refused; its reason is in the message.
-    """
-    _dvc(root, "push", "--quiet", "--", *outputs)
-
-
-def pull_outputs(root: Path, outputs: Sequence[str]) -> None:
-    """Bring outputs, or folders in them, from DVC's default remote into their places.
-
-    What lies there and is not what DVC keeps is replaced.
-
-    Raises:
-        AdapterBankError: DVC refused; its reason is in the message.
-    """
-    _dvc(root, "pull", "--quiet", "--force", "--", *outputs)
 
 
 def _init_options(root: Path, *, git: bool) -> tuple[str, ...]:

@@ -3,16 +3,21 @@
 MLflow finds this by the entry point ``dvc`` of the group ``mlflow.artifact_repository``, so that
 ``mlflow.artifacts.download_artifacts("models:/dtd@champion")`` works wherever this package is
 installed, and the bytes stay one copy: DVC's or the registry's. Nothing can be written.
+
+A download has one file more than the version: an ``MLmodel``, made on the way, which tells
+``mlflow.pyfunc.load_model`` to load the folder by :mod:`adapterbank.integrations.mlflow_model`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
 from typing import Final, NoReturn
 
+import yaml
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
@@ -22,12 +27,29 @@ from adapterbank.config import find_bank
 from adapterbank.durable import read_file
 from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.integrations.dvc_objects import DvcObjects
-from adapterbank.registry.manifest import FILE_LIMITS, MANIFEST, FileRecord, parse_manifest
+from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
+from adapterbank.registry.manifest import (
+    FILE_LIMITS,
+    MANIFEST,
+    FileRecord,
+    parse_manifest,
+    version_digest,
+)
 
-__all__ = ["DvcArtifactRepository"]
+__all__ = ["MLMODEL", "TOP_K", "DvcArtifactRepository", "start_of_bank"]
+
+MLMODEL: Final = "MLmodel"
+TOP_K: Final = 5  # labels with each answer, if nobody says how many
 
 _ADDRESS: Final = re.compile(r"dvc://md5/([0-9a-f]{32})/?")
 _MANIFEST_LIMIT: Final = 1 << 16
+_CONFIG: Final = "adapter_config.json"
+_LOADER: Final = "adapterbank.integrations.mlflow_model"
+
+
+def start_of_bank() -> Path:
+    """Return where to look for the bank: ``ADAPTERBANK_BANK``, or else the current folder."""
+    return Path(os.environ.get("ADAPTERBANK_BANK") or Path.cwd())
 
 
 class DvcArtifactRepository(ArtifactRepository):
@@ -61,7 +83,7 @@ class DvcArtifactRepository(ArtifactRepository):
             )
         self._md5 = match[1]
         try:
-            self._root = find_bank(Path(os.environ.get("ADAPTERBANK_BANK") or Path.cwd()))
+            self._root = find_bank(start_of_bank())
             self._objects = DvcObjects(self._root)
             self._folder = self._registered()
             self._manifest = self._bytes(MANIFEST, self._md5, _MANIFEST_LIMIT)
@@ -70,22 +92,32 @@ class DvcArtifactRepository(ArtifactRepository):
             raise MlflowException(str(error), error_code=RESOURCE_DOES_NOT_EXIST) from error
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """List the files of the version, which has no folders.
+        """List the files of the version, which has no folders, and the ``MLmodel``.
 
         Args:
             path: none for the version itself; of a file the list is empty.
+
+        Raises:
+            MlflowException: the version's configuration, which the ``MLmodel`` tells, is damaged.
         """
         if path not in {None, "", "."}:
             return []
         sizes = {name: record.size for name, record in self._files.items()}
+        sizes |= {MANIFEST: len(self._manifest), MLMODEL: len(self._content(MLMODEL))}
         return [
             FileInfo(name, False, size)  # noqa: FBT003  # no folder; MLflow's own order
-            for name, size in sorted({**sizes, MANIFEST: len(self._manifest)}.items())
+            for name, size in sorted(sizes.items())
         ]
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         """Write one file of the version where MLflow wants it."""
-        name = remote_file_path.removeprefix("./")
+        Path(local_path).write_bytes(self._content(remote_file_path.removeprefix("./")))
+
+    def _content(self, name: str) -> bytes:
+        """Return one file, every byte checked; the ``MLmodel`` is made from the others."""
+        if name == MLMODEL:
+            data = self._content(_CONFIG)
+            return _mlmodel(parse_adapter_config(data), version_digest(self._manifest))
         record = FileRecord.of(self._manifest) if name == MANIFEST else self._files.get(name)
         if record is None:
             raise MlflowException(
@@ -102,7 +134,7 @@ class DvcArtifactRepository(ArtifactRepository):
                 )
         except AdapterBankError as error:
             raise MlflowException(str(error), error_code=RESOURCE_DOES_NOT_EXIST) from error
-        Path(local_path).write_bytes(data)
+        return data
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> NoReturn:
         """Refuse: versions come by ``adapterbank register``.
@@ -153,6 +185,28 @@ class DvcArtifactRepository(ArtifactRepository):
             if hashlib.md5(data, usedforsecurity=False).hexdigest() == self._md5:
                 return path.parent
         return None
+
+
+def _mlmodel(config: AdapterConfig, digest: str) -> bytes:
+    """Write what MLflow loads a version by; equal versions give equal bytes.
+
+    It states no inputs: MLflow would drop a column it does not know, such as ``task``, with only
+    a warning, where the loader refuses it. By hand, because ``mlflow.models`` cannot be imported
+    here: MLflow loads this module while it is imported itself.
+    """
+    params = [
+        {"name": "task", "type": "string", "default": config.task, "shape": None},
+        {"name": "top_k", "type": "long", "default": TOP_K, "shape": None},
+    ]
+    flavor: dict[str, str] = {"loader_module": _LOADER}
+    if "python" in config.libraries:
+        flavor["python_version"] = config.libraries["python"]
+    content = {
+        "flavors": {"python_function": flavor},
+        "signature": {"inputs": None, "outputs": None, "params": json.dumps(params)},
+        "metadata": {"adapterbank.digest": digest, "adapterbank.task": config.task},
+    }
+    return yaml.safe_dump(content, sort_keys=True).encode()
 
 
 def _read_only(path: str, artifact_path: str | None) -> MlflowException:

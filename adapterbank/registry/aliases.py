@@ -64,7 +64,7 @@ def as_reference(ref: str | Reference) -> Reference:
     if isinstance(ref, str):
         return Reference.parse(ref)
     check_task_name(ref.task)
-    return ref
+    return Reference.parse(str(ref))  # an empty digest would be short for any version
 
 
 def find_version(record: TaskRecord, reference: Reference) -> int:

@@ -17,6 +17,10 @@ __all__ = ["check_content", "load_tensors"]
 
 Tensors = dict[str, np.ndarray]
 
+# An adapter has a few dozen tensors of 100 bytes each in the header. The format allows 100 MB,
+# which take half a minute and 2 GB to parse.
+_HEADER_LIMIT = 1 << 20
+
 
 def load_tensors(data: bytes, *, where: str) -> Tensors:
     """Read a safetensors file whose every number is finite.
@@ -25,6 +29,12 @@ def load_tensors(data: bytes, *, where: str) -> Tensors:
         IntegrityError: the header lies about names, shapes or sizes, a kind of number is not one
             numpy has, or a value is NaN or infinite; names the tensor.
     """
+    header = int.from_bytes(data[:8], "little")
+    if header > _HEADER_LIMIT:
+        raise IntegrityError(
+            f"{where} is not a usable safetensors file: it claims a header of {header:,} bytes,"
+            f" more than the {_HEADER_LIMIT:,} allowed"
+        )
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError) as error:

@@ -18,6 +18,7 @@ from adapterbank.errors import IntegrityError
 __all__ = ["dump_document", "parse_document"]
 
 T = TypeVar("T")
+_MOST_PROBLEMS = 1000  # that are worth a look; a million of them take seconds to be listed
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one each time
 
 
@@ -57,6 +58,10 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
     try:
         document: T = _adapter(shape).validate_json(data)  # type: ignore[arg-type]  # it hashes
     except ValidationError as error:
+        if error.error_count() > _MOST_PROBLEMS:
+            raise IntegrityError(
+                f"{where} is not valid: it has {error.error_count():,} problems", fix=fix
+            ) from None
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         schema = next((p for p in problems if p["loc"] == ("schema",)), None)
         if schema is not None and schema["type"] == "literal_error":

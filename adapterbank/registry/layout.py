@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapterbank.durable import TEMPORARY, read_file
-from adapterbank.errors import FetchError, IntegrityError, UnknownName
+from adapterbank.errors import FetchError, InputError, IntegrityError, UnknownName
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
@@ -65,14 +66,18 @@ class Layout:
         return self.root.joinpath("adapters", task, digest)  # at once: lists need thousands
 
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have an alias file, sorted."""
-        return tuple(
-            sorted(
-                match[1]
-                for path in _listing(self.records)
-                if (match := _TASK_FILE.fullmatch(path.name))
-            )
-        )
+        """Names of the tasks that have an alias file, sorted.
+
+        Raises:
+            InputError: the registry itself is gone.
+            IntegrityError: the alias files lie outside the registry, or cannot be listed.
+        """
+        self._refuse_linked_records()
+        found = (_TASK_FILE.fullmatch(path.name) for path in _listing(self.records))
+        names = sorted(match[1] for match in found if match)
+        if not names:
+            self._require_root()
+        return tuple(names)
 
     def strange_records(self) -> tuple[Path, ...]:
         """Files among the alias files that are none; leftovers of killed writers included."""
@@ -92,26 +97,44 @@ class Layout:
         return tuple(p for p in _listing(self.adapters) if p.name not in known)
 
     def leftovers(self) -> tuple[Path, ...]:
-        """Temporary files at the top of the registry."""
-        return tuple(p for p in _listing(self.root) if p.name.startswith(TEMPORARY))
+        """Temporary files at the top of the registry and beside the backbone's weights."""
+        found = (*_listing(self.root), *_listing(self.backbone_weights.parent))
+        return tuple(path for path in found if path.name.startswith(TEMPORARY))
 
     def load_record(self, task: str) -> TaskRecord | None:
         """Read the record of a task; None if there is none.
 
         Raises:
-            IntegrityError: its alias file is damaged.
+            IntegrityError: its alias file is damaged, or lies outside the registry.
         """
+        self._refuse_linked_records()
         path = self.record(task)
-        try:
-            data = read_file(path, limit=_RECORD_LIMIT)
-        except FileNotFoundError:
+        data = _read_tracked(path, _RECORD_LIMIT, f"aliases/{task}.json")
+        if data is None:
             return None
         return parse_record(data, task, where=str(path))
+
+    def _refuse_linked_records(self) -> None:
+        """Refuse alias files of another place: they say what is served."""
+        if self.records.is_symlink():
+            name = shlex.quote(str(self.records))
+            raise IntegrityError(
+                f"{self.records} is a symbolic link", fix=f"rm {name} && git checkout -- {name}"
+            )
+
+    def _require_root(self) -> None:
+        """Tell a registry that has nothing from one that was moved away while it was open."""
+        if not self.root.is_dir():
+            raise InputError(
+                f"{self.root} is no registry any more: there is no such folder",
+                fix="repeat the command where the registry is now",
+            )
 
     def require_record(self, task: str) -> TaskRecord:
         """Read the record of a task that must exist.
 
         Raises:
+            InputError: the registry itself is gone.
             IntegrityError: its alias file is damaged.
             UnknownName: there is none; the message lists the nearest tasks.
         """
@@ -126,9 +149,8 @@ class Layout:
         Raises:
             IntegrityError: ``backbone.json`` is damaged.
         """
-        try:
-            data = read_file(self.backbone, limit=1 << 20)
-        except FileNotFoundError:
+        data = _read_tracked(self.backbone, 1 << 20, "backbone.json")
+        if data is None:
             return None
         return BackboneRecord.from_json(data, where=str(self.backbone))
 
@@ -137,12 +159,24 @@ class Layout:
 
         Raises:
             FetchError: none was.
+            InputError: the registry itself is gone.
             IntegrityError: ``backbone.json`` is damaged.
         """
         backbone = self.load_backbone()
         if backbone is None:
+            self._require_root()
             raise FetchError(f"{self.root} has no backbone yet", fix="adapterbank backbone fetch")
         return backbone
+
+
+def _read_tracked(path: Path, limit: int, name: str) -> bytes | None:
+    """Read a file that Git keeps; None if there is none."""
+    try:
+        return read_file(path, limit=limit)
+    except FileNotFoundError:
+        return None
+    except IntegrityError as error:
+        raise IntegrityError(error.message, fix=f"git checkout -- registry/{name}") from error
 
 
 def _listing(folder: Path) -> list[Path]:

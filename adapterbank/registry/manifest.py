@@ -80,9 +80,16 @@ def build_manifest(files: Mapping[str, bytes]) -> bytes:
     """Write the manifest of ``files``; equal files give equal bytes.
 
     Raises:
-        IntegrityError: a file that no version may have, or a required one is missing.
+        IntegrityError: a file that no version may have, one too large to be read back, or a
+            required one is missing.
     """
     check_names(files, where="the new version")
+    for name, data in files.items():
+        if len(data) > FILE_LIMITS[name]:
+            raise IntegrityError(
+                f"{name} of the new version has {len(data):,} bytes, more than the"
+                f" {FILE_LIMITS[name]:,} allowed"
+            )
     records = {name: FileRecord.of(files[name]) for name in sorted(files)}
     return dump_document(
         {
@@ -246,7 +253,8 @@ def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
 
 
 def _refuse_links(directory: Path) -> None:
-    for path in (directory.parent, directory):
+    # The folders of all versions, of the task and of this one.
+    for path in (directory.parent.parent, directory.parent, directory):
         if path.is_symlink():  # which DVC does not replace
             name = shlex.quote(str(path))
             raise IntegrityError(

@@ -1,8 +1,9 @@
-"""The writes of the registry. All of them are to be called under its lock."""
+"""The writes of the registry. All but ``save_weights`` are to be called under its lock."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError, IntegrityError
@@ -11,18 +12,19 @@ from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files
 from adapterbank.registry.task_record import TaskRecord, dump_record
 
-__all__ = ["choose_backbone", "publish", "save_record"]
+__all__ = ["choose_backbone", "publish", "save_record", "save_weights"]
 
 
 def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) -> None:
     """Have the bytes of a version on the disk; whole ones that are there are adopted.
 
     Raises:
-        IntegrityError: the folder of the task leads out of the registry.
+        IntegrityError: the folder of the task, or of all tasks, leads out of the registry.
     """
     folder, target = layout.versions(task), layout.version(task, digest)
-    if folder.is_symlink():
-        raise IntegrityError(f"{folder} is a symbolic link; nothing is written through it")
+    for path in (layout.adapters, folder):
+        if path.is_symlink():
+            raise IntegrityError(f"{path} is a symbolic link; nothing is written through it")
     durable.make_directory(folder)
     durable.remove_temporaries(folder)
     try:
@@ -59,3 +61,20 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
             fix="adapterbank init ANOTHER_DIR, for a bank with the other backbone",
         )
     durable.replace_file(layout.backbone, record.to_json())
+
+
+def save_weights(root: Path, data: bytes) -> None:
+    """Put the backbone's weights in place of what may be there, under the lock of all writers.
+
+    Args:
+        root: the registry.
+        data: the file's content.
+
+    Raises:
+        AdapterBankError: the disk is full or read-only.
+        ConflictError: another writer holds the lock.
+    """
+    layout = Layout(root=root)
+    with durable.writable(root), durable.locked(layout.lock):
+        durable.make_directory(layout.backbone_weights.parent)
+        durable.replace_file(layout.backbone_weights, data, alone=True)

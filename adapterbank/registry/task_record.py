@@ -16,7 +16,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, FailFast, Field, JsonValue
 from pydantic.dataclasses import dataclass
 
 from adapterbank.errors import IntegrityError, UnknownName
@@ -104,9 +104,9 @@ class TaskRecord:
 
     schema: Literal[1] = 1
     task: str
-    versions: tuple[Entry, ...] = ()
+    versions: Annotated[tuple[Entry, ...], FailFast()] = ()
     aliases: dict[str, Number] = Field(default_factory=dict)
-    history: tuple[Event, ...] = ()
+    history: Annotated[tuple[Event, ...], FailFast()] = ()
 
     def digest(self, version: int) -> str:
         """Return the digest of a version.
@@ -182,15 +182,18 @@ def standing_moves(history: Iterable[Event], alias: str) -> list[int]:
     """Return the moves of ``alias`` that still stand, oldest first."""
     stack: list[int] = []
     for event in history:
-        if event.alias != alias:
-            continue
-        if event.to_version is None:
-            stack.clear()
-        elif event.action == "rollback":
-            del stack[-1:]
-        else:
-            stack.append(event.to_version)
+        if event.alias == alias:
+            _move(stack, event)
     return stack
+
+
+def _move(stack: list[int], event: Event) -> None:
+    if event.to_version is None:
+        stack.clear()
+    elif event.action == "rollback":
+        del stack[-1:]
+    else:
+        stack.append(event.to_version)
 
 
 def _contradiction(record: TaskRecord, task: str) -> str | None:
@@ -211,10 +214,39 @@ def _disagreement(record: TaskRecord) -> str | None:
     digests = {entry.digest: entry.version for entry in record.versions}
     if len(digests) != len(record.versions):
         return "gives one digest two numbers"
+    registered = 0
+    stacks: dict[str | None, list[int]] = {}
     for event in record.history:
-        if event.to_version is not None and digests.get(event.digest) != event.to_version:
-            return f"gives version {event.to_version} another digest in history step {event.step}"
+        registered += event.action == "register"
+        # A removal has no `to`: its digest is what the alias meant, or the newest if it had none.
+        meant = event.to_version or event.from_version or registered
+        if digests.get(event.digest) != meant:
+            return f"gives version {meant} another digest in history step {event.step}"
+        stack = stacks.setdefault(event.alias, [])
+        if not _can_follow(event, stack):
+            return (
+                f"has a history step {event.step} that cannot follow those before it:"
+                f" {event.action!r} of alias {event.alias!r} from {event.from_version} to"
+                f" {event.to_version}"
+            )
+        _move(stack, event)
     told = replay(record.history)
     if told != record.aliases:
         return f"says the aliases are {record.aliases}; its history says {told}"
     return None
+
+
+def _can_follow(event: Event, stack: list[int]) -> bool:
+    """Say whether an event can come where ``stack`` is what stands of its alias's moves."""
+    held = stack[-1] if stack else None
+    told = (event.alias is not None, event.from_version, event.to_version)
+    match event.action:
+        case "register" | "refuse":
+            return told == (False, None, event.to_version) and event.to_version is not None
+        case "promote":
+            return told == (True, held, event.to_version) and event.to_version is not None
+        case "rollback":
+            return len(stack) > 1 and told == (True, held, stack[-2])
+        case "retire":
+            return told == (True, held, None)
+    return False  # one that no release writes: a later one would have another schema

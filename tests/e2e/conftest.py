@@ -11,30 +11,16 @@ import pytest
 from adapterbank.__main__ import main
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.stages import prepare
-from tests.cli_samples import COLOURS, PARAMS, Cli, Ran, draw
+from tests.cli_samples import Cli, Ran
 from tests.search_trials import TASK, configure, searched
+from tests.trained_bank import train_bank
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished bank that nobody changes."""
     root = tmp_path_factory.mktemp("built") / "bank"
-    params = root / "pipelines" / "params.yaml"
-    params.parent.mkdir(parents=True)
-    params.write_text(PARAMS)
-    (root / "registry").mkdir()
-    for index, (name, colour) in enumerate(COLOURS.items()):
-        for number in range(12):
-            draw(root / "photos" / name / f"{number:02}.png", colour, 100 * index + number)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        steps = ["train colours", "evaluate colours --trained", "register work/colours/version"]
-        for step in [*steps, "promote colours@1 --expected none"]:
-            assert main(step.split()) == 0, step
-        params.write_text(PARAMS.replace("seed: 1", "seed: 2"))
-        for step in steps:
-            assert main(step.split()) == 0, step
-        params.write_text(PARAMS)
+    train_bank(root)
     return root
 
 

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
 
-from adapterbank.integrations.environment import DEFAULTS
-from adapterbank.integrations.mlflow_dvc_artifacts import DvcArtifactRepository
+from adapterbank.integrations.mlflow_dvc_artifacts import MLMODEL, DvcArtifactRepository
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage
 from tests.dvc_samples import dvc, make_dvc_bank
-from tests.source import ROOT
+from tests.installed import ENTRY_POINTS, run_installed
 
+EXTRA = {MLMODEL, "registered_model_meta"}
 DOWNLOAD = """\
 import sys, mlflow
 print(mlflow.artifacts.download_artifacts(sys.argv[1], dst_path=sys.argv[2]))
 """
-ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 
 
 def address(registry: Registry, ref: str) -> str:
@@ -33,7 +28,8 @@ def address(registry: Registry, ref: str) -> str:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Return the files of the version, without what MLflow loads it by or notes beside it."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in EXTRA}
 
 
 def download(uri: str, name: str, target: Path) -> Path:
@@ -64,38 +60,15 @@ def test_the_package_declares_the_scheme() -> None:
     assert declared == f"{DvcArtifactRepository.__module__}:{DvcArtifactRepository.__name__}"
 
 
-def install(folder: Path) -> Path:
-    """Say what an installation of the package says of its entry points, as pyproject.toml has it.
-
-    The environment of the tests may have been made before an entry point was added.
-    """
-    info = folder / "adapterbank_of_a_test-1.0.dist-info"
-    info.mkdir(parents=True)
-    info.joinpath("METADATA").write_text("Name: adapterbank-of-a-test\nVersion: 1.0\n")
-    lines = [
-        line
-        for group, points in ENTRY_POINTS.items()
-        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
-    ]
-    info.joinpath("entry_points.txt").write_text("\n".join(lines))
-    return folder
-
-
 def test_an_alias_is_downloaded_in_another_process(bank: Path, tmp_path: Path) -> None:
     """A bank without DVC: the bytes are the registry's own."""
-    target, installed = tmp_path / "target", install(tmp_path / "installed")
+    target = tmp_path / "target"
     target.mkdir()
-    environment = {
-        **os.environ, **DEFAULTS,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{bank / 'mlflow.db'}",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{installed}",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", DOWNLOAD, "models:/colours@champion", str(target)],
-        cwd=bank / "work", env=environment, capture_output=True, text=True, check=False,
+    said = run_installed(
+        DOWNLOAD, "models:/colours@champion", target, folder=bank / "work",
+        tracking=f"sqlite:///{bank / 'mlflow.db'}", installed=tmp_path / "installed",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.splitlines()[-1]) == target
+    assert Path(said.splitlines()[-1]) == target
     registry = Registry.open(bank / "registry")
     assert read(target) == registry.read(registry.resolve("colours@champion"))
 
@@ -113,8 +86,10 @@ def test_all_files_come_from_wherever_they_are(
     if source != "registry":
         shutil.rmtree(root / "registry" / "adapters")
     listed = {one.path: one.file_size for one in DvcArtifactRepository(uri).list_artifacts()}
+    made = listed.pop(MLMODEL)
     assert listed == {name: len(data) for name, data in expected.items()}
     assert read(download(uri, "", tmp_path / "target")) == expected
+    assert (tmp_path / "target" / MLMODEL).stat().st_size == made
 
 
 def test_altered_bytes_are_not_handed_out(dvc_bank: Registry, tmp_path: Path) -> None:

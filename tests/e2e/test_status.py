@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapterbank.integrations.mlflow_mirror import DIGEST_TAG, lookup
+from adapterbank.continual.bank import Bank
+from adapterbank.continual.sync import SyncReport
+from adapterbank.integrations.mlflow_mirror import DIGEST_TAG, MirroredModel, lookup
 from adapterbank.integrations.mlflow_store import open_client
 from adapterbank.registry.store import Registry
-from tests.bank_samples import damage
+from tests.bank_samples import damage, republish, sharpen
 from tests.cli_samples import Cli
 
 
@@ -127,7 +131,7 @@ def test_a_damaged_version_is_not_adopted(bank: Path, cli: Cli) -> None:
     registry = Registry.open(bank / "registry")
     open_client(bank).set_registered_model_alias("colours", "champion", number(bank, 2))
     damage(registry.resolve("colours@2").path / "adapter_model.safetensors")
-    report = told(cli, "sync", "--adopt", code=1)
+    report = told(cli, "sync", "--adopt", code=4)
     assert any("colours@champion was not adopted" in text for text in report["failed"])
     assert registry.aliases("colours") == {"champion": 1}
     assert any(text.startswith("registry: ") for text in drifts(cli))
@@ -136,14 +140,128 @@ def test_a_damaged_version_is_not_adopted(bank: Path, cli: Cli) -> None:
     assert shown.version == 1
 
 
+def test_an_alias_that_moves_while_it_is_adopted_stays_the_other_s(
+    bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_client(bank).set_registered_model_alias("colours", "champion", number(bank, 2))
+    theirs = republish(Bank.open(bank), "colours@1", sharpen)
+
+    def look(root: Path, task: str) -> MirroredModel:
+        """Promote as another process might, between reading the aliases and moving one."""
+        registry = Registry.open(bank / "registry")
+        if registry.aliases(task)["champion"] == 1:
+            registry.promote(str(theirs), expected=1, actor="somebody else")
+        return lookup(root, task)
+
+    monkeypatch.setattr("adapterbank.continual.sync.lookup", look)
+    report = told(cli, "sync", "--adopt", code=5)
+    assert any("colours@champion was not adopted" in text for text in report["failed"])
+    registry = Registry.open(bank / "registry")
+    assert registry.aliases("colours") == {"champion": 3, "previous": 1}
+    assert told(cli, "status")["ok"]
+
+
+def test_adopting_twice_refused_in_two_ways_is_a_plain_failure() -> None:
+    report = SyncReport(done=(), failed=("a", "b"), left=(), refused=frozenset({4, 5}))
+    assert (report.complete, report.exit_code) == (False, 1)
+
+
+def test_a_version_that_only_mlflow_has_is_named_and_left_to_its_owner(
+    bank: Path, cli: Cli
+) -> None:
+    client = open_client(bank)
+    source = f"dvc://md5/{'1' * 32}"
+    made = client.create_model_version("colours", source=source, tags={DIGEST_TAG: "e" * 64})
+    client.create_model_version("colours", source="s3://of/another/tool")  # nobody claims it
+    expected = [f"mlflow: MLflow's version {made.version} of colours is none of the registry's"]
+    assert drifts(cli) == expected
+    synced = told(cli, "sync")
+    assert (synced["ok"], synced["done"], synced["failed"]) == (True, [], [])
+    assert drifts(cli) == expected
+    assert len(lookup(bank, "colours").versions) == 4
+    client.delete_model_version("colours", str(made.version))
+    assert told(cli, "status")["ok"]
+
+
+def kept(database: Path) -> object:
+    """Return what a catalogue holds: its rows or, if it is none, its bytes."""
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            return connection.execute("SELECT name FROM registered_models").fetchall()
+    except sqlite3.Error:
+        return database.read_bytes()
+
+
+@pytest.mark.parametrize("damaged", ["empty", "text", "half", "older"])
+def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
+    bank: Path, cli: Cli, damaged: str
+) -> None:
+    database = bank / "mlflow.db"
+    if damaged in {"empty", "text"}:
+        for path in bank.glob("mlflow.db-*"):
+            path.unlink()
+        database.write_bytes(b"" if damaged == "empty" else b"no database" * 1000)
+    else:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(
+                "DROP TABLE model_versions"
+                if damaged == "half"
+                else "UPDATE alembic_version SET version_num = '451aebb31d03'"
+            )
+    before = kept(database)
+    (found,) = drifts(cli)
+    assert found.startswith("mlflow: ")
+    assert "mlflow.db" in found
+    assert told(cli, "sync", code=1)["failed"]
+    assert told(cli, "promote", "colours@2")["mirror"]  # which stands all the same
+    assert Registry.open(bank / "registry").aliases("colours")["champion"] == 2
+    assert kept(database) == before
+
+    if damaged not in {"empty", "text"}:
+        return  # MLflow keeps the file open as long as this process lives
+    for path in bank.glob("mlflow.db*"):  # as the message says: moved away, and made anew
+        path.rename(bank / "work" / path.name)
+    assert told(cli, "sync")["ok"]
+    assert told(cli, "status")["ok"]
+
+
+def test_a_rebuilt_catalogue_has_the_tags_and_descriptions_it_had(bank: Path, cli: Cli) -> None:
+    def shown() -> list[tuple[dict[str, str], str, str | None]]:
+        client = open_client(bank)
+        found = [
+            client.get_model_version("colours", str(one.number))
+            for one in lookup(bank, "colours").versions
+        ]
+        model = client.get_registered_model("colours")
+        return [
+            (dict(model.tags), model.description or "", ""),
+            *((dict(one.tags), one.description or "", one.source) for one in found),
+        ]
+
+    before = shown()
+    for path in bank.glob("mlflow.db*"):
+        path.unlink()
+    assert told(cli, "sync")["ok"]
+    assert shown() == before
+    assert len(before) == 3
+    written = snapshot(bank)
+    assert told(cli, "sync")["done"] == []
+    assert snapshot(bank) == written
+
+
 def test_an_mlflow_that_does_not_answer_is_a_drift(
     bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bank.is_dir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "unknown://anything")
+    republish(Bank.open(bank), "colours@1", sharpen, task="more_colours")
     (found,) = drifts(cli)
     assert "unknown://anything" in found
-    assert told(cli, "sync", code=1)["failed"]
+    (told_once,) = told(cli, "sync", code=1)["failed"]  # however many tasks there are
+    assert "unknown://anything" in told_once
+    adopting, showing = told(cli, "sync", "--adopt", code=1)["failed"]
+    assert adopting.startswith("nothing was adopted: ")
+    assert showing == told_once
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git program")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -99,6 +100,29 @@ def test_pulling_mends_a_version_and_keeps_what_dvc_does_not_know(registry: Regi
 
     assert registry.read(damaged)
     assert registry.read(new)
+
+
+def test_a_damaged_remote_is_refused_and_not_believed_later(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push(registry)
+    theirs = clone(registry.root.parent, tmp_path / "own" / "clone")
+    data = registry.read(registry.resolve("digits@2"))["adapter_model.safetensors"]
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    kept = registry.root.parent.parent / "store" / "files" / "md5" / md5[:2] / md5[2:]
+    kept.chmod(0o644)
+    for other in (b"not what was pushed", None):
+        kept.write_bytes(other) if other else kept.unlink()
+        assert main(["pull", "--bank", str(theirs.root.parent)]) == 4
+        assert "no sound adapter_model.safetensors of digits@2" in capsys.readouterr().err
+        assert digests(theirs) == [
+            registry.resolve(ref).digest for ref in ("digits@1", "textures@1")
+        ]
+        # DVC believes its cache, and would bring it back for ever.
+        assert not (theirs.root.parent / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).exists()
+    assert names(push(registry).new) == ["digits@2"]
+    assert names(pull(theirs).new) == ["digits@2"]
+    assert theirs.verify() == ()
 
 
 def test_what_dvc_does_not_keep_is_not_said_to_be_pushed(registry: Registry) -> None:

@@ -1,7 +1,8 @@
-"""A registry against a model of it: any sequence of commands, any wrong expectation, reopenings."""
+"""A registry against a model of it: any commands, wrong beliefs, damage and reopenings."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from adapterbank.errors import ConflictError, InputError, UnknownName
-from adapterbank.registry.store import ANY, Registry
+from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
+from adapterbank.registry.store import ANY, Registry, Version
 from tests.registry_samples import files_of, new_registry
 
 TASKS = ("dtd", "eurosat")
@@ -26,8 +27,8 @@ aliases = st.sampled_from(ALIASES)
 class RegistryMachine(RuleBasedStateMachine):
     """Holds seeds in order of registration, and for every alias the moves that still stand."""
 
-    @initialize()
-    def create(self) -> None:
+    @initialize(first=st.integers(0, 3), second=st.integers(0, 3))
+    def create(self, first: int, second: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="registry"))
         self.registry = new_registry(self.folder)
         self.seeds: dict[str, list[int]] = {task: [] for task in TASKS}
@@ -35,6 +36,9 @@ class RegistryMachine(RuleBasedStateMachine):
             (task, alias): [] for task in TASKS for alias in ALIASES
         }
         self.steps = dict.fromkeys(TASKS, 0)
+        for task, count in zip(TASKS, (first, second), strict=True):
+            for seed in range(count):  # else most runs would have little to move
+                self.register(task, seed)
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -138,6 +142,38 @@ class RegistryMachine(RuleBasedStateMachine):
         read = self.registry.read(self.registry.resolve(f"{task}@sha256:{version.digest[:16]}"))
         assert {name: read[name] for name in files} == files
 
+    @rule(task=tasks, number=st.integers(1, 4), data=st.data())
+    def damage_and_mend(self, task: str, number: int, data: st.DataObject) -> None:
+        if number > len(self.seeds[task]):
+            return
+        version = self.registry.resolve(f"{task}@{number}")
+        path = version.path / data.draw(st.sampled_from([*FILES[task, 0], "manifest.json"]))
+        content, record = bytearray(path.read_bytes()), self._record(task)
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        for ref in (None, task, str(version)):
+            (problem,) = self.registry.verify(ref)
+            assert (problem.kind, problem.task, problem.path) == ("damaged", task, version.path)
+            assert str(path) in problem.message
+        with pytest.raises(IntegrityError, match=re.escape(path.name)):
+            self.registry.read(version)
+        self._check_others_read(version)
+        again = self.registry.register(task, FILES[task, self.seeds[task][number - 1]])
+        assert again == version
+        assert self.registry.verify() == ()
+        assert self.registry.read(version)
+        assert self._record(task) == record  # mending is no history
+
+    def _check_others_read(self, damaged: Version) -> None:
+        for task in TASKS:
+            for number, seed in enumerate(self.seeds[task], start=1):
+                if (task, number) == (damaged.task, damaged.version):
+                    continue
+                read = self.registry.read(self.registry.resolve(f"{task}@{number}"))
+                assert FILES[task, seed].items() <= read.items()
+            assert task == damaged.task or not self.seeds[task] or not self.registry.verify(task)
+
     @precondition(lambda self: hasattr(self, "registry"))
     @invariant()
     def aliases_and_history_agree(self) -> None:
@@ -158,7 +194,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
 TestRegistryMachine = RegistryMachine.TestCase
 TestRegistryMachine.settings = settings(
-    max_examples=20,
+    max_examples=60,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

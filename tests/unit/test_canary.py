@@ -7,11 +7,10 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load, save
 
 from adapterbank.errors import CanaryMismatch, IntegrityError
-from adapterbank.inference.canary import CANARY_IMAGES, canary_pixels, check_canary, pack_canary
+from adapterbank.inference.canary import CANARY_IMAGES, canary_images, check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded
 from adapterbank.records import InputSpec
 from tests import served, tiny
@@ -24,24 +23,29 @@ def fold(adapter: Adapter) -> Folded:
 @pytest.mark.parametrize(
     ("size", "digest"),
     [
-        ((24, 40), "063d2a77e8b2744b2b1181645bcf7a3e2592752bf0879657878701a5b1178766"),
-        ((84, 84), "377c3d5f2195c0da84c9f737b8814085bbbfb56ff277c9adab952d71fa3edd33"),
-        ((224, 224), "72582f50f4b47e1e2f5e942103fb6390933c45f1d99b8ac9f9508c82df2374b9"),
+        ((24, 40), "5886d100506816b59417cb0c631b9f200be4fbe253edcd2482ab17427331b938"),
+        ((84, 84), "05b2772374db550ff34e18d2ddb5531870596b8348514bc815c42ee072106f90"),
+        ((224, 224), "cf73b2043d507efb8efced004cebea76a424d88ec0c9591547d73f5fe45ea2dc"),
     ],
     ids=["24x40", "84x84", "224x224"],
 )
 def test_the_images_are_the_same_for_ever(size: tuple[int, int], digest: str) -> None:
     # Never change these: every published version holds the logits of exactly these images.
-    pixels = canary_pixels(InputSpec(size=size))
-    assert pixels.dtype == torch.uint8
-    assert pixels.shape == (CANARY_IMAGES, 3, *size)
-    assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == digest
+    images = canary_images(InputSpec(size=size))
+    assert len(images) == CANARY_IMAGES
+    assert {image.mode for image in images} == {"RGB"}
+    content = b"".join(image.tobytes() for image in images)
+    assert hashlib.sha256(content).hexdigest() == digest
 
 
-def test_the_images_differ_from_one_another_and_use_the_whole_range() -> None:
-    pixels = canary_pixels(InputSpec(size=(84, 84)))
-    assert not torch.equal(pixels[0], pixels[1])
-    assert (int(pixels.min()), int(pixels.max())) == (0, 255)
+def test_the_images_differ_and_use_the_whole_range_and_are_really_resized() -> None:
+    spec = InputSpec(size=(84, 84))
+    first, second = (np.asarray(image) for image in canary_images(spec))
+    assert not np.array_equal(first, second)
+    assert (int(first.min()), int(first.max())) == (0, 255)
+    assert first.shape[0] > spec.size[0]
+    assert first.shape[1] > spec.size[1]
+    assert first.shape[0] != first.shape[1]
 
 
 def test_an_unchanged_adapter_answers_its_canary_to_the_bit() -> None:

@@ -329,4 +329,4 @@ def test_one_killed_at_any_write_flush_or_rename_leaves_the_old_or_the_new(tmp_p
     assert done.returncode == 0, done.stderr
     first, count, ends = map(int, done.stdout.split())
     assert min(first, count) > 8
-    assert ends >= 4
+    assert ends >= 2  # a folder without its file is left for the second half

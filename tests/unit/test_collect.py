@@ -5,14 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from adapterbank import durable
 from adapterbank.errors import AdapterBankError
+from adapterbank.registry import publish
 from adapterbank.registry.collect import Waste, collect
+from adapterbank.registry.layout import Layout
 from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.task_record import TaskRecord
+from adapterbank.registry.verify import Problem, survey
 from tests.registry_samples import files_of, new_registry
 
 # Kills itself before or after the n-th thing it does to the disk, for every n there is.
@@ -197,3 +203,34 @@ def test_a_collector_or_a_removal_killed_anywhere_loses_nothing_and_can_be_repea
     assert int(points["retire"]) > 6
     assert [(e.action, e.to_version) for e in registry.history("dtd")[-1:]] == [("retire", None)]
     assert len(registry.history("dtd")) == 4
+
+
+def test_gc_waits_for_a_version_that_is_written_and_not_yet_recorded(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, go_on = Event(), Event()
+    real = publish.save_record
+
+    def slow(layout: Layout, record: TaskRecord) -> None:
+        written.set()
+        assert go_on.wait(30)
+        real(layout, record)
+
+    monkeypatch.setattr("adapterbank.registry.store.save_record", slow)
+    with ThreadPoolExecutor() as pool:
+        registering = pool.submit(registry.register, "dtd", files_of("dtd", 9))
+        assert written.wait(30)
+        collecting = pool.submit(collect, registry.root, nobody, dry_run=False)
+        # Whole and in its place, and nothing names it yet: what gc would delete.
+        assert [problem.kind for problem in survey_of(registry)] == ["orphan"]
+        with pytest.raises(TimeoutError):
+            collecting.result(timeout=0.2)
+        go_on.set()
+        assert collecting.result(timeout=30) == ()
+        assert registry.read(registering.result())
+    assert registry.verify() == ()
+
+
+def survey_of(registry: Registry) -> tuple[Problem, ...]:
+    """Look without the lock that `verify` takes."""
+    return tuple(survey(Layout(root=registry.root), registry.tasks(), everything=True))

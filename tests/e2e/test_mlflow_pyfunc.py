@@ -1,0 +1,218 @@
+"""A downloaded version as an MLflow model: it answers as the bank does, and for its task alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import mlflow
+import pandas as pd  # type: ignore[import-untyped]  # comes with MLflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, scoring_server
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from adapterbank.errors import CanaryMismatch, InputError, IntegrityError, UnknownName
+from adapterbank.inference.predictor import Predictor
+from adapterbank.integrations.mlflow_dvc_artifacts import MLMODEL, DvcArtifactRepository
+from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.registry.manifest import build_manifest
+from adapterbank.registry.store import Registry
+from tests.bank_samples import damage
+
+
+def download(bank: Path, target: Path, number: int = 0) -> Path:
+    """Download what MLflow has as its first (or another) version of the task."""
+    target.mkdir()
+    fetch = DvcArtifactRepository(lookup(bank, "colours").versions[number].source)
+    return Path(fetch.download_artifacts("", str(target)))  # type: ignore[no-untyped-call]
+
+
+def load(folder: Path) -> PyFuncModel:
+    model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
+    return model
+
+
+def rows(answer: object) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", cast("Any", answer).to_dict(orient="records"))
+
+
+@pytest.fixture
+def folder(bank: Path, tmp_path: Path) -> Path:
+    return download(bank, tmp_path / "download")
+
+
+@pytest.fixture
+def images(bank: Path) -> list[str]:
+    return [str(path) for path in sorted(bank.glob("photos/*/0[0-3].png"))]
+
+
+def test_the_answers_are_the_predictor_s_own(bank: Path, folder: Path, images: list[str]) -> None:
+    expected = Predictor(bank / "registry").predict(images, task="colours@1")
+    table = pd.DataFrame({"image": images})
+    found = rows(load(folder).predict(table))
+    assert len(found) == len(images) == 12
+    assert found == [
+        {
+            "image": one.image, "task": "colours", "version": 1, "digest": one.digest,
+            "label": one.label, "probability": one.probability,
+            "top_k": [list(pair) for pair in one.top_k],
+        }
+        for one in expected
+    ]  # fmt: skip
+
+
+def test_a_list_bytes_an_address_and_one_image_answer_alike(
+    folder: Path, images: list[str]
+) -> None:
+    model = load(folder)
+    (expected,) = rows(model.predict(images[:1]))
+    data = Path(images[0]).read_bytes()
+    address = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    for given in ([data], [address], images[0], {"image": images[:1]}, [Path(images[0])]):
+        (found,) = rows(model.predict(given))
+        assert {**found, "image": expected["image"]} == expected
+
+
+def test_top_k_is_a_parameter_and_so_is_the_model_s_own_task(
+    folder: Path, images: list[str]
+) -> None:
+    (found,) = rows(load(folder).predict(images[:1], params={"top_k": 1, "task": "colours"}))
+    assert found["top_k"] == [[found["label"], found["probability"]]]
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"task": "pets"}, "answers for 'colours' alone, not for 'pets'"),
+        ({"taks": "pets"}, "knows no parameter 'taks'"),
+        ({"task": "colours", 3: 4}, "knows no parameter '3'"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": "many"}, "top_k"),
+        (["task"], "params is a list"),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_means_nothing_here_is_refused(
+    folder: Path, images: list[str], params: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(MlflowException, match=reason) as caught:
+        load(folder).predict(images[:1], params=params)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_images_that_cannot_be_used_are_refused(folder: Path, images: list[str]) -> None:
+    table = pd.DataFrame({"image": images, "task": "pets"})
+    model = load(folder)
+    for given, reason in (
+        (table, "expected 'image' alone"),
+        ({"taks": ["pets"]}, "expected 'image' alone"),
+        ([str(folder / "nothing.png")], "nothing.png"),
+        ([3.5], "image 0 is a float"),
+        (["data:image/png;base64,!"], "not base64"),
+        (["data:text/plain,hello"], "has to be base64"),
+        (7, "cannot take images from a int"),
+    ):
+        with pytest.raises(MlflowException, match=re.escape(reason)) as caught:
+            model.predict(given)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_other_models_of_the_process_keep_mlflow_s_manners(folder: Path, images: list[str]) -> None:
+    class Echo:
+        def predict(self, model_input: object) -> object:
+            return model_input
+
+    load(folder)
+    once = PyFuncModel.predict
+    other = PyFuncModel(load(folder).metadata, Echo())
+    assert other.predict(images, params={"taks": "pets"}) == images
+    assert PyFuncModel.predict is once  # asked once, however many models there are
+
+
+def test_a_version_whose_folder_is_gone_answers_from_the_download(
+    bank: Path, folder: Path, images: list[str]
+) -> None:
+    expected = rows(load(folder).predict(images))
+    shutil.rmtree(bank / "registry" / "adapters")
+    assert rows(load(folder).predict(images)) == expected
+
+
+def test_an_altered_download_is_refused_by_the_file_s_name(folder: Path) -> None:
+    damage(folder / "adapter_model.safetensors")
+    with pytest.raises(IntegrityError, match="adapter_model"):
+        load(folder)
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        load(folder)
+
+
+def test_a_version_that_the_bank_does_not_know_is_refused(folder: Path) -> None:
+    files = {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in {MLMODEL, "manifest.json"}
+    }
+    files["README.md"] += b"and more\n"
+    (folder / "README.md").write_bytes(files["README.md"])
+    (folder / "manifest.json").write_bytes(build_manifest(files))
+    with pytest.raises(UnknownName):
+        load(folder)
+
+
+def test_other_weights_are_refused(bank: Path, folder: Path) -> None:
+    weights = Registry.open(bank / "registry").backbone_weights
+    tensors = load_arrays(weights.read_bytes())
+    name = max(tensors)
+    weights.unlink()
+    weights.write_bytes(save_arrays({**tensors, name: tensors[name] + 1}))
+    with pytest.raises(IntegrityError, match="fingerprint"):
+        load(folder)
+
+
+def test_a_version_that_answers_differently_than_it_did_is_refused(
+    bank: Path, folder: Path
+) -> None:
+    registry = Registry.open(bank / "registry")
+    files = registry.read(registry.resolve("colours@1"))
+    del files["manifest.json"]
+    canary = load_arrays(files["canary.safetensors"])
+    files["canary.safetensors"] = save_arrays({**canary, "logits": canary["logits"] * 1.5})
+    version = registry.register("colours", files, actor="a test")
+    for path in version.path.iterdir():
+        shutil.copy(path, folder)
+    with pytest.raises(CanaryMismatch):
+        load(folder)
+
+
+def test_outside_a_bank_the_error_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERBANK_BANK", str(tmp_path))
+    with pytest.raises(InputError, match="not inside a bank"):
+        load(folder)
+
+
+def test_a_request_with_an_unknown_parameter_is_a_bad_one(folder: Path, images: list[str]) -> None:
+    """What ``mlflow models serve`` does with a request's body."""
+    model = load(folder)
+    table = {"columns": ["image"], "data": [[image] for image in images]}
+
+    def ask(**params: object) -> str:
+        body = json.dumps({"dataframe_split": table, "params": params})
+        answer = scoring_server.invocations(  # type: ignore[no-untyped-call]
+            body, "application/json", model, None
+        )
+        return str(answer.response)
+
+    found = json.loads(ask(top_k=1))["predictions"]
+    assert found == rows(model.predict(images, params={"top_k": 1}))
+    for name, value in (("task", "pets"), ("taks", "colours")):
+        with pytest.raises(MlflowException) as caught:
+            ask(**{name: value})
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"  # which HTTP calls 400
