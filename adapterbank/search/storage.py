@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from adapterbank import durable
-from adapterbank.errors import AdapterBankError, InputError, IntegrityError
+from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 
 __all__ = ["Storage"]
 
+_LOCK = ".lock"
 _LIMIT = 1 << 32  # bytes of one file
 _FIX = "use a folder, file://… or s3://bucket/prefix"
 
@@ -145,6 +148,27 @@ class Storage:
                 self._remote.delete_file(where)
         except OSError as error:
             raise AdapterBankError(f"storage {self.uri} cannot be cleared: {error}") from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other drivers from the same folder; a bucket has no lock, and none is taken there.
+
+        Raises:
+            ConflictError: a search runs there.
+        """
+        if self._remote is not None:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                with durable.writable(self._root):
+                    durable.make_directory(self._root)
+                    stack.enter_context(durable.locked(self._root / _LOCK, timeout_s=0.0))
+            except ConflictError as error:
+                raise ConflictError(
+                    f"a search runs in {self.uri}", fix="wait for it, or end it, then repeat this"
+                ) from error
+            yield
 
     def check(self) -> None:
         """Write, read and so prove that a search can keep its state here.

@@ -106,7 +106,8 @@ def tune(  # each is a choice of the caller's
     Raises:
         AdapterBankError: no trial of a task came to anything, or the cluster is gone.
         ConfigError: a space is empty or has what its method does not know.
-        ConflictError: the storage holds another search, or one that ``resume`` does not allow.
+        ConflictError: the storage holds another search, one that ``resume`` does not allow, or one
+            that runs.
         InputError: the profile has no search, the data cannot be judged on, more resources are
             asked for than there are, or the storage cannot be written.
     """
@@ -118,6 +119,7 @@ def tune(  # each is a choice of the caller's
         for task in sorted(tasks):
             storage = _storage(bank, task, where)
             storage.check()
+            stack.enter_context(storage.held())
             ledger = _ledger(bank, task, storage, earlier, note)
             if ledger.trials:
                 _say(note, _progress(ledger))

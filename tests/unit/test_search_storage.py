@@ -9,7 +9,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from adapterbank.errors import InputError
+from adapterbank.errors import ConflictError, InputError
 from adapterbank.search.ledger import Ledger
 from adapterbank.search.storage import Storage
 from tests.search_trials import IDENTITY, ended
@@ -188,3 +188,18 @@ def refused(storage: Storage) -> None:
         storage.check()
     assert storage.uri in caught.value.message
     assert caught.value.fix == "name one that can be written with --storage"
+
+
+def test_a_folder_is_one_driver_s_at_a_time_and_free_again_after_it(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "searches")
+    with storage.held():
+        with (
+            pytest.raises(ConflictError, match="a search runs in") as caught,
+            Storage(tmp_path / "searches").held(),
+        ):
+            pytest.fail("two drivers of one search")
+        assert caught.value.exit_code == 5
+        with storage.inside("other").held():
+            pass
+    with Storage(tmp_path / "searches").held():
+        assert storage.names("trials") == ()
