@@ -53,10 +53,11 @@ def read_file(path: Path, *, limit: int) -> bytes:
         linked = error.errno == errno.ELOOP
         reason = "is a symbolic link" if linked else f"cannot be read: {error.strerror}"
         raise IntegrityError(f"{path} {reason}") from error
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)  # before a stream is made of it: a folder cannot be one
+        raise IntegrityError(f"{path} is not a regular file")
     with os.fdopen(file, "rb") as stream:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise IntegrityError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise IntegrityError(
                 f"{path} has {status.st_size:,} bytes, more than the {limit:,} allowed"
