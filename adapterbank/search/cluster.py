@@ -188,7 +188,7 @@ def hushed() -> Iterator[None]:
     """Keep what Ray prints for people who drive it by hand out of our output."""
     logger = logging.getLogger("ray")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # errors too: they reach us as exceptions
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

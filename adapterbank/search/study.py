@@ -309,6 +309,7 @@ def _fit(
             tuner.fit()
         except TuneError as error:
             raise _own(error) from error
+    watch.time_is_up()
 
 
 def _own(error: BaseException) -> AdapterBankError:

@@ -97,11 +97,22 @@ class Watch(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended, by itself or because its scheduler said so."""
-        self._end(trial, self._errors.get(_key(trial)))
+        self._end(_key(trial), self._errors.get(_key(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed once too often."""
-        self._end(trial, _reason(trial))
+        self._end(_key(trial), _reason(trial))
+
+    def time_is_up(self) -> None:
+        """Keep what trials gave that the clock cut off: Tune ends those without a word.
+
+        Raises:
+            AdapterBankError: the storage cannot be written.
+        """
+        for key in sorted(self._running):
+            self._end(key, None)
+        if self._failure is not None:
+            raise self._failure
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the search if its state cannot be kept any more.
@@ -118,8 +129,8 @@ class Watch(Callback):
         """Wall time since this process began."""
         return time.monotonic() - self._begun
 
-    def _end(self, trial: Any, error: str | None) -> None:
-        task, number = key = _key(trial)
+    def _end(self, key: tuple[str, int], error: str | None) -> None:
+        task, number = key
         self._running.discard(key)
         points = tuple(p for _, p in sorted(self._points.get(key, {}).items()))
         if not points and error is None:
