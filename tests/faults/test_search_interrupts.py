@@ -260,7 +260,7 @@ def test_a_search_of_which_nothing_came_is_an_error_and_goes_on_once_its_cause_i
 
 
 @pytest.mark.timeout(300)
-def test_minutes_end_a_search_in_which_one_trial_failed_and_mlflow_is_made_up_for_by_running_it_again(
+def test_minutes_end_a_search_and_running_it_again_makes_up_for_a_failed_trial_and_for_mlflow(
     shop: Workshop,
 ) -> None:
     root = shop.bank(
