@@ -176,13 +176,12 @@ class Residents:
         return entry
 
     def _evict(self) -> None:
-        if self._nbytes <= self._budget_bytes:
-            return
-        idle = [key for key, entry in self._entries.items() if not (entry.readers or entry.kept)]
-        for digest in idle:
-            self._drop(digest)
-            if self._nbytes <= self._budget_bytes:
+        while self._nbytes > self._budget_bytes:
+            idle = (key for key, one in self._entries.items() if not (one.readers or one.kept))
+            oldest = next(idle, None)
+            if oldest is None:
                 return
+            self._drop(oldest)
 
     def _drop(self, digest: str) -> None:
         self._nbytes -= self._entries.pop(digest).nbytes
