@@ -129,33 +129,22 @@ class Residents:
             )
 
     def _enter(self, digest: str, load: Callable[[], LoadedAdapter]) -> _Entry:
-        entry = self._pin(digest)
-        while entry is None:
-            entry = self._fly(digest, load)
-        return entry
-
-    def _pin(self, digest: str) -> _Entry | None:
-        with self._lock:
-            entry = self._entries.get(digest)
-            if entry is not None:
-                entry.readers += 1
-                self._entries.move_to_end(digest)
-            return entry
-
-    def _fly(self, digest: str, load: Callable[[], LoadedAdapter]) -> _Entry | None:
-        """Load the version or wait for who does; None where it was not there after all."""
-        with self._lock:
-            flight = self._flights.get(digest)
-            if mine := flight is None:
-                if digest in self._entries:  # landed since it was looked for
-                    return None
-                flight = self._flights[digest] = _Flight()
-        if mine:
-            return self._lead(digest, flight, load)
-        flight.landed.wait()
-        if flight.error is not None:
-            raise flight.error
-        return self._pin(digest)
+        """Pin a version that is in memory, or load it, or wait for who does and look again."""
+        while True:
+            with self._lock:
+                entry = self._entries.get(digest)
+                if entry is not None:
+                    entry.readers += 1
+                    self._entries.move_to_end(digest)
+                    return entry
+                flight = self._flights.get(digest)
+                if mine := flight is None:
+                    flight = self._flights[digest] = _Flight()
+            if mine:
+                return self._lead(digest, flight, load)
+            flight.landed.wait()
+            if flight.error is not None:
+                raise flight.error
 
     def _lead(self, digest: str, flight: _Flight, load: Callable[[], LoadedAdapter]) -> _Entry:
         entry = None

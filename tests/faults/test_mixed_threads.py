@@ -186,7 +186,10 @@ def resident_mib() -> float:
 @pytest.fixture(scope="module")
 def memory(race: Race) -> tuple[float, float]:
     """Run the race; memory after its warm-up and at its end."""
-    threads = [threading.Thread(target=run, args=(race, n, r)) for n, r in enumerate(ROLES)]
+    threads = [
+        threading.Thread(target=run, args=(race, number, role), daemon=True)
+        for number, role in enumerate(ROLES)
+    ]
     for thread in threads:
         thread.start()
     race.over.wait(SECONDS * WARM_UP)
@@ -194,8 +197,9 @@ def memory(race: Race) -> tuple[float, float]:
     race.over.wait(SECONDS * (1.0 - WARM_UP))
     end = resident_mib()
     race.over.set()
+    deadline = time.monotonic() + 60.0
     for thread in threads:
-        thread.join(60.0)
+        thread.join(max(deadline - time.monotonic(), 0.0))
     assert not any(thread.is_alive() for thread in threads)
     return warm, end
 
