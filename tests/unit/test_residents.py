@@ -216,3 +216,42 @@ def test_what_is_resident_is_what_a_plain_list_says(budget: int, steps: list[lis
             trim(step[:count])
     assert held(residents, "".join(SIZES)) == set(expected)
     assert residents.residency().nbytes == TENSOR_BYTES * sum(SIZES[one] for one in expected)
+
+
+class Interrupting:
+    """A lock after whose first release something else happens, before its holder goes on."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._happens: Callable[[], None] | None = happens
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            happens()
+
+
+def test_a_version_that_lands_right_after_it_was_looked_for_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It hung once: the look-up and taking on the load were two steps."""
+    residents = Residents()
+    others: list[threading.Thread] = []
+
+    def land() -> None:  # or wait for the load that is now ours
+        others.append(threading.Thread(target=read, args=(residents, "a"), daemon=True))
+        others[0].start()
+        others[0].join(0.2)
+
+    monkeypatch.setattr(residents, "_lock", Interrupting(land))
+    asks = threading.Thread(target=read, args=(residents, "a"), daemon=True)
+    asks.start()
+    asks.join(WAIT_S / 4)
+    assert not asks.is_alive()
+    others[0].join(WAIT_S)
+    assert residents.residency().loads == 1
+    assert residents.residency().readers == 0
