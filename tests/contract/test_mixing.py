@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import combinations
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from adapterbank import catalog
 from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Dropout, Folded
 from adapterbank.mixed import ALONE, forward_mixed
 from adapterbank.model import forward
@@ -116,6 +118,37 @@ def test_mixing_changes_no_tensor_of_an_adapter(method: str) -> None:
         forward_mixed(model, tiny.images(model, 3), members)
     for member, kept in zip(members, before, strict=True):
         assert all(map(torch.equal, member.tensors(), kept))
+
+
+def switches() -> list[tuple[str, str, Any]]:
+    """List every hyper-parameter of every method with values that are not its default."""
+    found: list[tuple[str, str, Any]] = []
+    for method in METHODS:
+        config = catalog.load("adapterbank.methods", method, kind="method").Config
+        for name, info in config.model_fields.items():
+            if isinstance(info.default, bool):
+                others: tuple[Any, ...] = (not info.default,)
+            elif isinstance(info.default, str):
+                others = tuple(set(get_args(info.annotation)) - {info.default})
+            else:
+                others = (info.default * 2,)
+            found += [(method, name, other) for other in sorted(others)]
+    return found
+
+
+@pytest.mark.parametrize(("method", "name", "value"), switches())
+def test_adapters_that_differ_in_one_hyper_parameter_mix(
+    method: str, name: str, value: object
+) -> None:
+    model = tiny.backbone("plain")
+    with torch.no_grad():
+        adapters = [
+            build_adapter(method, hyper, model.traits, 5, seed=seed, where="a test")
+            for seed, hyper in enumerate(({}, {name: value}, {}, {name: value}))
+        ]
+        rows = [tiny.scramble(adapter, seed).fold() for seed, adapter in enumerate(adapters)]
+    assert_as_alone(model, tiny.images(model, 4), rows)
+    assert_as_alone(model, tiny.images(model, 4), rows[::-1])
 
 
 class Wrapped(Folded):

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from adapterbank.errors import ImageError, InputError, IntegrityError, UnknownName
 from adapterbank.inference.predictor import ImageInput, Predictor
+from adapterbank.methods.base import Adapter
 from adapterbank.records import Prediction
 from adapterbank.registry.store import Registry, Version
 from tests import served
@@ -63,6 +65,17 @@ def test_each_image_is_answered_as_alone_in_order(read_only: Registry, batch_siz
         # fp32: products of other shapes sum in another order.
         assert dict(answer.top_k) == pytest.approx(dict(alone.top_k), abs=1e-5)
         assert sum(dict(answer.top_k).values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_probability_of_zero_is_still_of_a_class_of_the_task(registry: Registry) -> None:
+    def sharpen(adapter: Adapter) -> None:
+        with torch.no_grad():
+            adapter.head.weight.mul_(1e6)
+
+    served.publish(registry, "sharp", 7, classes=("owl", "jay"), change=sharpen)
+    found = Predictor(registry).predict(PICTURES[:2], tasks=["sharp@1", "bugs"], top_k=4)
+    assert {label for label, _ in found[0].top_k} == {"owl", "jay"}
+    assert sorted(dict(found[0].top_k).values()) == [0.0, 1.0]
 
 
 def test_one_task_for_all_images_answers_as_the_task_to_the_bit(read_only: Registry) -> None:
