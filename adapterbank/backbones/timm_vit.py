@@ -176,8 +176,8 @@ def _attend_in_groups(block: Block, own: tuple[Tensor, Tensor, Tensor], groups: 
                 torch.cat((mine, one.expand(rows, -1, -1, -1)), dim=2)
                 for mine, one in zip((k, v), added, strict=True)
             )
-        mixed.append(functional.scaled_dot_product_attention(q, k, v))
-    return torch.cat(mixed)
+        mixed.append(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+    return torch.cat(mixed).transpose(1, 2)  # as attention lays it out: what follows copies nothing
 
 
 def _close(block: Block, tokens: Tensor, mixed: Tensor) -> Tensor:
