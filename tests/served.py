@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save
 
 from adapterbank.backbones.loading import Source, load
@@ -66,10 +67,21 @@ def write_weights(registry: Registry, seed: int) -> None:
     registry.backbone_weights.write_bytes(save(source(seed).state))
 
 
-def adapter(seed: int = 1, method: str = "vapt", classes: tuple[str, ...] = CLASSES) -> Adapter:
+def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
+    """Draw noise; each seed is another picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def adapter(
+    seed: int = 1,
+    method: str = "vapt",
+    classes: tuple[str, ...] = CLASSES,
+    hyper: Mapping[str, Any] | None = None,
+) -> Adapter:
     """Build an adapter with random values everywhere."""
     built = build_adapter(
-        method, {}, backbone().traits, len(classes), seed=seed, where="a test"
+        method, hyper or {}, backbone().traits, len(classes), seed=seed, where="a test"
     )  # fmt: skip
     return tiny.scramble(built, seed)
 
@@ -109,10 +121,11 @@ def publish(
     *,
     method: str = "vapt",
     classes: tuple[str, ...] = CLASSES,
+    hyper: Mapping[str, Any] | None = None,
     change: Callable[[Adapter], object] | None = None,
 ) -> Version:
     """Register a version of a task that is another one for each seed."""
-    made = adapter(seed, method, classes)
+    made = adapter(seed, method, classes, hyper)
     if change is not None:
         change(made)
     return registry.register(task, pack(made, describe(task, made, method, classes)))

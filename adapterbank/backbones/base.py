@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor
 
 from adapterbank.records import InputSpec, Traits
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "Groups"]
+
+Groups = Sequence[tuple[int, Tensor | None]]
+"""Prompts that differ in number: how many consecutive rows, and their prompts.
+
+Prompts are (rows, N, D), (1, N, D) where the rows share them, or None for rows without any.
+"""
 
 
 class Backbone(Protocol):
@@ -38,7 +45,12 @@ class Backbone(Protocol):
         """Turn normalised images (B, 3, H, W) into tokens (B, T, D)."""
 
     def block(
-        self, index: int, tokens: Tensor, context: Tensor | None = None, *, pooled: bool = False
+        self,
+        index: int,
+        tokens: Tensor,
+        context: Tensor | Groups | None = None,
+        *,
+        pooled: bool = False,
     ) -> Tensor:
         """Run one block over ``tokens``, which may also attend to ``context``.
 
@@ -46,7 +58,8 @@ class Backbone(Protocol):
             index: block number, from 0.
             tokens: (B, T, D) block input.
             context: (B, N, D) or (1, N, D) prompts: keys and values of this block only, that
-                are normalised as tokens are but are never queries and leave no output.
+                are normalised as tokens are but are never queries and leave no output. Or groups
+                that together cover the B rows in order, each with prompts of its own number.
             pooled: return only the tokens that :meth:`finalize` reads, where it reads few.
 
         Returns:

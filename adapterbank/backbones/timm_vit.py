@@ -9,7 +9,7 @@ Two exact savings make adapted forwards cheaper than a plain ViT with as many to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import timm
@@ -20,6 +20,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adapterbank.backbones.base import Groups
 from adapterbank.errors import InputError, IntegrityError, UnknownName
 from adapterbank.records import InputSpec, Traits
 
@@ -87,7 +88,12 @@ class TimmViT(nn.Module):
         return self.vit.norm_pre(tokens)  # type: ignore[no-any-return]
 
     def block(
-        self, index: int, tokens: Tensor, context: Tensor | None = None, *, pooled: bool = False
+        self,
+        index: int,
+        tokens: Tensor,
+        context: Tensor | Groups | None = None,
+        *,
+        pooled: bool = False,
     ) -> Tensor:
         """Run one block; see :meth:`adapterbank.backbones.base.Backbone.block`."""
         block = cast("Block", self.vit.blocks[index])
@@ -95,15 +101,16 @@ class TimmViT(nn.Module):
         queries = 1 if pooled and self._traits.pool == "token" else tokens.shape[1]
         normed = block.norm1(tokens)
         q, k, v = _queries_keys_values(attn, normed, queries)
+        if isinstance(context, Sequence):
+            mixed = _attend_in_groups(block, (q, k, v), context)
+            return _close(block, tokens[:, :queries], mixed)
         if context is not None:
             _, more_k, more_v = _queries_keys_values(attn, block.norm1(context), 0)
             rows = (tokens.shape[0], -1, -1, -1)
             k = torch.cat((k, more_k.expand(rows)), dim=2)
             v = torch.cat((v, more_v.expand(rows)), dim=2)
         mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, queries, D/heads)
-        mixed = attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))  # (B, queries, D)
-        tokens = tokens[:, :queries] + block.ls1(mixed)
-        return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
+        return _close(block, tokens[:, :queries], mixed)
 
     def finalize(self, tokens: Tensor) -> Tensor:
         """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
@@ -129,6 +136,56 @@ def _queries_keys_values(attn: Attention, normed: Tensor, queries: int) -> tuple
     q = attn.q_norm(q.reshape(shape).transpose(1, 2))
     k = attn.k_norm(k.reshape(shape).transpose(1, 2))
     return q, k, v.reshape(shape).transpose(1, 2)
+
+
+def _attend_in_groups(block: Block, own: tuple[Tensor, Tensor, Tensor], groups: Groups) -> Tensor:
+    """Attend where groups of consecutive rows have prompts of different number.
+
+    All prompts of the batch are projected in one product; only attention itself runs group by
+    group. Padding them to one number behind a mask gives the same, but projects and attends to
+    the padding.
+
+    Args:
+        block: the block.
+        own: q (B, heads, queries, D/heads), k and v (B, heads, T, D/heads) of the tokens.
+        groups: rows and prompts.
+
+    Returns:
+        (B, heads, queries, D/heads).
+    """
+    attn = cast("Attention", block.attn)
+    counts = [rows for rows, _ in groups]
+    prompts = [context for _, context in groups if context is not None]
+    sizes = [context.shape[0] * context.shape[1] for context in prompts]
+    flat = torch.cat([context.flatten(0, 1) for context in prompts])
+    _, flat_k, flat_v = _queries_keys_values(attn, block.norm1(flat)[None], 0)
+    more = iter(
+        zip(
+            flat_k.split_with_sizes(sizes, dim=2),
+            flat_v.split_with_sizes(sizes, dim=2),
+            strict=True,
+        )
+    )
+    mixed = []
+    parts = (tensor.split_with_sizes(counts) for tensor in own)
+    for (rows, context), q, k, v in zip(groups, *parts, strict=True):
+        if context is not None:
+            shape = (attn.num_heads, *context.shape[:2], attn.head_dim)
+            added = (one.reshape(shape).transpose(0, 1) for one in next(more))
+            k, v = (  # noqa: PLW2901
+                torch.cat((mine, one.expand(rows, -1, -1, -1)), dim=2)
+                for mine, one in zip((k, v), added, strict=True)
+            )
+        mixed.append(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+    return torch.cat(mixed).transpose(1, 2)  # as attention lays it out: what follows copies nothing
+
+
+def _close(block: Block, tokens: Tensor, mixed: Tensor) -> Tensor:
+    """Add what attention gave, (B, heads, T, D/heads), to tokens (B, T, D), then the MLP."""
+    attn = cast("Attention", block.attn)
+    mixed = attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
+    tokens = tokens + block.ls1(mixed)
+    return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
 
 
 def _refuse_unknown_blocks(vit: nn.Module) -> None:

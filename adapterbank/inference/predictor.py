@@ -1,25 +1,27 @@
-"""Answer images under any task of a registry, from one backbone in memory."""
+"""Answer images under any tasks of a registry, from one backbone in memory."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat, zip_longest
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from adapterbank import model
+from adapterbank import mixed, model
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import load_pixels, normalise, to_pixels
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
+from adapterbank.inference.residents import RESIDENT_BYTES, Residents
 from adapterbank.records import Prediction, Reference
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
@@ -68,20 +70,28 @@ class _Decoded:
 class Predictor:
     """Predict with any version of a registry. One instance serves any number of threads.
 
-    The backbone is loaded at the first prediction, a version at its first use; both stay. Every
+    The backbone is loaded at the first prediction and stays, a version at its first use; it stays
+    as long as ``budget_bytes`` lets it (:class:`~adapterbank.inference.residents.Residents`). Every
     version is verified byte by byte and replays its canary before it answers anything.
 
     Args:
         registry: an open registry, or its folder.
         device: ``auto``, ``cpu`` or ``cuda``.
+        budget_bytes: for the tensors of versions in memory; beyond it the least recently used go.
     """
 
-    def __init__(self, registry: Registry | Path | str, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        registry: Registry | Path | str,
+        *,
+        device: str = "cpu",
+        budget_bytes: int = RESIDENT_BYTES,
+    ) -> None:
         self.registry = registry if isinstance(registry, Registry) else Registry.open(registry)
         self._device = pick_device(device)
         self._lock = threading.Lock()
         self._backbone: TimmViT | None = None
-        self._adapters: dict[str, LoadedAdapter] = {}  # by digest: a version never changes
+        self.residents = Residents(budget_bytes)
 
     @property
     def backbone(self) -> TimmViT:
@@ -95,12 +105,14 @@ class Predictor:
     def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
         """Resolve a reference now and return that version, loaded and verified."""
         version = self.registry.resolve(ref)
-        return version, self._loaded(version, lambda: self.registry.read(version))
+        with self._reading(version) as loaded:
+            return version, loaded
 
     def load_files(self, version: Version, files: Mapping[str, bytes]) -> LoadedAdapter:
         """Load a version from bytes that came from elsewhere, such as a download.
 
-        The version's folder need not be there; from now on it answers under its digest.
+        The version's folder need not be there; from now on it answers under its digest, and is
+        never evicted.
 
         Args:
             version: of the registry.
@@ -112,27 +124,36 @@ class Predictor:
         """
         where = f"the files of {version}"
         check_payload(files, version.digest, where=where)
-        return self._loaded(version, lambda: files)
-
-    def _loaded(self, version: Version, read: Callable[[], Mapping[str, bytes]]) -> LoadedAdapter:
         backbone = self.backbone
-        loaded = self._adapters.get(version.digest)
-        if loaded is None:
-            with self._lock:
-                loaded = self._adapters.get(version.digest)
-                if loaded is None:
-                    loaded = load_adapter(read(), backbone, where=str(version))
-                    self._adapters[version.digest] = loaded
-        return loaded
+        return self.residents.keep(
+            version.digest, lambda: load_adapter(files, backbone, where=str(version))
+        )
+
+    def _reading(self, version: Version) -> AbstractContextManager[LoadedAdapter]:
+        """Pin a version in memory, loading it where it is not there."""
+        backbone = self.backbone
+
+        def load() -> LoadedAdapter:
+            return load_adapter(self.registry.read(version), backbone, where=str(version))
+
+        return self.residents.reading(version.digest, load)
 
     def predict(
-        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+        self,
+        images: Iterable[ImageInput],
+        *,
+        task: str | None = None,
+        tasks: Iterable[str] | None = None,
+        top_k: int = 5,
+        batch_size: int = 32,
     ) -> list[Prediction]:
-        """Classify images under one task.
+        """Classify images under one task, or each under its own.
 
         Args:
             images: paths, encoded bytes or PIL images.
             task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``.
+            tasks: instead of ``task``, a reference for each image. Images of all tasks share
+                forwards, and each is answered as it would be alone, to 1e-5 of a probability.
             top_k: how many labels to give with each answer.
             batch_size: images in one forward.
 
@@ -141,22 +162,33 @@ class Predictor:
 
         Raises:
             ImageError: an image cannot be used; :meth:`stream` goes on with the others.
-            IntegrityError: the version or the backbone is not what was published.
+            InputError: both or neither of ``task`` and ``tasks``, or not one of ``tasks`` for each
+                image.
+            IntegrityError: a version or the backbone is not what was published.
             UnknownName: no such task, version or alias.
         """
         answers = []
-        for answer in self.stream(images, task=task, top_k=top_k, batch_size=batch_size):
+        for answer in self.stream(
+            images, task=task, tasks=tasks, top_k=top_k, batch_size=batch_size
+        ):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
         return answers
 
     def stream(
-        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+        self,
+        images: Iterable[ImageInput],
+        *,
+        task: str | None = None,
+        tasks: Iterable[str] | None = None,
+        top_k: int = 5,
+        batch_size: int = 32,
     ) -> Iterator[Prediction | ImageError]:
         """Classify images as they come; see :meth:`predict`.
 
-        The reference is resolved once, so one call never mixes versions.
+        Each distinct reference is resolved once, before the first image, so one call never mixes
+        versions of one reference. Versions of ``tasks`` are loaded when their first batch comes.
 
         Yields:
             For each image, in order, an answer or the error that names it.
@@ -165,12 +197,40 @@ class Predictor:
             raise InputError(f"images is one {type(images).__name__}, expected a list of images")
         if top_k < 1 or batch_size < 1:
             raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
-        version, loaded = self.load(task)
-        with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
-            rest = enumerate(images)
+        with ExitStack() as held:
+            if task is not None and tasks is None:
+                version = self.registry.resolve(task)
+                held.enter_context(self._reading(version))  # before an image is looked at
+                pairs: Iterator[tuple[ImageInput, Version]] = zip(images, repeat(version))
+            else:
+                pairs = _paired(images, self._resolved(images, task, tasks))
+            pool = held.enter_context(ThreadPoolExecutor(DECODERS, thread_name_prefix="decode"))
+            rest = enumerate(pairs)
             while group := list(islice(rest, batch_size)):
-                decoded = list(pool.map(self._decode, group))
-                yield from self._answer(version, loaded, decoded, top_k)
+                numbered = [(index, image) for index, (image, _) in group]
+                decoded = list(pool.map(self._decode, numbered))
+                yield from self._answer(decoded, [version for _, (_, version) in group], top_k)
+
+    def _resolved(
+        self, images: Iterable[ImageInput], task: str | None, tasks: Iterable[str] | None
+    ) -> list[Version]:
+        """Resolve the reference of each image, equal ones once.
+
+        Raises:
+            InputError: there is not one for each.
+        """
+        if tasks is None or task is not None:
+            raise InputError("expected one of task and tasks: what to classify the images under")
+        if isinstance(tasks, str):
+            raise InputError(
+                f"tasks is one string, {tasks!r}, expected a reference for each image",
+                fix=f"task={tasks!r}",
+            )
+        refs = list(tasks)
+        if isinstance(images, Sized) and len(images) != len(refs):
+            raise InputError(f"{len(images)} images, but {len(refs)} tasks: expected one for each")
+        versions = {ref: self.registry.resolve(ref) for ref in dict.fromkeys(refs)}
+        return [versions[ref] for ref in refs]
 
     def _decode(self, numbered: tuple[int, ImageInput]) -> _Decoded:
         begun = time.perf_counter()
@@ -187,35 +247,72 @@ class Predictor:
         return _Decoded(name, pixels, time.perf_counter() - begun)
 
     def _answer(
-        self, version: Version, loaded: LoadedAdapter, decoded: list[_Decoded], top_k: int
-    ) -> Iterator[Prediction | ImageError]:
-        good = [one.content for one in decoded if isinstance(one.content, Tensor)]
-        begun = time.perf_counter()
-        rows = iter(self._probabilities(loaded, torch.stack(good)) if good else ())
-        share = (time.perf_counter() - begun) / max(len(good), 1)
-        classes = loaded.config.classes
-        for one in decoded:
+        self, decoded: Sequence[_Decoded], versions: Sequence[Version], top_k: int
+    ) -> list[Prediction | ImageError]:
+        """Answer a batch; its versions are pinned meanwhile."""
+        good = [
+            (one.content, version)
+            for one, version in zip(decoded, versions, strict=True)
+            if isinstance(one.content, Tensor)
+        ]
+        with ExitStack() as held:
+            distinct = dict.fromkeys(version for _, version in good)
+            loaded = {version: held.enter_context(self._reading(version)) for version in distinct}
+            begun = time.perf_counter()
+            adapters = [loaded[version] for _, version in good]
+            pixels = [content for content, _ in good]
+            rows = iter(self._probabilities(adapters, torch.stack(pixels)) if good else ())
+            share = (time.perf_counter() - begun) / max(len(good), 1)
+        answers: list[Prediction | ImageError] = []
+        for one, version in zip(decoded, versions, strict=True):
             if isinstance(one.content, ImageError):
-                yield one.content
+                answers.append(one.content)
                 continue
-            values, indices = next(rows).topk(min(top_k, len(classes)))
-            top = tuple(
-                (classes[index], value)
-                for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+            classes = loaded[version].config.classes
+            top = _best(next(rows), classes, top_k)
+            answers.append(
+                Prediction(
+                    image=one.name,
+                    task=version.task,
+                    version=version.version,
+                    digest=version.digest,
+                    label=top[0][0],
+                    probability=top[0][1],
+                    top_k=top,
+                    latency_ms=1000.0 * (one.seconds + share),
+                )
             )
-            yield Prediction(
-                image=one.name,
-                task=version.task,
-                version=version.version,
-                digest=version.digest,
-                label=top[0][0],
-                probability=top[0][1],
-                top_k=top,
-                latency_ms=1000.0 * (one.seconds + share),
-            )
+        return answers
 
     @torch.inference_mode()
-    def _probabilities(self, loaded: LoadedAdapter, pixels: Tensor) -> Tensor:
-        """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU."""
+    def _probabilities(self, adapters: Sequence[LoadedAdapter], pixels: Tensor) -> Tensor:
+        """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU; 0 beyond a row's own."""
         images = normalise(pixels.to(self._device), self.backbone.spec)
-        return model.forward(self.backbone, images, loaded.folded).softmax(dim=1).cpu()
+        folded = [adapter.folded for adapter in adapters]
+        if all(one is folded[0] for one in folded):
+            logits = model.forward(self.backbone, images, folded[0])
+        else:
+            logits, _ = mixed.forward_mixed(self.backbone, images, folded)
+        return logits.softmax(dim=1).cpu()
+
+
+def _best(
+    probabilities: Tensor, classes: Sequence[str], top_k: int
+) -> tuple[tuple[str, float], ...]:
+    """Labels of the largest of (C,) probabilities, best first."""
+    values, indices = probabilities[: len(classes)].topk(min(top_k, len(classes)))
+    return tuple(
+        (classes[index], value)
+        for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+    )
+
+
+def _paired(
+    images: Iterable[ImageInput], versions: Sequence[Version]
+) -> Iterator[tuple[ImageInput, Version]]:
+    """Pair images of which nobody knows how many will come with their versions."""
+    for index, (image, version) in enumerate(zip_longest(images, versions)):
+        if image is None or version is None:
+            kind = "images" if image is None else "tasks"
+            raise InputError(f"the {kind} end after {index}: expected a task for each image")
+        yield image, version

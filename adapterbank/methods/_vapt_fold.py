@@ -7,10 +7,14 @@ With ``z`` the normalised patch tokens (P, D), ``F`` the kernel and ``α`` the p
 
 Dropping whole channels after the convolution commutes with ``A``, which never mixes channels, so
 the fold is exact in training too.
+
+Folded adapters also stack: K is gone, and a smaller rank R is padded with zeros, exactly: whatever
+the non-linearity makes of a zero is multiplied with a zero column of ``up``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -102,4 +106,37 @@ class FoldedVapt(Folded):
         branch = functional.linear(hidden, up)
         if self.scale is not None:
             branch = self.scale * branch
+        return pooled + branch if self.residual else branch
+
+    def stack_key(self) -> Hashable:
+        """N and the switches; neither R, K nor the number of classes."""
+        projector = None if self.down is None else self.down.ndim
+        present = (self.scale is not None, self.base is not None)
+        return self.first.shape[0], self.activation, self.residual, projector, *present
+
+    def stack_tensors(self) -> Mapping[str, Tensor]:
+        """Everything but the head."""
+        names = ("first", "weights", "mass", "gamma", "beta", "bias", "down", "up", "scale", "base")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def stacked_context(self, rows: Mapping[str, Tensor], block: int, tokens: Tensor) -> Tensor:
+        """Compute prompts of rows with an adapter each: :meth:`context` with batched products."""
+        if block == 0:
+            return rows["first"]
+        index, width = block - 1, tokens.shape[-1]
+        z = functional.layer_norm(tokens[:, self.prefix_tokens :], (width,), eps=NORM_EPS)
+        pooled = (rows["weights"][:, index] @ z) * rows["gamma"][:, index, None]  # (B, N, D)
+        pooled = pooled + rows["mass"][:, index, :, None] * rows["beta"][:, index, None]
+        pooled = pooled + rows["bias"][:, index, :, None]
+        if "base" in rows:
+            pooled = pooled + rows["base"][:, index]
+        if "down" not in rows:
+            return pooled
+        down, up = rows["down"], rows["up"]  # (B, R, D) and (B, D, R), or (B, M, …)
+        if down.ndim == 4:
+            down, up = down[:, index], up[:, index]
+        branch = activate(self.activation, pooled @ down.mT) @ up.mT
+        if "scale" in rows:
+            branch = rows["scale"][:, None, None] * branch
         return pooled + branch if self.residual else branch

@@ -7,12 +7,16 @@ the contract, so adding a method edits no other file.
 An :class:`Adapter` holds parameters; a :class:`Folded` holds what one forward needs, computed
 from them. Training folds anew at every step and lets gradients flow through the fold; serving
 folds once. So there is one forward, and the one that is trained is the one that is served.
+
+Rows of one batch may belong to different adapters (:mod:`adapterbank.mixed`). That works for any
+method; one that also says how its folded forms lie side by side (:meth:`Folded.stack_key`) is as
+fast with many adapters in a batch as with one.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -72,6 +76,41 @@ class Folded(ABC):
         Returns:
             (B, N, D), (1, N, D) where they do not depend on the input, or None.
         """
+
+    def stack_key(self) -> Hashable | None:
+        """Say which forms of this class may be stacked: those whose keys are equal.
+
+        The key holds what changes the arithmetic or a shape that zeros cannot pad. ``None``, unless
+        a method says otherwise: rows of different adapters get their prompts one adapter after
+        the other.
+        """
+        return None
+
+    def stack_tensors(self) -> Mapping[str, Tensor]:
+        """Tensors that :meth:`stacked_context` needs of each row, padded with zeros where smaller.
+
+        Forms of one key give the same names, each with equally many dimensions.
+        """
+        return {}
+
+    def stacked_context(
+        self, rows: Mapping[str, Tensor], block: int, tokens: Tensor
+    ) -> Tensor | None:
+        """Compute :meth:`context`, in evaluation, of rows that have an adapter each.
+
+        Called on any one of the stacked forms.
+
+        Args:
+            rows: by name, what :meth:`stack_tensors` gave for the adapter of each row, stacked and
+                padded: (B, …).
+            block: block number, from 0.
+            tokens: (B, T, D) the block's input, without any prompts.
+
+        Returns:
+            (B, N, D) or None.
+        """
+        del rows, block, tokens
+        raise NotImplementedError(f"{type(self).__name__} has a stack_key but no stacked_context")
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of this form, for moving and counting bytes."""

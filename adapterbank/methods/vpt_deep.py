@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,19 @@ class FoldedVptDeep(Folded):
     def context(self, block: int, tokens: Tensor, dropout: Dropout | None) -> Tensor:
         """Return the block's own prompts; they do not depend on the input."""
         return drop_elements(self.prompts[block], tokens.shape[0], self.rate, dropout)
+
+    def stack_key(self) -> int:
+        """N: prompts of different counts cannot be padded, attention would see the padding."""
+        return self.prompts.shape[1]
+
+    def stack_tensors(self) -> Mapping[str, Tensor]:
+        """All prompts (L, N, D)."""
+        return {"prompts": self.prompts}
+
+    def stacked_context(self, rows: Mapping[str, Tensor], block: int, tokens: Tensor) -> Tensor:
+        """Return each row's own prompts."""
+        del tokens
+        return rows["prompts"][:, block]
 
 
 class VptDeep(Adapter):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -27,6 +27,7 @@ from adapterbank.model import forward
 from adapterbank.records import Prediction, Reference
 from adapterbank.registry.store import Registry, Version
 from tests import served
+from tests.served import picture
 
 
 @pytest.fixture
@@ -39,11 +40,6 @@ def registry(tmp_path: Path) -> Registry:
     served.publish(registry, "colours", seed=3, method="vpt_deep", classes=("red", "green", "blue"))
     registry.promote("colours@1", expected=None)
     return registry
-
-
-def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -130,7 +126,7 @@ def test_as_many_labels_are_given_as_asked_for_and_known_best_first(
 
 
 @pytest.mark.parametrize("wrong", [{"top_k": 0}, {"top_k": -1}, {"batch_size": 0}])
-def test_sizes_that_mean_nothing_are_refused(registry: Registry, wrong: dict[str, int]) -> None:
+def test_sizes_that_mean_nothing_are_refused(registry: Registry, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="start at 1"):
         Predictor(registry).predict([PICTURES[0]], task="bugs", **wrong)
 
