@@ -23,7 +23,7 @@ _RANDOM = "sampler: random, scheduler: none, trials: 9, max_concurrent: 2, seed:
 _OPTUNA = "sampler: optuna, scheduler: none, trials: 6, max_concurrent: 1, seed: 3"
 _GRID = "sampler: grid, scheduler: none, trials: null, max_concurrent: 2"
 _GRID_RATES = "[0.001, 0.05, 1.0e+30]"  # the last one diverges
-_OVERHEAD_S = 30.0
+_SOON_S = 45.0  # it takes three where nothing else runs
 _REPRO = ("-m", "dvc", "repro", "--single-item", f"tune@{runs.TASK}")
 # Ray's own, which report for a minute that their node was killed, to nobody.
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -120,7 +120,7 @@ def _stop_after(
 def _stop(search: Search, number: signal.Signals, *, group: bool = False) -> runs.Kept:
     """Stop a search, check how it ends and return what its trials have kept."""
     search.send(number, group=group)
-    ran = search.ended(20)
+    ran = search.ended(_SOON_S)
     if number is signal.SIGKILL:
         assert ran.code == -signal.SIGKILL
         search.when_alone(but=_AGENTS)
@@ -138,7 +138,7 @@ def _lose_storage(search: Search) -> runs.Kept:
     state, aside = runs.folder(search.root), search.root / "aside"
     state.rename(aside)
     state.write_text("not a folder")
-    ran = search.ended(60)
+    ran = search.ended()
     search.when_alone()
     assert ran.code == 1, ran
     assert "Traceback" not in ran.err
@@ -150,7 +150,7 @@ def _lose_storage(search: Search) -> runs.Kept:
     return runs.kept(search.root)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_random_search_that_is_stopped_in_every_way_ends_as_if_it_never_was(
     shop: Workshop,
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_random_search_that_is_stopped_in_every_way_ends_as_if_it_never_was(
     assert runs.tree(root / "registry") == registry
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_grid_that_dvc_runs_goes_on_after_a_kill_by_running_dvc_again(
     shop: Workshop,
 ) -> None:
@@ -222,7 +222,7 @@ def test_a_grid_that_dvc_runs_goes_on_after_a_kill_by_running_dvc_again(
     assert runs.best(root)["trial"] not in bad
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_optuna_is_told_what_it_knew_before_it_was_killed(
     shop: Workshop,
 ) -> None:
@@ -238,7 +238,7 @@ def test_optuna_is_told_what_it_knew_before_it_was_killed(
         _assert_not_trained_twice(root, before)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_search_of_which_nothing_came_is_an_error_and_goes_on_once_its_cause_is_mended(
     shop: Workshop,
 ) -> None:
@@ -259,8 +259,8 @@ def test_a_search_of_which_nothing_came_is_an_error_and_goes_on_once_its_cause_i
     runs.assert_sound(root)
 
 
-@pytest.mark.timeout(300)
-def test_minutes_end_a_search_and_running_it_again_makes_up_for_a_failed_trial_and_for_mlflow(
+@pytest.mark.timeout(600)
+def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again(
     shop: Workshop,
 ) -> None:
     root = shop.bank(
@@ -272,11 +272,11 @@ def test_minutes_end_a_search_and_running_it_again_makes_up_for_a_failed_trial_a
     search = shop.start(root, *TUNE)
     search.when(lambda: runs.done(root) >= 2, "two trials are done")
     good, begun = _lose(database), time.monotonic()
-    ran = search.ended(60)
+    ran = search.ended()
     assert ran.code == 1, ran
     assert "Traceback" not in ran.err
     assert "MLflow store" in ran.err
-    assert time.monotonic() - begun < 24 + _OVERHEAD_S
+    assert time.monotonic() - begun < 24 + _SOON_S
     chosen = runs.best(root)["trial"]
     trials = runs.trials(root)
     furthest = max(len(trial["points"]) for trial in trials.values())
