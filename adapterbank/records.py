@@ -19,10 +19,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from adapterbank.errors import InputError
 
-__all__ = ["InputSpec", "Prediction", "Reference", "Score", "Traits", "check_task_name"]
+__all__ = [
+    "Abstention",
+    "InputSpec",
+    "Prediction",
+    "Reference",
+    "Route",
+    "Score",
+    "Traits",
+    "check_task_name",
+]
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REFERENCE = re.compile(
@@ -77,6 +87,30 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Route:
+    """What a router says of one image.
+
+    Args:
+        outcome: one ``task``; ``ambiguous``, where another is nearly as likely; ``abstain``, where
+            the image is of no task.
+        task: the likeliest task; None where it abstains.
+        score: how familiar the image is; comparable within one router only.
+        p_value: the share of the task's own held-out images that are as unfamiliar as this one.
+        margin: lead in probability over the second task; 1 where there is no second.
+        candidates: tasks and their probabilities, given that it is one of them; likeliest first.
+        router: digest of the router's version, where it is one of a registry.
+    """
+
+    outcome: Literal["task", "ambiguous", "abstain"]
+    task: str | None
+    score: float
+    p_value: float
+    margin: float
+    candidates: tuple[tuple[str, float], ...]
+    router: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The answer for one image, with the version that gave it."""
 
@@ -87,6 +121,16 @@ class Prediction:
     label: str
     probability: float
     top_k: tuple[tuple[str, float], ...]
+    latency_ms: float
+    route: Route | None = None  # how the task was found, where nobody named it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstention:
+    """The answer for an image that belongs to no task of the bank."""
+
+    image: str
+    route: Route
     latency_ms: float
 
 
