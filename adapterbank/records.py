@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from adapterbank.errors import InputError
 
 __all__ = [
+    "AUTO",
+    "ROUTER",
     "Abstention",
     "InputSpec",
     "Prediction",
@@ -31,8 +33,14 @@ __all__ = [
     "Route",
     "Score",
     "Traits",
+    "check_new_task",
     "check_task_name",
 ]
+
+AUTO: Final = "auto"
+"""Stands for the task of a prediction: the router finds it. No task has this name."""
+ROUTER: Final = "router"
+"""The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REFERENCE = re.compile(
@@ -185,5 +193,19 @@ def check_task_name(name: str) -> str:
         raise InputError(
             f"{name!r} is not a task name: use 1 to 64 of a-z, 0-9, '-' and '_', starting with"
             " a letter or a digit"
+        )
+    return name
+
+
+def check_new_task(name: str) -> str:
+    """Return ``name`` if a task may be called so.
+
+    Raises:
+        InputError: it is no legal name, or one that stands for something else.
+    """
+    if check_task_name(name) in {AUTO, ROUTER}:
+        raise InputError(
+            f"{name!r} cannot be a task's name: 'auto' asks the router, 'router' is the router",
+            fix="choose another name",
         )
     return name

@@ -17,6 +17,7 @@ from adapterbank.cli import (
     pipeline,
     predict,
     removal,
+    router,
     stage,
     tasks,
     versions,
@@ -33,7 +34,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of a first day: make a bank, fill it, look at it, use it.
-for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, demo.app, stage.app):
+for part in (bank.setup, pipeline.app, versions.app, bank.views, predict.app, router.app):
+    app.add_typer(part)
+for part in (demo.app, stage.app):
     app.add_typer(part)
 app.add_typer(mirrors.app)
 for part in (audit.app, removal.app):
@@ -41,6 +44,7 @@ for part in (audit.app, removal.app):
 tasks.app.add_typer(removal.of_tasks)
 app.add_typer(tasks.app, name="task")
 app.add_typer(backbone.app, name="backbone")
+app.add_typer(router.routers, name="router")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal, TypeAlias, overload
 
 import torch
 from PIL import Image
@@ -20,14 +21,18 @@ from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import load_pixels, normalise, to_pixels
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
-from adapterbank.records import Prediction, Reference
+from adapterbank.inference.routing import TaskRouter, find_tasks
+from adapterbank.records import AUTO, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
+from adapterbank.routing.router import Router
 
 __all__ = ["ImageInput", "Predictor", "load_bank_backbone"]
 
 ImageInput = Path | str | bytes | Image.Image
 """A file's path, a file's bytes, or a decoded image."""
+
+Auto: TypeAlias = Literal["auto"]
 
 DECODERS = 4  # PIL releases the interpreter lock
 
@@ -82,6 +87,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._backbone: TimmViT | None = None
         self._adapters: dict[str, LoadedAdapter] = {}  # by digest: a version never changes
+        self._router = TaskRouter(self.registry)
 
     @property
     def backbone(self) -> TimmViT:
@@ -125,52 +131,137 @@ class Predictor:
                     self._adapters[version.digest] = loaded
         return loaded
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # of all strings only "auto" may abstain
+        self, images: Iterable[ImageInput], *, task: Auto, top_k: int = 5, batch_size: int = 32
+    ) -> list[Prediction | Abstention]: ...
+
+    @overload
     def predict(
         self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
-    ) -> list[Prediction]:
-        """Classify images under one task.
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+    ) -> list[Prediction | Abstention] | list[Prediction]:
+        """Classify images under one task, or each under the task the router finds for it.
 
         Args:
             images: paths, encoded bytes or PIL images.
-            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``.
+            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``; or
+                ``auto``, which asks the router, then the champion of the task it names.
             top_k: how many labels to give with each answer.
             batch_size: images in one forward.
 
         Returns:
-            One answer for each image, in order.
+            One answer for each image, in order; an abstention only where the router was asked.
 
         Raises:
             ImageError: an image cannot be used; :meth:`stream` goes on with the others.
             IntegrityError: the version or the backbone is not what was published.
             UnknownName: no such task, version or alias.
         """
-        answers = []
+        answers: list[Prediction | Abstention] = []
         for answer in self.stream(images, task=task, top_k=top_k, batch_size=batch_size):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
         return answers
 
+    @overload
+    def stream(  # type: ignore[overload-overlap]  # as above
+        self, images: Iterable[ImageInput], *, task: Auto, top_k: int = 5, batch_size: int = 32
+    ) -> Iterator[Prediction | Abstention | ImageError]: ...
+
+    @overload
     def stream(
         self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
-    ) -> Iterator[Prediction | ImageError]:
+    ) -> Iterator[Prediction | ImageError]: ...
+
+    def stream(
+        self, images: Iterable[ImageInput], *, task: str, top_k: int = 5, batch_size: int = 32
+    ) -> Iterator[Prediction | Abstention | ImageError]:
         """Classify images as they come; see :meth:`predict`.
 
-        The reference is resolved once, so one call never mixes versions.
+        The reference is resolved once, so one call never mixes versions; the router and what it
+        leads to are, too.
 
         Yields:
             For each image, in order, an answer or the error that names it.
         """
+        if task == AUTO:
+            found = self._router.current()
+            loaded_by: dict[str, tuple[Version, LoadedAdapter]] = {}
+            for decoded in self._batches(images, top_k, batch_size):
+                yield from self._answer_routed(found, loaded_by, decoded, top_k)
+            return
+        version, loaded = self.load(task)
+        for decoded in self._batches(images, top_k, batch_size):
+            yield from self._answer(version, loaded, decoded, top_k)
+
+    def route(
+        self, images: Iterable[ImageInput], *, top_k: int = 3, batch_size: int = 32
+    ) -> Iterator[tuple[str, Route | ImageError]]:
+        """Find the tasks of images as they come: one pass of the backbone, and no adapter's.
+
+        Yields:
+            For each image, in order, its name, and its route or the error that names it.
+
+        Raises:
+            UnknownName: the registry has no router yet.
+        """
+        found = self._router.current()
+        for decoded in self._batches(images, top_k, batch_size):
+            good = [one.content for one in decoded if isinstance(one.content, Tensor)]
+            routed = find_tasks(found, self.backbone, torch.stack(good), top_k) if good else []
+            routes = iter(routed)
+            for one in decoded:
+                yield one.name, one.content if isinstance(one.content, ImageError) else next(routes)
+
+    def _batches(
+        self, images: Iterable[ImageInput], top_k: int, batch_size: int
+    ) -> Iterator[list[_Decoded]]:
+        """Check arguments, then decode images by the batch."""
         if isinstance(images, str | bytes | Path):
             raise InputError(f"images is one {type(images).__name__}, expected a list of images")
         if top_k < 1 or batch_size < 1:
             raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
-        version, loaded = self.load(task)
         with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
             rest = enumerate(images)
             while group := list(islice(rest, batch_size)):
-                decoded = list(pool.map(self._decode, group))
-                yield from self._answer(version, loaded, decoded, top_k)
+                yield list(pool.map(self._decode, group))
+
+    def _answer_routed(
+        self,
+        found: tuple[Version, Router],
+        loaded_by: dict[str, tuple[Version, LoadedAdapter]],
+        decoded: list[_Decoded],
+        top_k: int,
+    ) -> Iterator[Prediction | Abstention | ImageError]:
+        """Find the task of each image, then answer those of one task together."""
+        good = [i for i, one in enumerate(decoded) if isinstance(one.content, Tensor)]
+        answers: dict[int, Prediction | Abstention | ImageError] = {}
+        begun = time.perf_counter()
+        pixels = [one.content for one in decoded if isinstance(one.content, Tensor)]
+        routes = find_tasks(found, self.backbone, torch.stack(pixels), 3) if good else []
+        share = 1000 * (time.perf_counter() - begun) / max(len(good), 1)
+        by_task: dict[str, list[tuple[int, Route]]] = {}
+        for i, route in zip(good, routes, strict=True):
+            if route.task is None:
+                spent = 1000 * decoded[i].seconds + share
+                answers[i] = Abstention(image=decoded[i].name, route=route, latency_ms=spent)
+            else:
+                by_task.setdefault(route.task, []).append((i, route))
+        for task, rows in by_task.items():
+            if task not in loaded_by:
+                loaded_by[task] = self.load(task)
+            group = self._answer(*loaded_by[task], [decoded[i] for i, _ in rows], top_k)
+            for (i, route), answer in zip(rows, group, strict=True):
+                if isinstance(answer, Prediction):  # what could not be decoded is not among them
+                    spent = answer.latency_ms + share
+                    answers[i] = replace(answer, route=route, latency_ms=spent)
+        for i, one in enumerate(decoded):
+            yield one.content if isinstance(one.content, ImageError) else answers[i]
 
     def _decode(self, numbered: tuple[int, ImageInput]) -> _Decoded:
         begun = time.perf_counter()

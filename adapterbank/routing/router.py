@@ -12,8 +12,8 @@ mode the covariances come from a fixed reference instead, so that no other task 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -129,6 +129,20 @@ class Router:
         """Neighbouring tasks whose records are the same bytes: no router can tell them apart."""
         named = sorted((source, task) for task, source in self.sources.items() if source)
         return tuple((a[1], b[1]) for a, b in pairwise(named) if a[0] == b[0])
+
+    def among(self, tasks: Collection[str]) -> Router:
+        """The same router with some of its tasks only; what it measures by stays.
+
+        Raises:
+            InputError: it has none of them.
+        """
+        kept = {task: part for task, part in self.parts.items() if task in tasks}
+        if not kept:
+            raise InputError(
+                "none of the router's tasks is served any more", fix="adapterbank router rebuild"
+            )
+        sources = {task: self.sources[task] for task in kept}
+        return self if len(kept) == len(self.parts) else replace(self, parts=kept, sources=sources)
 
     def judge(self, features: NDArray[np.floating], *, backbone: str | None = None) -> Judgement:
         """Score images under every task.
