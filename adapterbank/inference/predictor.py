@@ -189,14 +189,15 @@ class Predictor:
         Yields:
             For each image, in order, an answer or the error that names it.
         """
+        _check_arguments(images, top_k, batch_size)
         if task == AUTO:
             found = self._router.current()
             loaded_by: dict[str, tuple[Version, LoadedAdapter]] = {}
-            for decoded in self._batches(images, top_k, batch_size):
+            for decoded in self._batches(images, batch_size):
                 yield from self._answer_routed(found, loaded_by, decoded, top_k)
             return
         version, loaded = self.load(task)
-        for decoded in self._batches(images, top_k, batch_size):
+        for decoded in self._batches(images, batch_size):
             yield from self._answer(version, loaded, decoded, top_k)
 
     def route(
@@ -210,22 +211,17 @@ class Predictor:
         Raises:
             UnknownName: the registry has no router yet.
         """
+        _check_arguments(images, top_k, batch_size)
         found = self._router.current()
-        for decoded in self._batches(images, top_k, batch_size):
+        for decoded in self._batches(images, batch_size):
             good = [one.content for one in decoded if isinstance(one.content, Tensor)]
             routed = find_tasks(found, self.backbone, torch.stack(good), top_k) if good else []
             routes = iter(routed)
             for one in decoded:
                 yield one.name, one.content if isinstance(one.content, ImageError) else next(routes)
 
-    def _batches(
-        self, images: Iterable[ImageInput], top_k: int, batch_size: int
-    ) -> Iterator[list[_Decoded]]:
-        """Check arguments, then decode images by the batch."""
-        if isinstance(images, str | bytes | Path):
-            raise InputError(f"images is one {type(images).__name__}, expected a list of images")
-        if top_k < 1 or batch_size < 1:
-            raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
+    def _batches(self, images: Iterable[ImageInput], batch_size: int) -> Iterator[list[_Decoded]]:
+        """Decode images by the batch."""
         with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
             rest = enumerate(images)
             while group := list(islice(rest, batch_size)):
@@ -310,3 +306,10 @@ class Predictor:
         """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU."""
         images = normalise(pixels.to(self._device), self.backbone.spec)
         return model.forward(self.backbone, images, loaded.folded).softmax(dim=1).cpu()
+
+
+def _check_arguments(images: object, top_k: int, batch_size: int) -> None:
+    if isinstance(images, str | bytes | Path):
+        raise InputError(f"images is one {type(images).__name__}, expected a list of images")
+    if top_k < 1 or batch_size < 1:
+        raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
