@@ -9,7 +9,7 @@ one solve with a triangular matrix.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -30,28 +30,38 @@ class Metric:
     Args:
         mean: (D,) centre.
         factor: (D, D) lower triangular L with L·Lᵀ the covariance.
+        turn: (D, D) orthogonal; whitened rows are turned by it.
         shrinkage: ρ of OAS, 0 where the images decided everything, 1 where they decided nothing.
         jitter: what was added to the diagonal, in units of the mean variance.
     """
 
     mean: Floats
     factor: Floats
+    turn: Floats | None = None
     shrinkage: float
     jitter: float
 
     def whiten(self, rows: Floats) -> Floats:
         """Map (n, D) rows to L⁻¹(row − mean), in which the Gaussian is a standard one."""
         centred = np.ascontiguousarray((rows - self.mean).T)
-        solved: Floats = solve_triangular(self.factor, centred, lower=True, check_finite=False)
-        return solved.T
+        solved: Floats = solve_triangular(self.factor, centred, lower=True, check_finite=False).T
+        return solved if self.turn is None else solved @ self.turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How features scatter: within their classes, and all of them around their mean."""
+    """How features scatter: within their classes, and all of them around their mean.
+
+    Args:
+        within: centred at the origin, turned so that ``between`` is diagonal.
+        background: of all features.
+        between: (D,) variance of class means within a task, in the directions of ``within`` and
+            in units of the variance within classes; what few images a class explain is taken off.
+    """
 
     within: Metric
     background: Metric
+    between: Floats
 
 
 def shrink(covariance: Floats, freedom: float) -> tuple[Floats, float]:
@@ -134,10 +144,29 @@ def measure_spread(records: Iterable[TaskStatistics], cap: int) -> Spread:
         offsets = task.means - mean
         total += share * task.scatter
         between += share * (offsets * task.counts[:, None]).T @ offsets
+    turned, variances = _turn(_metric(within, freedom, np.zeros(width)), tasks)
     return Spread(
-        within=_metric(within, freedom, np.zeros(width)),
+        within=turned,
         background=_metric(total + triangle(between), images - 1, mean),
+        between=variances,
     )
+
+
+def _turn(within: Metric, tasks: tuple[TaskStatistics, ...]) -> tuple[Metric, Floats]:
+    """Find the directions in which classes of a task differ, and by how much."""
+    scatter, freedom = np.zeros((len(within.mean), len(within.mean))), 0
+    for task in tasks:
+        white = within.whiten(task.means)
+        offsets = white - white.mean(axis=0)
+        # A mean of n images is off by 1/n in every direction.
+        noise = (1 / task.counts).sum() * (1 - 1 / task.classes)
+        scatter += offsets.T @ offsets
+        scatter[np.diag_indices(len(scatter))] -= noise
+        freedom += task.classes - 1
+    if not freedom:
+        return within, np.zeros(len(within.mean))
+    variances, turn = np.linalg.eigh(scatter / freedom)
+    return replace(within, turn=turn), np.maximum(variances, 0.0)
 
 
 def _metric(scatter: Floats, freedom: float, mean: Floats) -> Metric:

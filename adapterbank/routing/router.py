@@ -1,9 +1,12 @@
 """Which task does an image belong to, and does it belong to any?
 
 One frozen pass gives a feature; everything after it is a whitening, a distance to each class mean
-and a sum. The score of a task is that of a mixture of its classes under one covariance that all
-tasks share, and an image is judged against a background (Ren et al., "A simple fix to Mahalanobis
-distance for improving near-OOD detection", 2021): what all images have in common says nothing.
+and a sum. A task's score is how likely its classes are to give the image: all classes of all tasks
+share one covariance, class means of a task scatter by another, and a mean of few images is trusted
+as little as the two say (the predictive density of the two-covariance model: Ioffe, "Probabilistic
+linear discriminant analysis", 2006). Whether it is of any task is told by plain distance: an
+image is judged against a background (Ren et al., "A simple fix to Mahalanobis distance for
+improving near-OOD detection", 2021), for what all images have in common says nothing.
 
 A router is a function of its tasks' records alone, summed in the order of their names: any order
 of adding them gives the same bits, and removing one equals never having added it. In ``isolated``
@@ -24,7 +27,7 @@ from scipy.special import logsumexp, softmax
 from adapterbank.errors import BackboneMismatch, InputError
 from adapterbank.records import Route
 from adapterbank.routing.calibration import fit_temperature, p_values
-from adapterbank.routing.metric import Metric, Spread, measure_spread
+from adapterbank.routing.metric import Spread, measure_spread
 from adapterbank.routing.statistics import Floats, TaskStatistics
 
 __all__ = ["Judgement", "Router", "RouterSettings", "TaskPart", "build", "unit_rows"]
@@ -68,10 +71,12 @@ class TaskPart:
 
     Args:
         prototypes: (C, D) whitened class means.
+        counts: (C,) images of each.
         calibration: (K,) scores of held-out images under their own task, sorted.
     """
 
     prototypes: Floats
+    counts: NDArray[np.int64]
     calibration: Floats
 
 
@@ -81,7 +86,8 @@ class Judgement:
 
     Args:
         scores: (B, T) log-likelihood under each task, less a constant.
-        known: (B,) twice the best score, less the background's: larger is more familiar.
+        known: (B,) how much nearer to the best task's class means than to the background: larger
+            is more familiar.
         chosen: (B,) the best task; ties go to the first by name.
         p_values: (B,) see :func:`adapterbank.routing.calibration.p_values`.
         probabilities: (B, T).
@@ -163,10 +169,14 @@ class Router:
             )
         rows = unit_rows(features)
         white = self.spread.within.whiten(rows)
-        scores = np.stack([likelihood(white, p.prototypes) for p in self.parts.values()], axis=1)
+        parts, between = list(self.parts.values()), self.spread.between
+        scores = np.stack([likelihood(white, part, between) for part in parts], axis=1)
         chosen = scores.argmax(axis=1)
-        known = 2 * scores.max(axis=1) + background(self.spread, rows)
-        held = [part.calibration for part in self.parts.values()]
+        known = background(self.spread, rows)
+        for task in np.unique(chosen):
+            mine = chosen == task
+            known[mine] += 2 * nearness(white[mine], parts[task].prototypes)
+        held = [part.calibration for part in parts]
         return Judgement(
             scores=scores,
             known=known,
@@ -256,7 +266,7 @@ def build(
         settings=chosen,
         backbone=backbone,
         spread=spread,
-        temperature=_temperature(tasks, parts, spread.within),
+        temperature=_temperature(tasks, parts, spread),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
     )
@@ -277,8 +287,28 @@ def unit_rows(features: NDArray[np.floating]) -> Floats:
     return scaled
 
 
-def likelihood(white: Floats, prototypes: Floats) -> Floats:
-    """(B,) log-likelihood, less a constant, of whitened rows under an even mixture of classes."""
+def likelihood(white: Floats, part: TaskPart, between: Floats) -> Floats:
+    """(B,) log-likelihood, less a constant, of whitened rows under an even mixture of classes.
+
+    Given n images of mean p, a class's mean is normal about m + k·(p − m) with variance b/(1 + n·b)
+    in each direction, where m is the task's mean, b the variance between classes and
+    k = n·b/(1 + n·b); an image adds a variance of 1.
+    """
+    counts = part.counts[:, None]
+    centre: Floats = part.counts @ part.prototypes / part.counts.sum()
+    trust = counts * between / (1 + counts * between)
+    means = centre + trust * (part.prototypes - centre)
+    precision = 1 / (1 + between / (1 + counts * between))
+    distances = white**2 @ precision.T - 2 * white @ (means * precision).T
+    distances += (means**2 * precision).sum(axis=1)
+    volumes = np.log(precision).sum(axis=1)
+    found: Floats = logsumexp((volumes - np.maximum(distances, 0.0)) / 2, axis=1)
+    even: Floats = found - np.log(len(means))
+    return even
+
+
+def nearness(white: Floats, prototypes: Floats) -> Floats:
+    """(B,) log of the mean of exp(−½ squared distance) of whitened rows to class means."""
     squared = (white**2).sum(axis=1)[:, None] + (prototypes**2).sum(axis=1)
     distances = np.maximum(squared - 2 * white @ prototypes.T, 0.0)
     found: Floats = logsumexp(-distances / 2, axis=1) - np.log(len(prototypes))
@@ -293,16 +323,17 @@ def background(spread: Spread, rows: Floats) -> Floats:
 
 def _part(record: TaskStatistics, spread: Spread) -> TaskPart:
     prototypes = np.ascontiguousarray(spread.within.whiten(record.means))
-    own = likelihood(spread.within.whiten(record.calibration), prototypes)
+    own = nearness(spread.within.whiten(record.calibration), prototypes)
     known = 2 * own + background(spread, record.calibration)
-    return TaskPart(prototypes=prototypes, calibration=np.sort(known))
+    return TaskPart(prototypes=prototypes, counts=record.counts, calibration=np.sort(known))
 
 
 def _temperature(
-    records: Mapping[str, TaskStatistics], parts: Mapping[str, TaskPart], within: Metric
+    records: Mapping[str, TaskStatistics], parts: Mapping[str, TaskPart], spread: Spread
 ) -> float:
     each = max(1, _TEMPERATURE_IMAGES // len(records))
     held = [record.calibration[:each] for record in records.values()]
-    white = within.whiten(np.concatenate(held))
-    scores = np.stack([likelihood(white, part.prototypes) for part in parts.values()], axis=1)
+    white = spread.within.whiten(np.concatenate(held))
+    each_task = [likelihood(white, part, spread.between) for part in parts.values()]
+    scores = np.stack(each_task, axis=1)
     return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))

@@ -22,6 +22,8 @@ __all__ = ["CONFIG", "TENSORS", "pack_router", "unpack_router"]
 CONFIG = "router.json"
 TENSORS = "router.safetensors"
 
+_NAMES = ("within", "turn", "background", "mean", "between", "prototypes", "counts", "calibration")
+
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
 
@@ -56,8 +58,9 @@ def pack_router(router: Router) -> dict[str, bytes]:
 
     Returns:
         Bytes by file name: ``router.json`` for people and checks, ``router.safetensors`` with
-        ``within`` and ``background`` (upper triangles by rows of Lᵀ), ``mean`` (D,),
-        ``prototypes`` (sum of C, D) and ``calibration`` (sum of K,), tasks by name; all float64.
+        ``within`` and ``background`` (upper triangles by rows of Lᵀ), ``turn`` (D, D), ``mean``
+        and ``between`` (D,), ``prototypes`` (sum of C, D), ``counts`` (sum of C,) and
+        ``calibration`` (sum of K,), tasks by name; float64 but for counts, which are int64.
     """
     settings, spread, parts = router.settings, router.spread, router.parts
     config = {
@@ -88,8 +91,11 @@ def pack_router(router: Router) -> dict[str, bytes]:
     tensors = {
         "within": triangle(spread.within.factor.T),
         "background": triangle(spread.background.factor.T),
+        "turn": np.eye(router.width) if spread.within.turn is None else spread.within.turn,
         "mean": spread.background.mean,
+        "between": spread.between,
         "prototypes": np.concatenate([part.prototypes for part in parts.values()]),
+        "counts": np.concatenate([part.counts for part in parts.values()]),
         "calibration": np.concatenate([part.calibration for part in parts.values()]),
     }
     text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
@@ -109,26 +115,26 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
     try:
         config = TypeAdapter(_Config).validate_json(files[CONFIG])
         tensors = load(files[TENSORS])
-        names = ("within", "background", "mean", "prototypes", "calibration")
-        arrays = {name: tensors[name].astype(np.float64) for name in names}
+        arrays = {name: tensors[name].astype(np.float64) for name in _NAMES}
     except (ValidationError, SafetensorError, KeyError, ValueError) as error:
         raise IntegrityError(
             f"{where} is not a router: {error}", fix="adapterbank router rebuild"
         ) from error
     _check_shapes(config, arrays, where)
-    within = _metric(config.within, np.zeros(config.width), arrays["within"])
+    within = _metric(config.within, np.zeros(config.width), arrays["within"], arrays["turn"])
     background = _metric(config.background, arrays["mean"], arrays["background"])
     parts, row, held = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
             prototypes=arrays["prototypes"][row : row + stated.classes],
+            counts=arrays["counts"][row : row + stated.classes].astype(np.int64),
             calibration=arrays["calibration"][held : held + stated.calibration],
         )
         row, held = row + stated.classes, held + stated.calibration
     return Router(
         settings=config.settings,
         backbone=config.backbone,
-        spread=Spread(within=within, background=background),
+        spread=Spread(within=within, background=background, between=arrays["between"]),
         temperature=config.temperature,
         parts=parts,
         sources={task: stated.record for task, stated in sorted(config.tasks.items())},
@@ -141,8 +147,11 @@ def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> 
     expected = {
         "within": packed,
         "background": packed,
+        "turn": (width, width),
         "mean": (width,),
+        "between": (width,),
         "prototypes": (sum(task.classes for task in tasks), width),
+        "counts": (sum(task.classes for task in tasks),),
         "calibration": (sum(task.calibration for task in tasks),),
     }
     for name, shape in expected.items():
@@ -154,8 +163,10 @@ def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> 
             )
 
 
-def _metric(stated: _Shape, mean: Floats, packed: Floats) -> Metric:
+def _metric(stated: _Shape, mean: Floats, packed: Floats, turn: Floats | None = None) -> Metric:
     width = len(mean)
     upper = np.zeros((width, width))
     upper[np.triu_indices(width)] = packed
-    return Metric(mean=mean, factor=upper.T, shrinkage=stated.shrinkage, jitter=stated.jitter)
+    return Metric(
+        mean=mean, factor=upper.T, turn=turn, shrinkage=stated.shrinkage, jitter=stated.jitter
+    )
