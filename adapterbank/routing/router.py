@@ -15,8 +15,9 @@ mode the covariances come from a fixed reference instead, so that no other task 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -28,9 +29,10 @@ from adapterbank.errors import BackboneMismatch, InputError
 from adapterbank.records import Route
 from adapterbank.routing.calibration import fit_temperature, p_values
 from adapterbank.routing.metric import Spread, measure_spread
+from adapterbank.routing.mixtures import Mixtures, TaskPart
 from adapterbank.routing.statistics import Floats, TaskStatistics
 
-__all__ = ["Judgement", "Router", "RouterSettings", "TaskPart", "build", "unit_rows"]
+__all__ = ["Judgement", "Router", "RouterSettings", "build", "unit_rows"]
 
 _TIE = 1e-4  # of probability: two tasks so close are a tie, whatever ``margin`` says
 _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not grow as T²
@@ -63,21 +65,6 @@ class RouterSettings:
                 f"a router takes alpha in (0, 1), margin in [0, 1] and cap from 2, got"
                 f" {self.alpha}, {self.margin} and {self.cap}"
             )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskPart:
-    """What a router keeps of one task.
-
-    Args:
-        prototypes: (C, D) whitened class means.
-        counts: (C,) images of each.
-        calibration: (K,) scores of held-out images under their own task, sorted.
-    """
-
-    prototypes: Floats
-    counts: NDArray[np.int64]
-    calibration: Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +123,11 @@ class Router:
         named = sorted((source, task) for task, source in self.sources.items() if source)
         return tuple((a[1], b[1]) for a, b in pairwise(named) if a[0] == b[0])
 
+    @cached_property
+    def _mixtures(self) -> Mixtures:
+        """Its classes, ready to be scored; made once."""
+        return Mixtures.of(list(self.parts.values()), self.spread.between)
+
     def among(self, tasks: Collection[str]) -> Router:
         """The same router with some of its tasks only; what it measures by stays.
 
@@ -169,8 +161,8 @@ class Router:
             )
         rows = unit_rows(features)
         white = self.spread.within.whiten(rows)
-        parts, between = list(self.parts.values()), self.spread.between
-        scores = np.stack([likelihood(white, part, between) for part in parts], axis=1)
+        parts = list(self.parts.values())
+        scores = self._mixtures.score(white)
         chosen = scores.argmax(axis=1)
         known = background(self.spread, rows)
         for task in np.unique(chosen):
@@ -266,7 +258,7 @@ def build(
         settings=chosen,
         backbone=backbone,
         spread=spread,
-        temperature=_temperature(tasks, parts, spread),
+        temperature=_temperature(tasks, list(parts.values()), spread),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
     )
@@ -285,26 +277,6 @@ def unit_rows(features: NDArray[np.floating]) -> Floats:
         raise InputError(f"features of images {bad[:5].tolist()} are zero or not finite")
     scaled: Floats = rows / lengths
     return scaled
-
-
-def likelihood(white: Floats, part: TaskPart, between: Floats) -> Floats:
-    """(B,) log-likelihood, less a constant, of whitened rows under an even mixture of classes.
-
-    Given n images of mean p, a class's mean is normal about m + k·(p − m) with variance b/(1 + n·b)
-    in each direction, where m is the task's mean, b the variance between classes and
-    k = n·b/(1 + n·b); an image adds a variance of 1.
-    """
-    counts = part.counts[:, None]
-    centre: Floats = part.counts @ part.prototypes / part.counts.sum()
-    trust = counts * between / (1 + counts * between)
-    means = centre + trust * (part.prototypes - centre)
-    precision = 1 / (1 + between / (1 + counts * between))
-    distances = white**2 @ precision.T - 2 * white @ (means * precision).T
-    distances += (means**2 * precision).sum(axis=1)
-    volumes = np.log(precision).sum(axis=1)
-    found: Floats = logsumexp((volumes - np.maximum(distances, 0.0)) / 2, axis=1)
-    even: Floats = found - np.log(len(means))
-    return even
 
 
 def nearness(white: Floats, prototypes: Floats) -> Floats:
@@ -329,11 +301,10 @@ def _part(record: TaskStatistics, spread: Spread) -> TaskPart:
 
 
 def _temperature(
-    records: Mapping[str, TaskStatistics], parts: Mapping[str, TaskPart], spread: Spread
+    records: Mapping[str, TaskStatistics], parts: Sequence[TaskPart], spread: Spread
 ) -> float:
     each = max(1, _TEMPERATURE_IMAGES // len(records))
     held = [record.calibration[:each] for record in records.values()]
     white = spread.within.whiten(np.concatenate(held))
-    each_task = [likelihood(white, part, spread.between) for part in parts.values()]
-    scores = np.stack(each_task, axis=1)
+    scores = Mixtures.of(parts, spread.between).score(white)
     return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))

@@ -14,7 +14,8 @@ from safetensors.numpy import load, save
 
 from adapterbank.errors import IntegrityError
 from adapterbank.routing.metric import Metric, Spread
-from adapterbank.routing.router import Router, RouterSettings, TaskPart
+from adapterbank.routing.mixtures import TaskPart
+from adapterbank.routing.router import Router, RouterSettings
 from adapterbank.routing.statistics import Floats, triangle
 
 __all__ = ["CONFIG", "TENSORS", "pack_router", "unpack_router"]

@@ -62,7 +62,7 @@ def test_an_isolated_router_scores_a_task_alike_whatever_others_there_are() -> N
         np.testing.assert_array_equal(few.parts[task].prototypes, many.parts[task].prototypes)
     old = few.judge(features).scores
     new = many.judge(features).scores[:, : len(few.tasks)]
-    np.testing.assert_array_equal(old, new)
+    np.testing.assert_allclose(old, new, atol=2e-6)  # rounded: matrix products have their ways
 
 
 def test_a_pooled_router_does_move_when_tasks_come() -> None:  # so the test above means something
