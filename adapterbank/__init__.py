@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adapterbank.errors import AdapterBankError
     from adapterbank.inference.predictor import Predictor
-    from adapterbank.records import InputSpec, Prediction, Reference, Score, Traits
+    from adapterbank.records import (
+        Abstention,
+        InputSpec,
+        Prediction,
+        Reference,
+        Route,
+        Score,
+        Traits,
+    )
     from adapterbank.registry.store import Registry
 
 __all__ = [
+    "Abstention",
     "AdapterBankError",
     "InputSpec",
     "Prediction",
     "Predictor",
     "Reference",
     "Registry",
+    "Route",
     "Score",
     "Traits",
 ]
@@ -28,12 +38,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Abstention": "adapterbank.records",
     "AdapterBankError": "adapterbank.errors",
     "InputSpec": "adapterbank.records",
     "Prediction": "adapterbank.records",
     "Predictor": "adapterbank.inference.predictor",
     "Reference": "adapterbank.records",
     "Registry": "adapterbank.registry.store",
+    "Route": "adapterbank.records",
     "Score": "adapterbank.records",
     "Traits": "adapterbank.records",
 }

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
-from adapterbank.records import InputSpec, check_task_name
+from adapterbank.records import InputSpec, check_new_task
 from adapterbank.spaces import Range, SearchConfig, Space
 
 __all__ = [
@@ -248,7 +248,7 @@ def _cross_check(content: Mapping[str, Any]) -> list[str]:
         problems.append(f"profile: {profile!r} is not one of profiles: {known}")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
         try:
-            check_task_name(str(name))
+            check_new_task(str(name))
         except InputError as error:
             problems.append(f"tasks.{name}: {error.message}")
         train = task.get("train") if isinstance(task, dict) else None

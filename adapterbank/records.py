@@ -19,10 +19,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from adapterbank.errors import InputError
 
-__all__ = ["InputSpec", "Prediction", "Reference", "Score", "Traits", "check_task_name"]
+__all__ = [
+    "AUTO",
+    "ROUTER",
+    "Abstention",
+    "InputSpec",
+    "Prediction",
+    "Reference",
+    "Route",
+    "Score",
+    "Traits",
+    "check_new_task",
+    "check_task_name",
+]
+
+AUTO: Final = "auto"
+"""Stands for the task of a prediction: the router finds it. No task has this name."""
+ROUTER: Final = "router"
+"""The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REFERENCE = re.compile(
@@ -77,6 +95,30 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Route:
+    """What a router says of one image.
+
+    Args:
+        outcome: one ``task``; ``ambiguous``, where another is nearly as likely; ``abstain``, where
+            the image is of no task.
+        task: the likeliest task; None where it abstains.
+        score: how familiar the image is; comparable within one router only.
+        p_value: the share of the task's own held-out images that are as unfamiliar as this one.
+        margin: lead in probability over the second task; 1 where there is no second.
+        candidates: tasks and their probabilities, given that it is one of them; likeliest first.
+        router: digest of the router's version, where it is one of a registry.
+    """
+
+    outcome: Literal["task", "ambiguous", "abstain"]
+    task: str | None
+    score: float
+    p_value: float
+    margin: float
+    candidates: tuple[tuple[str, float], ...]
+    router: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The answer for one image, with the version that gave it."""
 
@@ -87,6 +129,16 @@ class Prediction:
     label: str
     probability: float
     top_k: tuple[tuple[str, float], ...]
+    latency_ms: float
+    route: Route | None = None  # how the task was found, where nobody named it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstention:
+    """The answer for an image that belongs to no task of the bank."""
+
+    image: str
+    route: Route
     latency_ms: float
 
 
@@ -141,5 +193,19 @@ def check_task_name(name: str) -> str:
         raise InputError(
             f"{name!r} is not a task name: use 1 to 64 of a-z, 0-9, '-' and '_', starting with"
             " a letter or a digit"
+        )
+    return name
+
+
+def check_new_task(name: str) -> str:
+    """Return ``name`` if a task may be called so.
+
+    Raises:
+        InputError: it is no legal name, or one that stands for something else.
+    """
+    if check_task_name(name) in {AUTO, ROUTER}:
+        raise InputError(
+            f"{name!r} cannot be a task's name: 'auto' asks the router, 'router' is the router",
+            fix="choose another name",
         )
     return name

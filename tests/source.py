@@ -34,8 +34,10 @@ def functions(path: Path) -> Iterator[Function]:
 
 
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
-    """Public functions, classes and methods, with dotted names."""
+    """Public functions, classes and methods, with dotted names; overloads are no functions."""
     for node in body:
+        if isinstance(node, Function) and "overload" in map(ast.unparse, node.decorator_list):
+            continue
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
             yield f"{prefix}{node.name}", node
             if isinstance(node, ast.ClassDef):

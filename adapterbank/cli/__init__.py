@@ -18,6 +18,7 @@ Commands import what they need when they run, so that ``--help`` needs no torch.
 ``stage``         the stages of ``dvc.yaml``
 ``mirrors``       status, sync, push, pull
 ``predict``       predict
+``router``        route, router show, router rebuild
 ``demo``          demo
 ================  =================================================================================
 """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from adapterbank.records import Prediction
+    from adapterbank.records import Prediction, Route
 
 __all__ = [
     "answers_diverted",
@@ -33,6 +33,7 @@ __all__ = [
     "prediction",
     "prepare_streams",
     "print_json",
+    "route",
     "short_digest",
     "silence",
     "table",
@@ -168,9 +169,20 @@ def table(
 def prediction(answer: Prediction, *, image_width: int, label_width: int) -> str:
     """Format one answer as a line; the other labels follow the best one."""
     others = "  ".join(f"{label} {probability:.1%}" for label, probability in answer.top_k[1:])
-    best = f"{answer.label:<{label_width}}"
+    named = answer.label if answer.route is None else f"{answer.task}: {answer.label}"
+    best = f"{named:<{label_width}}"
     text = f"{answer.image:<{image_width}}  {best}  {answer.probability:>6.1%}"
     return f"{text}   {_styled(others, sys.stdout, dim=True)}" if others else text
+
+
+def route(image: str, found: Route, *, image_width: int) -> str:
+    """Format a route as a line: the task, how unusual the image is for it, the others."""
+    told = "no known task" if found.task is None else found.task
+    if found.outcome == "ambiguous":
+        told += "?"
+    shares = "  ".join(f"{task} {share:.1%}" for task, share in found.candidates)
+    text = f"{image:<{image_width}}  {told:<20}  p {found.p_value:.3f}  lead {found.margin:>6.1%}"
+    return f"{text}   {_styled(shares, sys.stdout, dim=True)}"
 
 
 def percent(correct: int | None, total: int | None) -> str:

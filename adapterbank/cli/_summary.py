@@ -10,10 +10,19 @@ from adapterbank.cli import _render
 from adapterbank.errors import IntegrityError
 
 if TYPE_CHECKING:
+    from adapterbank.records import Route
     from adapterbank.registry.adapter_config import AdapterConfig
     from adapterbank.registry.store import Registry, Version
 
-__all__ = ["Summary", "list_tasks", "print_tasks", "score_of", "summarise", "version_json"]
+__all__ = [
+    "Summary",
+    "list_tasks",
+    "print_tasks",
+    "route_json",
+    "score_of",
+    "summarise",
+    "version_json",
+]
 
 CHAMPION = "champion"
 COLUMNS = (
@@ -146,3 +155,16 @@ def _parameters(counts: object) -> str:
     if not isinstance(counts, dict) or not {"method", "head"} <= counts.keys():
         return "–"
     return f"{counts['method']:,} + {counts['head']:,}"
+
+
+def route_json(route: Route) -> dict[str, Any]:
+    """Return what ``--json`` says of a route."""
+    return {
+        "outcome": route.outcome,
+        "task": route.task,
+        "score": route.score,
+        "p_value": route.p_value,
+        "margin": route.margin,
+        "candidates": [{"task": task, "probability": share} for task, share in route.candidates],
+        "router": route.router,
+    }

@@ -17,6 +17,7 @@ from adapterbank.cli import (
     pipeline,
     predict,
     removal,
+    router,
     stage,
     tasks,
     tune,
@@ -41,6 +42,7 @@ for part in (
     versions.app,
     bank.views,
     predict.app,
+    router.app,
     demo.app,
     stage.app,
 ):
@@ -51,6 +53,7 @@ for part in (audit.app, removal.app):
 tasks.app.add_typer(removal.of_tasks)
 app.add_typer(tasks.app, name="task")
 app.add_typer(backbone.app, name="backbone")
+app.add_typer(router.routers, name="router")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so

@@ -6,22 +6,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from adapterbank.cli import _inputs, _options, _progress, _render
+from adapterbank.cli import _inputs, _options, _progress, _render, _summary
 from adapterbank.errors import ImageError
+from adapterbank.records import AUTO, ROUTER, Abstention, Prediction
 
 if TYPE_CHECKING:
     from adapterbank.inference.predictor import Predictor
-    from adapterbank.records import Prediction
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
 CHECK_FAILED = 1
+
+Answer: TypeAlias = Prediction | Abstention | ImageError
 
 
 @app.command("predict")
@@ -35,7 +37,11 @@ def predict(
         ),
     ],
     task: Annotated[
-        str, typer.Option(metavar="REF", help="dtd, dtd@challenger, dtd@3, dtd@sha256:1f0c…")
+        str,
+        typer.Option(
+            metavar="REF",
+            help="dtd, dtd@challenger, dtd@3, dtd@sha256:1f0c…; auto asks the router.",
+        ),
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
@@ -44,26 +50,30 @@ def predict(
     *,
     as_json: _options.Json = False,
 ) -> None:
-    """Classify images under one task.
+    """Classify images under one task, or each under its own.
 
-    With --json, one object a line in the order of the images. An image that cannot be read is
-    reported by name while the rest go on; the exit code is then 1.
+    With --task auto the router finds the task of each image, or says that it is of none; that is
+    an answer too. With --json, one object a line in the order of the images. An image that cannot
+    be read is reported by name while the rest go on; the exit code is then 1.
     """
     registry = _options.open_registry(bank)
-    version = registry.resolve(task)  # a wrong name is told at once, before torch is imported
+    # A wrong name is told at once, before torch is imported.
+    version = registry.resolve(ROUTER if task == AUTO else task)
     images = _inputs.collect(paths, sys.stdin)
     from adapterbank.inference.predictor import Predictor
 
     predictor = Predictor(registry, device=device)
-    pinned = f"{version.task}@sha256:{version.digest}"  # a promotion meanwhile changes nothing
+    # A promotion meanwhile changes nothing.
+    pinned = AUTO if task == AUTO else f"{version.task}@sha256:{version.digest}"
     begun = time.perf_counter()
-    failures = 0
+    failures, strangers = 0, 0
     # Where the answers scroll by in the same terminal, they are the progress.
     with _progress.bar(f"Predicting with {version}", quiet=True) as shown:
         widths = _widths(predictor, pinned, images)
         answers = _answers(predictor, pinned, images, top_k=top_k, batch_size=batch_size)
         for done, answer in enumerate(answers, start=1):
             failures += isinstance(answer, ImageError)
+            strangers += isinstance(answer, Abstention)
             _show(answer, widths, as_json=as_json)
             if not sys.stdout.isatty():
                 shown(done, len(images))
@@ -71,7 +81,8 @@ def predict(
         good = len(images) - failures
         took = _render.human_seconds(time.perf_counter() - begun)
         bad = f", {failures} could not be read" if failures else ""
-        _render.note(f"{_render.count(good, 'image')} with {version} in {took}{bad}")
+        strange = f", {strangers} of no known task" if strangers else ""
+        _render.note(f"{_render.count(good, 'image')} with {version} in {took}{strange}{bad}")
     if failures:
         raise typer.Exit(CHECK_FAILED)
 
@@ -83,7 +94,7 @@ def _answers(
     *,
     top_k: int,
     batch_size: int,
-) -> Iterator[Prediction | ImageError]:
+) -> Iterator[Answer]:
     """Answer in order; what is an error already keeps its place."""
     paths = [image for image in images if isinstance(image, Path)]
     stream = predictor.stream(paths, task=ref, top_k=top_k, batch_size=batch_size)
@@ -93,17 +104,22 @@ def _answers(
 
 def _widths(predictor: Predictor, ref: str, images: list[Path | ImageError]) -> tuple[int, int]:
     """Measure columns of names and labels, both within reason."""
-    _, loaded = predictor.load(ref)
     longest = max(len(str(image)) for image in images if isinstance(image, Path))
+    if ref == AUTO:  # nobody knows yet whose labels they will be
+        return min(longest, 60), 20
+    _, loaded = predictor.load(ref)
     return min(longest, 60), min(max(map(len, loaded.config.classes)), 30)
 
 
-def _show(answer: Prediction | ImageError, widths: tuple[int, int], *, as_json: bool) -> None:
+def _show(answer: Answer, widths: tuple[int, int], *, as_json: bool) -> None:
     if isinstance(answer, ImageError):
         if as_json:
             _render.print_json({"image": answer.path, "error": answer.reason}, at_once=True)
         else:
             _render.note(answer.message)
+        return
+    if isinstance(answer, Abstention):
+        _show_abstention(answer, widths[0], as_json=as_json)
         return
     if not as_json:
         image_width, label_width = widths
@@ -121,6 +137,24 @@ def _show(answer: Prediction | ImageError, widths: tuple[int, int], *, as_json: 
             "probability": answer.probability,
             "top_k": top,
             "latency_ms": answer.latency_ms,
+            **({} if answer.route is None else {"route": _summary.route_json(answer.route)}),
         },
         at_once=True,
     )
+
+
+def _show_abstention(answer: Abstention, image_width: int, *, as_json: bool) -> None:
+    if as_json:
+        _render.print_json(
+            {
+                "image": answer.image,
+                "task": None,
+                "abstained": True,
+                "latency_ms": answer.latency_ms,
+                "route": _summary.route_json(answer.route),
+            },
+            at_once=True,
+        )
+    else:
+        text = _render.route(answer.image, answer.route, image_width=image_width)
+        _render.line(text, at_once=True)

@@ -203,9 +203,9 @@ def write_samples(bank: Bank, task: str, count: int, out: Path) -> list[tuple[Pa
 
 def _check(bank: Bank, name: str, section: dict[str, Any]) -> Found:
     """Refuse whatever is wrong with a new task before anything is written; cheap checks first."""
-    from adapterbank.records import check_task_name
+    from adapterbank.records import check_new_task
 
-    check_task_name(name)
+    check_new_task(name)
     if name in bank.config.tasks:
         raise ConflictError(
             f"Task {name!r} exists already in this bank", fix=f"adapterbank task show {name}"

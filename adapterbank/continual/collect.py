@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapterbank.continual.bank import Bank
 from adapterbank.integrations.git import git_mention
+from adapterbank.records import ROUTER
 from adapterbank.registry.collect import Waste, collect
 
 __all__ = ["collect_waste"]
@@ -27,6 +28,7 @@ def collect_waste(bank: Bank, *, dry_run: bool) -> tuple[Waste, ...]:
     """
 
     def keep(task: str, digest: str) -> str | None:
-        return git_mention(bank.root, f"registry/aliases/{task}.json", digest)
+        name = "router.json" if task == ROUTER else f"aliases/{task}.json"
+        return git_mention(bank.root, f"registry/{name}", digest)
 
     return collect(bank.registry.root, keep, dry_run=dry_run)

@@ -10,6 +10,7 @@ from adapterbank.continual.bank import Bank
 from adapterbank.continual.stages import mirror
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
+from adapterbank.records import ROUTER
 from adapterbank.registry.store import Version
 from adapterbank.registry.task_record import PREVIOUS
 
@@ -17,11 +18,13 @@ __all__ = ["follow_aliases", "follow_version"]
 
 
 def follow_aliases(bank: Bank, task: str) -> str | None:
-    """Let MLflow's aliases of a task stand where the registry's do.
+    """Let MLflow's aliases of a task stand where the registry's do; it is not shown the router.
 
     Returns:
         why they do not; None if they do.
     """
+    if task == ROUTER:
+        return None
     try:
         _mirror_aliases(bank, task)
     except AdapterBankError as error:

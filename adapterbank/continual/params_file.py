@@ -17,7 +17,7 @@ import yaml
 from adapterbank.config import PARAMS, BankConfig, parse_config
 from adapterbank.durable import locked, replace_file, writable
 from adapterbank.errors import AdapterBankError, ConfigError, ConflictError, InputError
-from adapterbank.records import check_task_name
+from adapterbank.records import check_new_task
 
 __all__ = ["add_task", "delete_task", "insert_task", "remove_task"]
 
@@ -71,7 +71,7 @@ def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
       pets:
         data: photos/pets
     """
-    check_task_name(name)
+    check_new_task(name)
     before = parse_config(text, where=str(PARAMS))
     if name in before.tasks:
         raise ConflictError(

@@ -12,11 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from adapterbank.config import GateConfig
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.mirroring import follow_aliases
+from adapterbank.continual.routers import rebuild_router
 from adapterbank.data.store import load_task, stored_digest
+from adapterbank.durable import make_directory
 from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
 from adapterbank.inference.artifact import METRICS
 from adapterbank.inference.predictor import Predictor
-from adapterbank.records import Score
+from adapterbank.inference.routing import load_router
+from adapterbank.records import ROUTER, Score
 from adapterbank.registry.store import ANY, Expected, Move, Registry, Version
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.training.evaluation import evaluate
@@ -108,6 +111,7 @@ def release(
         problem = follow_aliases(bank, task)
         if problem is not None:
             failures.append((f"MLflow does not show the aliases of {task}: {problem}", None))
+    failures += _follow(bank)
     if show is not None:
         show(report)
     if failures:
@@ -116,6 +120,16 @@ def release(
             fix=next((fix for _, fix in failures if fix), "dvc repro release"),
         )
     return report
+
+
+def _follow(bank: Bank) -> list[tuple[str, str | None]]:
+    """Have the router follow the champions; say why it does not."""
+    make_directory(bank.registry.root / ROUTER)  # an output of DVC's, if nothing is in it too
+    try:
+        rebuild_router(bank.registry, reason="release")
+    except AdapterBankError as error:
+        return [(f"the router does not follow the champions: {error.message}", error.fix)]
+    return []
 
 
 def promote(
@@ -128,12 +142,17 @@ def promote(
 ) -> HandMove:
     """Move an alias by hand; the version is verified and replays its canary first.
 
+    A router, which has no canary, is read and checked.
+
     Raises:
         ConflictError: the alias no longer means ``expected``.
     """
     version = bank.registry.resolve(ref)
     pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
-    Predictor(bank.registry).load(pinned)
+    if version.task == ROUTER:
+        load_router(bank.registry, pinned)
+    else:
+        Predictor(bank.registry).load(pinned)
     move = bank.registry.promote(pinned, alias=alias, expected=expected, reason=reason)
     return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 

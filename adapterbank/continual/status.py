@@ -34,7 +34,7 @@ BACKBONE = "registry/backbone"
 # The mend of what MLflow has more than the registry: it may be another clone's, so none but its
 # owner can say.
 UNKNOWN = "git pull, if another clone registered it; or delete it in MLflow"
-_IN_GIT = ("registry/aliases", "registry/backbone.json", "dvc.lock")
+_IN_GIT = ("registry/aliases", "registry/backbone.json", "registry/router.json", "dvc.lock")
 
 
 @dataclass(frozen=True, kw_only=True)

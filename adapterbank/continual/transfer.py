@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from adapterbank.continual.status import BACKBONE
-from adapterbank.errors import AdapterBankError, FetchError, IntegrityError
+from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
 from adapterbank.integrations.dvc_objects import DvcObjects
-from adapterbank.registry.manifest import FileRecord, check_payload
+from adapterbank.records import ROUTER
+from adapterbank.registry.manifest import FileRecord, check_payload, kind_of
 from adapterbank.registry.publish import save_weights
 from adapterbank.registry.store import Registry, Version
 
@@ -49,6 +51,7 @@ def push(registry: Registry, ref: str | None = None) -> Transfer:
     root, versions = registry.root.parent, _chosen(registry, ref)
     with DvcObjects(root) as objects:
         _require_remote(objects, registry)
+        versions = tuple(v for v in versions if ref is not None or _is_asked(objects, v))
         md5s = {version: _kept(objects, registry, version) for version in versions}
         absent = objects.absent_in_remote(md5 for one in md5s.values() for md5 in one)
         new = tuple(version for version in versions if not absent.isdisjoint(md5s[version]))
@@ -79,6 +82,7 @@ def pull(registry: Registry, ref: str | None = None) -> Transfer:
         new = tuple(version for version in versions if not _is_whole(registry, version))
         weights = not registry.backbone_weights.is_file()
         objects.download_lists([*([BACKBONE] if weights else []), *_outputs(new)])
+        new = tuple(v for v in new if ref is not None or _is_asked(objects, v))
         lists = {version: _listed(objects, version) for version in new}
         backbone = (objects.locked(BACKBONE) or {}) if weights else {}
         objects.download(
@@ -101,11 +105,24 @@ def _chosen(registry: Registry, ref: str | None) -> tuple[Version, ...]:
     if ref is not None and "@" in ref:
         return (registry.resolve(ref),)
     tasks = registry.tasks() if ref is None else (ref,)
-    return tuple(version for task in tasks for version in registry.versions(task))
+    chosen = [version for task in tasks for version in registry.versions(task)]
+    if ref is None:
+        with suppress(UnknownName):  # a bank without one
+            chosen += registry.versions(ROUTER)
+    return tuple(chosen)
+
+
+def _is_asked(objects: DvcObjects, version: Version) -> bool:
+    """Whether everything includes a version; a router that DVC does not know is built, not sent."""
+    return version.task != ROUTER or bool(_listed(objects, version))
+
+
+def _output(version: Version) -> str:
+    return "registry/router" if version.task == ROUTER else f"registry/adapters/{version.task}"
 
 
 def _outputs(versions: tuple[Version, ...]) -> list[str]:
-    return list(dict.fromkeys(f"registry/adapters/{version.task}" for version in versions))
+    return list(dict.fromkeys(map(_output, versions)))
 
 
 def _require_remote(objects: DvcObjects, registry: Registry) -> None:
@@ -120,7 +137,7 @@ def _require_remote(objects: DvcObjects, registry: Registry) -> None:
 def _kept(objects: DvcObjects, registry: Registry, version: Version) -> tuple[str, ...]:
     """Return the MD5 of each file of a version that is whole and that DVC keeps."""
     files = {name: FileRecord.of(data).md5 for name, data in registry.read(version).items()}
-    locked = objects.locked(f"registry/adapters/{version.task}") or {}
+    locked = objects.locked(_output(version)) or {}
     if any(locked.get(f"{version.digest}/{name}") != md5 for name, md5 in files.items()):
         raise AdapterBankError(
             f"dvc.lock does not have {version} yet; nothing was pushed", fix="adapterbank sync"
@@ -130,7 +147,7 @@ def _kept(objects: DvcObjects, registry: Registry, version: Version) -> tuple[st
 
 def _listed(objects: DvcObjects, version: Version) -> dict[str, str]:
     """Return the MD5 of each file that DVC has of a version; none if it does not know it."""
-    locked = objects.locked(f"registry/adapters/{version.task}") or {}
+    locked = objects.locked(_output(version)) or {}
     prefix = f"{version.digest}/"
     return {
         name.removeprefix(prefix): md5 for name, md5 in locked.items() if name.startswith(prefix)
@@ -146,7 +163,8 @@ def _place(
             fix="git pull, or adapterbank push where it is",
         )
     files = {name: _fetched(objects, md5, f"{name} of {version}") for name, md5 in listed.items()}
-    check_payload(files, version.digest, where=f"the DVC remote's {version}")
+    kind = kind_of(version.task)
+    check_payload(files, version.digest, where=f"the DVC remote's {version}", kind=kind)
     registry.register(version.task, files)  # which it is: only the bytes are put back
 
 

@@ -5,33 +5,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from itertools import islice, repeat, zip_longest
+from dataclasses import replace
+from itertools import repeat, zip_longest
 from pathlib import Path
+from typing import Literal, TypeAlias, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from adapterbank import mixed, model
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.data.images import load_pixels, normalise, to_pixels
+from adapterbank.data.images import normalise
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
+from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches
 from adapterbank.inference.residents import RESIDENT_BYTES, Residents
-from adapterbank.records import Prediction, Reference
+from adapterbank.inference.routing import TaskRouter, find_tasks
+from adapterbank.records import AUTO, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
+from adapterbank.routing.router import Router
 
-__all__ = ["ImageInput", "Predictor", "load_bank_backbone"]
+__all__ = ["Predictor", "load_bank_backbone"]
 
-ImageInput = Path | str | bytes | Image.Image
-"""A file's path, a file's bytes, or a decoded image."""
-
-DECODERS = 4  # PIL releases the interpreter lock
+Auto: TypeAlias = Literal["auto"]
 
 
 def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -> TimmViT:
@@ -60,13 +59,6 @@ def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -
     return backbone.to(place)
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    name: str
-    content: Tensor | ImageError
-    seconds: float
-
-
 class Predictor:
     """Predict with any version of a registry. One instance serves any number of threads.
 
@@ -92,6 +84,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._backbone: TimmViT | None = None
         self.residents = Residents(budget_bytes)
+        self._router = TaskRouter(self.registry)
 
     @property
     def backbone(self) -> TimmViT:
@@ -138,6 +131,12 @@ class Predictor:
 
         return self.residents.reading(version.digest, load)
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # of all strings only "auto" may abstain
+        self, images: Iterable[ImageInput], *, task: Auto, top_k: int = 5, batch_size: int = 32
+    ) -> list[Prediction | Abstention]: ...
+
+    @overload
     def predict(
         self,
         images: Iterable[ImageInput],
@@ -146,19 +145,30 @@ class Predictor:
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
-    ) -> list[Prediction]:
-        """Classify images under one task, or each under its own.
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        task: str | None = None,
+        tasks: Iterable[str] | None = None,
+        top_k: int = 5,
+        batch_size: int = 32,
+    ) -> list[Prediction | Abstention] | list[Prediction]:
+        """Classify images under one task, each under its own, or under the one the router finds.
 
         Args:
             images: paths, encoded bytes or PIL images.
-            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``.
+            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``; or
+                ``auto``, which asks the router, then the champion of the task it names.
             tasks: instead of ``task``, a reference for each image. Images of all tasks share
                 forwards, and each is answered as it would be alone, to 1e-5 of a probability.
             top_k: how many labels to give with each answer.
             batch_size: images in one forward.
 
         Returns:
-            One answer for each image, in order.
+            One answer for each image, in order; an abstention only where the router was asked.
 
         Raises:
             ImageError: an image cannot be used; :meth:`stream` goes on with the others.
@@ -167,14 +177,29 @@ class Predictor:
             IntegrityError: a version or the backbone is not what was published.
             UnknownName: no such task, version or alias.
         """
-        answers = []
-        for answer in self.stream(
-            images, task=task, tasks=tasks, top_k=top_k, batch_size=batch_size
-        ):
+        answers: list[Prediction | Abstention] = []
+        found = self.stream(images, task=task, tasks=tasks, top_k=top_k, batch_size=batch_size)
+        for answer in found:
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
         return answers
+
+    @overload
+    def stream(  # type: ignore[overload-overlap]  # as above
+        self, images: Iterable[ImageInput], *, task: Auto, top_k: int = 5, batch_size: int = 32
+    ) -> Iterator[Prediction | Abstention | ImageError]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        task: str | None = None,
+        tasks: Iterable[str] | None = None,
+        top_k: int = 5,
+        batch_size: int = 32,
+    ) -> Iterator[Prediction | ImageError]: ...
 
     def stream(
         self,
@@ -184,19 +209,20 @@ class Predictor:
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
-    ) -> Iterator[Prediction | ImageError]:
+    ) -> Iterator[Prediction | Abstention | ImageError]:
         """Classify images as they come; see :meth:`predict`.
 
         Each distinct reference is resolved once, before the first image, so one call never mixes
-        versions of one reference. Versions of ``tasks`` are loaded when their first batch comes.
+        versions of one reference; the router, and what it leads to, are resolved once too. Versions
+        of ``tasks`` are loaded when their first batch comes.
 
         Yields:
             For each image, in order, an answer or the error that names it.
         """
-        if isinstance(images, str | bytes | Path):
-            raise InputError(f"images is one {type(images).__name__}, expected a list of images")
-        if top_k < 1 or batch_size < 1:
-            raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
+        _check_arguments(images, top_k, batch_size)
+        if task == AUTO and tasks is None:
+            yield from self._stream_routed(images, top_k, batch_size)
+            return
         with ExitStack() as held:
             if task is not None and tasks is None:
                 version = self.registry.resolve(task)
@@ -204,12 +230,33 @@ class Predictor:
                 pairs: Iterator[tuple[ImageInput, Version]] = zip(images, repeat(version))
             else:
                 pairs = _paired(images, self._resolved(images, task, tasks))
-            pool = held.enter_context(ThreadPoolExecutor(DECODERS, thread_name_prefix="decode"))
-            rest = enumerate(pairs)
-            while group := list(islice(rest, batch_size)):
-                numbered = [(index, image) for index, (image, _) in group]
-                decoded = list(pool.map(self._decode, numbered))
-                yield from self._answer(decoded, [version for _, (_, version) in group], top_k)
+            for batch in decoded_batches(pairs, self.backbone.spec, batch_size):
+                yield from self._answer(batch, top_k)
+
+    def route(
+        self, images: Iterable[ImageInput], *, top_k: int = 3, batch_size: int = 32
+    ) -> Iterator[tuple[str, Route | ImageError]]:
+        """Find the tasks of images as they come: one pass of the backbone, and no adapter's.
+
+        Yields:
+            For each image, in order, its name, and its route or the error that names it.
+
+        Raises:
+            UnknownName: the registry has no router yet.
+        """
+        _check_arguments(images, top_k, batch_size)
+        found = self._router.current()
+        for batch in decoded_batches(zip(images, repeat(None)), self.backbone.spec, batch_size):
+            routes = iter(self._routes(found, [one for one, _ in batch], top_k))
+            for one, _ in batch:
+                yield one.name, one.content if isinstance(one.content, ImageError) else next(routes)
+
+    def _routes(
+        self, found: tuple[Version, Router], decoded: Sequence[Decoded], top_k: int
+    ) -> list[Route]:
+        """Find the tasks of the images that could be decoded."""
+        pixels = [one.content for one in decoded if isinstance(one.content, Tensor)]
+        return find_tasks(found, self.backbone, torch.stack(pixels), top_k) if pixels else []
 
     def _resolved(
         self, images: Iterable[ImageInput], task: str | None, tasks: Iterable[str] | None
@@ -232,29 +279,43 @@ class Predictor:
         versions = {ref: self.registry.resolve(ref) for ref in dict.fromkeys(refs)}
         return [versions[ref] for ref in refs]
 
-    def _decode(self, numbered: tuple[int, ImageInput]) -> _Decoded:
-        begun = time.perf_counter()
-        index, image = numbered
-        source = Path(image) if isinstance(image, str) else image
-        name = str(source) if isinstance(source, Path) else f"image {index}"
-        try:
-            if isinstance(source, Image.Image):
-                pixels = to_pixels(source, self.backbone.spec, name=name)
-            else:
-                pixels = load_pixels(source, self.backbone.spec, name=name)
-        except ImageError as error:
-            return _Decoded(name, error, 0.0)
-        return _Decoded(name, pixels, time.perf_counter() - begun)
+    def _stream_routed(
+        self, images: Iterable[ImageInput], top_k: int, batch_size: int
+    ) -> Iterator[Prediction | Abstention | ImageError]:
+        """Find the task of each image, then answer all of a batch in one mixed forward."""
+        found = self._router.current()
+        versions: dict[str, Version] = {}
+        for batch in decoded_batches(zip(images, repeat(None)), self.backbone.spec, batch_size):
+            decoded = [one for one, _ in batch]
+            begun = time.perf_counter()
+            routes = self._routes(found, decoded, 3)
+            share = 1000.0 * (time.perf_counter() - begun) / max(len(routes), 1)
+            rest = iter(routes)
+            found_of = [
+                one.content if isinstance(one.content, ImageError) else next(rest)
+                for one in decoded
+            ]
+            known = []
+            for one, route in zip(decoded, found_of, strict=True):
+                if isinstance(route, Route) and route.task is not None:
+                    if route.task not in versions:
+                        versions[route.task] = self.registry.resolve(route.task)
+                    known.append((one, versions[route.task]))
+            answers = iter(self._answer(known, top_k))
+            for one, route in zip(decoded, found_of, strict=True):
+                if isinstance(route, ImageError):
+                    yield route
+                elif route.task is None:
+                    spent = 1000.0 * one.seconds + share
+                    yield Abstention(image=one.name, route=route, latency_ms=spent)
+                else:
+                    yield _with_route(next(answers), route, share)
 
     def _answer(
-        self, decoded: Sequence[_Decoded], versions: Sequence[Version], top_k: int
+        self, batch: Sequence[tuple[Decoded, Version]], top_k: int
     ) -> list[Prediction | ImageError]:
-        """Answer a batch; its versions are pinned meanwhile."""
-        good = [
-            (one.content, version)
-            for one, version in zip(decoded, versions, strict=True)
-            if isinstance(one.content, Tensor)
-        ]
+        """Answer a batch of images and their versions, which are pinned meanwhile."""
+        good = [(one.content, version) for one, version in batch if isinstance(one.content, Tensor)]
         with ExitStack() as held:
             distinct = dict.fromkeys(version for _, version in good)
             loaded = {version: held.enter_context(self._reading(version)) for version in distinct}
@@ -264,7 +325,7 @@ class Predictor:
             rows = iter(self._probabilities(adapters, torch.stack(pixels)) if good else ())
             share = (time.perf_counter() - begun) / max(len(good), 1)
         answers: list[Prediction | ImageError] = []
-        for one, version in zip(decoded, versions, strict=True):
+        for one, version in batch:
             if isinstance(one.content, ImageError):
                 answers.append(one.content)
                 continue
@@ -294,6 +355,22 @@ class Predictor:
         else:
             logits, _ = mixed.forward_mixed(self.backbone, images, folded)
         return logits.softmax(dim=1).cpu()
+
+
+def _check_arguments(images: object, top_k: int, batch_size: int) -> None:
+    if isinstance(images, str | bytes | Path):
+        raise InputError(f"images is one {type(images).__name__}, expected a list of images")
+    if top_k < 1 or batch_size < 1:
+        raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
+
+
+def _with_route(
+    answer: Prediction | ImageError, route: Route, share: float
+) -> Prediction | ImageError:
+    """Say how the task of an answer was found, and what finding it took."""
+    if isinstance(answer, ImageError):
+        return answer
+    return replace(answer, route=route, latency_ms=answer.latency_ms + share)
 
 
 def _best(

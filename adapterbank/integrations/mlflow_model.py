@@ -28,7 +28,8 @@ from PIL import Image
 from adapterbank.config import find_bank
 from adapterbank.durable import read_file
 from adapterbank.errors import InputError, IntegrityError, UnknownName
-from adapterbank.inference.predictor import ImageInput, Predictor
+from adapterbank.inference.decoding import ImageInput
+from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.mlflow_dvc_artifacts import TOP_K, start_of_bank
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import (

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from adapterbank.errors import BackboneMismatch, IntegrityError
+from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
 
-__all__ = ["check_content", "load_tensors"]
+__all__ = ["check_content", "check_sound", "load_tensors"]
 
 Tensors = dict[str, np.ndarray]
 
@@ -70,10 +72,34 @@ def check_content(
         if name in files:
             load_tensors(files[name], where=f"{where}/{name}")
     if "metrics.json" in files:
-        _check_metrics(files["metrics.json"], where=f"{where}/metrics.json")
+        _json_object(files["metrics.json"], where=f"{where}/metrics.json")
     if "README.md" in files:
         _check_text(files["README.md"], where=f"{where}/README.md")
     return config
+
+
+def check_sound(
+    task: str, files: Mapping[str, bytes], backbone: BackboneRecord, *, where: str
+) -> None:
+    """Check that ``files`` make a usable version of a task, or of the router.
+
+    Raises:
+        BackboneMismatch: it is of another backbone.
+        InputError: no version may have that name.
+        IntegrityError: anything else is wrong; names the file.
+    """
+    if task != ROUTER:
+        check_new_task(task)
+        check_content(task, files, backbone, where=where)
+        return
+    load_tensors(files["router.safetensors"], where=f"{where}/router.safetensors")
+    config = _json_object(files["router.json"], where=f"{where}/router.json")
+    if config.get("backbone") != backbone.fingerprint:
+        raise BackboneMismatch(
+            f"{where} is of backbone {str(config.get('backbone'))[:12]}; this registry has"
+            f" {backbone.fingerprint[:12]}",
+            fix="adapterbank router rebuild",
+        )
 
 
 def _check_config(
@@ -108,16 +134,17 @@ def _check_model(tensors: Tensors, classes: int, width: int, *, where: str) -> N
             raise IntegrityError(f"{where}: {name!r} has shape {shape}, expected {expected}")
 
 
-def _check_metrics(data: bytes, *, where: str) -> None:
+def _json_object(data: bytes, *, where: str) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a number JSON has")
 
     try:
-        metrics = json.loads(data, parse_constant=refuse)
+        content = json.loads(data, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{where} is not JSON: {error}") from error
-    if not isinstance(metrics, dict):
-        raise IntegrityError(f"{where} holds a {type(metrics).__name__}, expected an object")
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{where} holds a {type(content).__name__}, expected an object")
+    return content
 
 
 def _check_text(data: bytes, *, where: str) -> None:

@@ -13,8 +13,9 @@ from typing import Literal
 
 from adapterbank import durable
 from adapterbank.errors import IntegrityError
+from adapterbank.records import ROUTER
 from adapterbank.registry.layout import Layout
-from adapterbank.registry.manifest import check_files
+from adapterbank.registry.manifest import check_files, kind_of
 
 __all__ = ["Keep", "Waste", "collect"]
 
@@ -69,7 +70,8 @@ def _survey(layout: Layout, keep: Keep) -> Iterator[Waste]:
     for path in (*layout.leftovers(), *layout.strange_records()):
         if _is_leftover(path):
             yield _leftover(None, path)
-    for folder in layout.adapter_folders():
+    adapters = [folder for folder in layout.adapter_folders() if folder.name != ROUTER]
+    for folder in (*adapters, layout.versions(ROUTER)):
         task = folder.name
         if _is_leftover(folder):
             yield _leftover(None, folder)
@@ -84,7 +86,7 @@ def _survey(layout: Layout, keep: Keep) -> Iterator[Waste]:
         for path in layout.strange_versions(task, known):
             if _is_leftover(path):
                 yield _leftover(task, path)
-            elif _is_version(path):
+            elif _is_version(task, path):
                 needed = keep(task, path.name)
                 yield Waste(kind="orphan", task=task, path=path, size_bytes=_size(path),
                             needed_by=needed)  # fmt: skip
@@ -98,9 +100,9 @@ def _is_leftover(path: Path) -> bool:
     return path.name.startswith(durable.TEMPORARY)
 
 
-def _is_version(path: Path) -> bool:
+def _is_version(task: str, path: Path) -> bool:
     try:
-        check_files(path, path.name)
+        check_files(path, path.name, kind_of(task))
     except IntegrityError:
         return False
     return True

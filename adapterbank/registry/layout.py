@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapterbank.durable import TEMPORARY, read_file
 from adapterbank.errors import FetchError, InputError, IntegrityError, UnknownName
+from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
@@ -54,16 +55,30 @@ class Layout:
         return self.root / "adapters"
 
     def record(self, task: str) -> Path:
-        """Alias file of a task."""
+        """Alias file of a task, or of the router."""
+        if task == ROUTER:
+            return self.root / "router.json"
         return self.root.joinpath("aliases", f"{task}.json")
 
     def versions(self, task: str) -> Path:
-        """Folder of the versions of a task."""
-        return self.adapters / task
+        """Folder of the versions of a task, or of the router."""
+        return self.root / ROUTER if task == ROUTER else self.adapters / task
 
     def version(self, task: str, digest: str) -> Path:
         """Folder of one version."""
+        if task == ROUTER:
+            return self.root.joinpath(ROUTER, digest)
         return self.root.joinpath("adapters", task, digest)  # at once: lists need thousands
+
+    def guarded(self, task: str) -> tuple[Path, ...]:
+        """Folders on the way to a version that must be no links out of the registry."""
+        folder = self.versions(task)
+        return (folder,) if task == ROUTER else (self.adapters, folder)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tasks, then the router's if there is anything of one."""
+        found = self.record(ROUTER).exists() or self.versions(ROUTER).exists()
+        return (*self.tasks(), ROUTER) if found else self.tasks()
 
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that have an alias file, sorted.
@@ -74,7 +89,7 @@ class Layout:
         """
         self._refuse_linked_records()
         found = (_TASK_FILE.fullmatch(path.name) for path in _listing(self.records))
-        names = sorted(match[1] for match in found if match)
+        names = sorted(match[1] for match in found if match and match[1] != ROUTER)
         if not names:
             self._require_root()
         return tuple(names)
@@ -109,10 +124,11 @@ class Layout:
         """
         self._refuse_linked_records()
         path = self.record(task)
-        data = _read_tracked(path, _RECORD_LIMIT, f"aliases/{task}.json")
+        name = path.relative_to(self.root).as_posix()
+        data = _read_tracked(path, _RECORD_LIMIT, name)
         if data is None:
             return None
-        return parse_record(data, task, where=str(path))
+        return parse_record(data, task, where=str(path), name=name)
 
     def _refuse_linked_records(self) -> None:
         """Refuse alias files of another place: they say what is served."""
@@ -140,6 +156,9 @@ class Layout:
         """
         record = self.load_record(task)
         if record is None:
+            if task == ROUTER:
+                raise UnknownName("router", task, why="The bank has none yet",
+                                  fix="adapterbank router rebuild")  # fmt: skip
             raise UnknownName("task", task, self.tasks(), fix="adapterbank list")
         return record
 

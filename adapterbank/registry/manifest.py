@@ -11,6 +11,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,18 +20,23 @@ from pydantic.dataclasses import dataclass
 
 from adapterbank.durable import read_file
 from adapterbank.errors import IntegrityError
+from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 
 __all__ = [
+    "ADAPTER",
     "FILE_LIMITS",
     "MANIFEST",
+    "ROUTERS",
     "FileRecord",
+    "Kind",
     "build_manifest",
     "check_files",
     "check_names",
     "check_payload",
     "check_some",
+    "kind_of",
     "parse_manifest",
     "read_folder",
     "version_digest",
@@ -49,7 +55,43 @@ FILE_LIMITS: Mapping[str, int] = {
     "metrics.json": 1 << 24,
     "routing.safetensors": 1 << 30,
 }
-_REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What versions of one kind consist of.
+
+    Args:
+        limits: every file one may have, and the most bytes it may take.
+        required: files none may lack.
+        folders: how many folders of the registry lead to a version's files.
+        mend: the command that brings the folder of a version back; ``{}`` stands for it.
+    """
+
+    limits: Mapping[str, int]
+    required: tuple[str, ...]
+    folders: int
+    mend: str
+
+
+# Of this folder alone: the task's would lose the versions that DVC does not know.
+ADAPTER = Kind(
+    limits=FILE_LIMITS,
+    required=("adapter_config.json", "adapter_model.safetensors"),
+    folders=3,
+    mend="dvc checkout --force {}",
+)
+ROUTERS = Kind(
+    limits={"router.json": 1 << 26, "router.safetensors": 1 << 32},
+    required=("router.json", "router.safetensors"),
+    folders=2,
+    mend="adapterbank router rebuild",  # a function of what the registry has
+)
+
+
+def kind_of(task: str) -> Kind:
+    """Return what versions under the name of a task, or of the router, consist of."""
+    return ROUTERS if task == ROUTER else ADAPTER
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -76,19 +118,19 @@ class _Manifest:
     files: dict[str, FileRecord]
 
 
-def build_manifest(files: Mapping[str, bytes]) -> bytes:
+def build_manifest(files: Mapping[str, bytes], kind: Kind = ADAPTER) -> bytes:
     """Write the manifest of ``files``; equal files give equal bytes.
 
     Raises:
         IntegrityError: a file that no version may have, one too large to be read back, or a
             required one is missing.
     """
-    check_names(files, where="the new version")
+    check_names(files, where="the new version", kind=kind)
     for name, data in files.items():
-        if len(data) > FILE_LIMITS[name]:
+        if len(data) > kind.limits[name]:
             raise IntegrityError(
                 f"{name} of the new version has {len(data):,} bytes, more than the"
-                f" {FILE_LIMITS[name]:,} allowed"
+                f" {kind.limits[name]:,} allowed"
             )
     records = {name: FileRecord.of(files[name]) for name in sorted(files)}
     return dump_document(
@@ -102,7 +144,9 @@ def build_manifest(files: Mapping[str, bytes]) -> bytes:
     )
 
 
-def parse_manifest(data: bytes, *, where: str = MANIFEST) -> dict[str, FileRecord]:
+def parse_manifest(
+    data: bytes, *, where: str = MANIFEST, kind: Kind = ADAPTER
+) -> dict[str, FileRecord]:
     """Read a manifest.
 
     Raises:
@@ -111,7 +155,7 @@ def parse_manifest(data: bytes, *, where: str = MANIFEST) -> dict[str, FileRecor
     if len(data) > _MANIFEST_LIMIT:
         raise IntegrityError(f"{where} has {len(data):,} bytes; a manifest never has so many")
     files = parse_document(data, _Manifest, where=where).files
-    check_names(files, where=where)
+    check_names(files, where=where, kind=kind)
     return files
 
 
@@ -120,24 +164,29 @@ def version_digest(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()
 
 
-def check_names(files: Mapping[str, object], *, where: str) -> None:
+def check_names(files: Mapping[str, object], *, where: str, kind: Kind = ADAPTER) -> None:
     """Check that the files are ones a version may have and that none is missing.
 
     Raises:
         IntegrityError: names the files.
     """
-    strange = sorted(set(files) - set(FILE_LIMITS))
+    strange = sorted(set(files) - set(kind.limits))
     if strange:
         raise IntegrityError(
             f"{where} has files no version may have: {', '.join(map(repr, strange[:5]))}"
         )
-    missing = [name for name in _REQUIRED if name not in files]
+    missing = [name for name in kind.required if name not in files]
     if missing:
         raise IntegrityError(f"{where} lacks {' and '.join(missing)}")
 
 
 def check_payload(
-    files: Mapping[str, bytes], digest: str, *, where: str, fix: str | None = None
+    files: Mapping[str, bytes],
+    digest: str,
+    *,
+    where: str,
+    fix: str | None = None,
+    kind: Kind = ADAPTER,
 ) -> None:
     """Check that ``files``, the manifest among them, are exactly the version ``digest``.
 
@@ -151,7 +200,7 @@ def check_payload(
     found = version_digest(files[MANIFEST])
     if found != digest:
         raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix)
-    records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}")
+    records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}", kind=kind)
     extra = sorted(set(files) - set(records) - {MANIFEST})
     if extra:
         raise IntegrityError(f"{where}/{extra[0]} is not in the manifest", fix=fix)
@@ -169,7 +218,7 @@ def check_payload(
             )
 
 
-def check_files(directory: Path, digest: str) -> dict[str, bytes]:
+def check_files(directory: Path, digest: str, kind: Kind = ADAPTER) -> dict[str, bytes]:
     """Read the version ``digest`` from its folder, every byte checked.
 
     Returns:
@@ -179,11 +228,10 @@ def check_files(directory: Path, digest: str) -> dict[str, bytes]:
     Raises:
         IntegrityError: something is missing, extra, linked, too large or altered.
     """
-    _refuse_links(directory)
-    # Of this folder alone: the task's would lose the versions that DVC does not know.
-    fix = f"dvc checkout --force {shlex.quote(str(directory))}"
-    files = read_folder(directory, fix=fix)
-    check_payload(files, digest, where=str(directory), fix=fix)
+    _refuse_links(directory, kind)
+    fix = kind.mend.format(shlex.quote(str(directory)))
+    files = read_folder(directory, fix=fix, kind=kind)
+    check_payload(files, digest, where=str(directory), fix=fix, kind=kind)
     return files
 
 
@@ -201,8 +249,8 @@ def check_some(
     Raises:
         IntegrityError: as :func:`check_files`, as far as it was looked.
     """
-    _refuse_links(directory)
-    fix = f"dvc checkout --force {shlex.quote(str(directory))}"
+    _refuse_links(directory, ADAPTER)
+    fix = ADAPTER.mend.format(shlex.quote(str(directory)))
     manifest = _read_one(directory / MANIFEST, _MANIFEST_LIMIT, fix)
     found = version_digest(manifest)
     if found != digest:
@@ -234,7 +282,9 @@ def check_some(
     return files, dict(sorted(expected.items()))
 
 
-def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
+def read_folder(
+    directory: Path, *, fix: str | None = None, kind: Kind = ADAPTER
+) -> dict[str, bytes]:
     """Read all files of a folder that holds, or is to become, a version.
 
     Raises:
@@ -245,16 +295,16 @@ def read_folder(directory: Path, *, fix: str | None = None) -> dict[str, bytes]:
         names = sorted(path.name for path in directory.iterdir())
     except OSError as error:
         raise IntegrityError(f"{directory} cannot be read: {error.strerror}", fix=fix) from error
-    limits = {**FILE_LIMITS, MANIFEST: _MANIFEST_LIMIT}
+    limits = {**kind.limits, MANIFEST: _MANIFEST_LIMIT}
     for name in names:
         if name not in limits:
             raise IntegrityError(f"{directory}/{name} is no file of a version", fix=fix)
     return {name: _read_one(directory / name, limits[name], fix) for name in names}
 
 
-def _refuse_links(directory: Path) -> None:
+def _refuse_links(directory: Path, kind: Kind) -> None:
     # The folders of all versions, of the task and of this one.
-    for path in (directory.parent.parent, directory.parent, directory):
+    for path in (directory, *directory.parents)[kind.folders - 1 :: -1]:
         if path.is_symlink():  # which DVC does not replace
             name = shlex.quote(str(path))
             raise IntegrityError(

@@ -9,7 +9,7 @@ from adapterbank import durable
 from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.layout import Layout
-from adapterbank.registry.manifest import check_files
+from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord, dump_record
 
 __all__ = ["choose_backbone", "publish", "save_record", "save_weights"]
@@ -22,13 +22,13 @@ def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) 
         IntegrityError: the folder of the task, or of all tasks, leads out of the registry.
     """
     folder, target = layout.versions(task), layout.version(task, digest)
-    for path in (layout.adapters, folder):
+    for path in layout.guarded(task):
         if path.is_symlink():
             raise IntegrityError(f"{path} is a symbolic link; nothing is written through it")
     durable.make_directory(folder)
     durable.remove_temporaries(folder)
     try:
-        check_files(target, digest)
+        check_files(target, digest, kind_of(task))
     except IntegrityError:
         durable.replace_directory(target, files)
     else:

@@ -3,7 +3,6 @@
 >>> registry = Registry.open("registry")                                # doctest: +SKIP
 >>> version = registry.register("dtd", files, reason="first")           # doctest: +SKIP
 >>> registry.promote("dtd@1", expected=None, reason="the first one")    # doctest: +SKIP
->>> registry.read(registry.resolve("dtd"))["adapter_config.json"]       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterbank import durable
-from adapterbank.errors import ConflictError, InputError, IntegrityError
+from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
 from adapterbank.records import Reference, check_task_name
 from adapterbank.registry.aliases import (
     ANY,
@@ -28,12 +27,13 @@ from adapterbank.registry.aliases import (
     roll_back,
 )
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_content
+from adapterbank.registry.checks import check_sound
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import (
     MANIFEST,
     build_manifest,
     check_files,
+    kind_of,
     read_folder,
     version_digest,
 )
@@ -95,6 +95,10 @@ class Registry:
         """Names of all tasks, sorted."""
         return self._layout.tasks()
 
+    def names(self) -> tuple[str, ...]:
+        """Whatever has versions: all tasks, then the router if there is anything of one."""
+        return self._layout.names()
+
     def versions(self, task: str) -> tuple[Version, ...]:
         """All versions of a task, oldest first."""
         return self.overview(task)[0]
@@ -131,7 +135,8 @@ class Registry:
         Raises:
             IntegrityError: a file is missing, extra, linked or altered; it is named.
         """
-        return check_files(self._layout.version(version.task, version.digest), version.digest)
+        kind = kind_of(version.task)
+        return check_files(self._layout.version(version.task, version.digest), version.digest, kind)
 
     def backbone(self) -> BackboneRecord:
         """Return what the backbone of all versions is.
@@ -181,11 +186,11 @@ class Registry:
         """
         check_task_name(task)
         payload = {name: data for name, data in files.items() if name != MANIFEST}
-        manifest = build_manifest(payload)
+        manifest = build_manifest(payload, kind_of(task))
         if files.get(MANIFEST, manifest) != manifest:
             raise IntegrityError(f"{MANIFEST} of the new version of {task!r} is not of these files")
         backbone = self.backbone()
-        check_content(task, payload, backbone, where=f"the new version of {task!r}")
+        check_sound(task, payload, backbone, where=f"the new version of {task!r}")
         digest = version_digest(manifest)
         with self._writing():
             if self.backbone() != backbone:
@@ -342,9 +347,9 @@ class Registry:
         if ref is not None and one_version:
             chosen.append(self.resolve(ref))
         else:
-            tasks = self.tasks() if ref is None else (as_reference(ref).task,)
+            tasks = self.names() if ref is None else (as_reference(ref).task,)
             for task in tasks:
-                with suppress(IntegrityError):  # a damaged record is in the survey
+                with suppress(IntegrityError, UnknownName):  # the survey tells of records
                     chosen += self.versions(task)
             with self._undisturbed():
                 problems += survey(self._layout, tasks, everything=ref is None)
@@ -362,11 +367,8 @@ class Registry:
         return Version(task=record.task, version=number, digest=digest, path=path)
 
     def _stamp(self, actor: str | None, reason: str, time: str | None) -> Stamp:
-        return Stamp(
-            actor=current_actor() if actor is None else actor,
-            reason=reason,
-            time=self._clock() if time is None else time,
-        )
+        who = current_actor() if actor is None else actor
+        return Stamp(actor=who, reason=reason, time=self._clock() if time is None else time)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -387,7 +389,7 @@ class Registry:
         moved = after is not before
         if moved:
             files, where = self.read(version), str(version.path)
-            check_content(version.task, files, self.backbone(), where=where)
+            check_sound(version.task, files, self.backbone(), where=where)
             save_record(self._layout, after)
         return Move(
             alias=alias,

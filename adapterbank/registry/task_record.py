@@ -128,13 +128,13 @@ class TaskRecord:
         return next((e.version for e in self.versions if e.digest == digest), None)
 
 
-def parse_record(data: bytes, task: str, *, where: str) -> TaskRecord:
-    """Read an alias file.
+def parse_record(data: bytes, task: str, *, where: str, name: str = "") -> TaskRecord:
+    """Read an alias file, which is ``name`` in its registry if it is not a task's.
 
     Raises:
         IntegrityError: it is no alias file of a known schema, or contradicts itself.
     """
-    fix = f"git checkout -- registry/aliases/{task}.json"
+    fix = f"git checkout -- registry/{name or f'aliases/{task}.json'}"
     stored = parse_document(data, TaskRecord, where=where, fix=fix)
     record = replace(stored, versions=stored.versions[::-1], history=stored.history[::-1])
     problem = _contradiction(record, task)

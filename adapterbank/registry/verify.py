@@ -10,10 +10,12 @@ from typing import Literal, TypeAlias
 
 from adapterbank.durable import TEMPORARY
 from adapterbank.errors import AdapterBankError, IntegrityError
+from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_content
+from adapterbank.registry.checks import check_sound
 from adapterbank.registry.layout import Layout
-from adapterbank.registry.manifest import check_files
+from adapterbank.registry.manifest import check_files, kind_of
+from adapterbank.registry.task_record import TaskRecord
 
 __all__ = ["Problem", "ProblemKind", "check_backbone", "check_version", "survey"]
 
@@ -51,9 +53,9 @@ def check_version(
     """Check every byte of one version and, if ``backbone`` is known, that its content is sound."""
     directory = layout.version(task, digest)
     try:
-        files = check_files(directory, digest)
+        files = check_files(directory, digest, kind_of(task))
         if backbone is not None:
-            check_content(task, files, backbone, where=str(directory))
+            check_sound(task, files, backbone, where=str(directory))
     except IntegrityError as error:
         return (_damaged(task, directory, error),)
     return ()
@@ -83,7 +85,7 @@ def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterato
 
 def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
     try:
-        record = layout.require_record(task)
+        record = _router_record(layout) if task == ROUTER else layout.require_record(task)
     except IntegrityError as error:
         yield _damaged(task, layout.record(task), error)
         return
@@ -93,6 +95,11 @@ def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
             yield _stranger(task, path)
     except IntegrityError as error:
         yield _damaged(task, layout.versions(task), error)
+
+
+def _router_record(layout: Layout) -> TaskRecord:
+    # One whose writer was killed may have a version, and no record yet.
+    return layout.load_record(ROUTER) or TaskRecord(task=ROUTER)
 
 
 def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
@@ -108,13 +115,15 @@ def _stranger(task: str | None, path: Path) -> Problem:
             message=f"{path} was left by a writer that was killed; nothing is served from it",
             fix="repeat the command that was killed, or: adapterbank gc",
         )
-    if task is not None and _holds_version(path):
+    if task is not None and _holds_version(task, path):
         return Problem(
             kind="orphan",
             task=task,
             path=path,
             message=f"{path} is a whole version that was never registered; it is not served",
-            fix=f"adapterbank register {shlex.quote(str(path))}",
+            fix="adapterbank router rebuild"
+            if task == ROUTER
+            else f"adapterbank register {shlex.quote(str(path))}",
         )
     return Problem(
         kind="foreign",
@@ -125,9 +134,9 @@ def _stranger(task: str | None, path: Path) -> Problem:
     )
 
 
-def _holds_version(path: Path) -> bool:
+def _holds_version(task: str, path: Path) -> bool:
     try:
-        check_files(path, path.name)
+        check_files(path, path.name, kind_of(task))
     except IntegrityError:
         return False
     return True

@@ -9,7 +9,8 @@ from adapterbank.errors import UnknownName
 from tests.source import PACKAGE, ROOT
 
 CATALOGUES = {"adapterbank.methods": ("Config", "build"),
-              "adapterbank.data.tasks": ("CLASSES", "DESCRIPTION", "build")}  # fmt: skip
+              "adapterbank.data.tasks": ("CLASSES", "DESCRIPTION", "build"),
+              "adapterbank.routing.routers": ("NEEDS", "build")}  # fmt: skip
 
 each_catalogue = pytest.mark.parametrize("package", CATALOGUES)
 

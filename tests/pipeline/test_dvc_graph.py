@@ -70,6 +70,7 @@ elif stage == "register":
     write(f"registry/adapters/{{task}}/{{digest}}/adapter_model.safetensors", content)
     write(f"work/{{task}}/registered.json", json.dumps({{"digest": digest}}))
 elif stage == "release":
+    pathlib.Path("registry/router").mkdir(exist_ok=True)  # empty until a task has a champion
     versions = pathlib.Path("registry/adapters").glob("*/*/")
     write("reports/release.json", json.dumps(sorted(str(path) for path in versions)))
 """

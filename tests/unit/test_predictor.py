@@ -22,7 +22,8 @@ from adapterbank.errors import (
     IntegrityError,
     UnknownName,
 )
-from adapterbank.inference.predictor import ImageInput, Predictor, load_bank_backbone
+from adapterbank.inference.decoding import ImageInput
+from adapterbank.inference.predictor import Predictor, load_bank_backbone
 from adapterbank.model import forward
 from adapterbank.records import Prediction, Reference
 from adapterbank.registry.store import Registry, Version

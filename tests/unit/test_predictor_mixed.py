@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from adapterbank.errors import ImageError, InputError, IntegrityError, UnknownName
-from adapterbank.inference.predictor import ImageInput, Predictor
+from adapterbank.inference.decoding import ImageInput
+from adapterbank.inference.predictor import Predictor
 from adapterbank.methods.base import Adapter
 from adapterbank.records import Prediction
 from adapterbank.registry.store import Registry, Version

@@ -1,0 +1,131 @@
+"""Commands about the router: route, router show, router rebuild."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapterbank.cli import _inputs, _options, _progress, _render, _summary
+from adapterbank.errors import ImageError
+from adapterbank.records import ROUTER
+
+__all__ = ["app", "routers"]
+
+app = typer.Typer()
+routers = typer.Typer(no_args_is_help=True, help="Look at the router, or build it anew.")
+
+CHECK_FAILED = 1
+
+
+@app.command("route")
+def route(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="As of predict.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Tasks to name with each answer.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
+    device: Annotated[str, typer.Option(help=_options.DEVICES)] = "cpu",
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Find the task of images, without answering them.
+
+    One pass of the backbone, however many tasks there are. p is the share of a task's own images
+    that look as unusual for it; where it is at most 0.05 the image is of no known task.
+    """
+    registry = _options.open_registry(bank)
+    registry.resolve(ROUTER)  # before torch is imported
+    images = _inputs.collect(paths, sys.stdin)
+    width = min(max(len(str(image)) for image in images if isinstance(image, Path)), 60)
+    from adapterbank.inference.predictor import Predictor
+
+    predictor = Predictor(registry, device=device)
+    good = [image for image in images if isinstance(image, Path)]
+    routes = predictor.route(good, top_k=top_k, batch_size=batch_size)
+    failures = 0
+    for image in images:
+        name, found = (image.path, image) if isinstance(image, ImageError) else next(routes)
+        failures += isinstance(found, ImageError)
+        if isinstance(found, ImageError):
+            if as_json:
+                _render.print_json({"image": found.path, "error": found.reason}, at_once=True)
+            else:
+                _render.note(found.message)
+        elif as_json:
+            _render.print_json({"image": name, **_summary.route_json(found)}, at_once=True)
+        else:
+            _render.line(_render.route(name, found, image_width=width), at_once=True)
+    if failures:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@routers.command("rebuild")
+def rebuild(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+    """Build the router of all champions, as release does.
+
+    The same champions give the same version. One that was rolled back is served again.
+    """
+    registry = _options.open_registry(bank)
+    with _progress.spinner("Building the router", quiet=as_json):
+        from adapterbank.continual.routers import rebuild_router
+
+        done = rebuild_router(registry, reason="rebuilt by hand", forward=True)
+    if as_json:
+        version = None if done.version is None else _summary.version_json(done.version)
+        _render.print_json(
+            {"router": version, "published": done.published, "tasks": list(done.tasks),
+             "left_out": list(done.left_out), "twins": [list(pair) for pair in done.twins]}
+        )  # fmt: skip
+        return
+    if done.version is None:
+        _render.line("No champion has a routing record. Next: dvc repro")
+    else:
+        news = "is new" if done.published else "is what it was"
+        known = _render.count(len(done.tasks), "task")
+        _render.line(f"{done.version} {news}: {known}, sha256:{done.version.digest}")
+    if done.left_out:
+        _render.note(f"Without a routing record, so never named: {', '.join(done.left_out)}")
+    for one, other in done.twins:
+        _render.note(f"{one} and {other} have the same images: they are always ambiguous")
+
+
+@routers.command("show")
+def show(
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="router@2, router@sha256:1f0c…")
+    ] = ROUTER,
+    bank: _options.BankDir = None,
+    *,
+    as_json: _options.Json = False,
+) -> None:
+    """Show the router that is served, or another version of it."""
+    registry = _options.open_registry(bank)
+    registry.resolve(ref)
+    from adapterbank.inference.routing import load_router
+
+    version, router = load_router(registry, ref)
+    settings = router.settings
+    if as_json:
+        tasks = {
+            task: {"classes": len(part.prototypes), "calibration": len(part.calibration)}
+            for task, part in router.parts.items()
+        }
+        _render.print_json(
+            {
+                **_summary.version_json(version),
+                "mode": settings.mode,
+                "alpha": settings.alpha,
+                "margin": settings.margin,
+                "temperature": router.temperature,
+                "tasks": tasks,
+            }
+        )
+        return
+    _render.line(f"{version} sha256:{version.digest}, {settings.mode}, alpha {settings.alpha}")
+    rows = [
+        (task, str(len(part.prototypes)), str(len(part.calibration)))
+        for task, part in router.parts.items()
+    ]
+    _render.table(("task", ">classes", ">calibration images"), rows)

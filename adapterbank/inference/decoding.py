@@ -1,0 +1,67 @@
+"""Images as callers have them, decoded to pixels by a few threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from adapterbank.data.images import load_pixels, to_pixels
+from adapterbank.errors import ImageError
+from adapterbank.records import InputSpec
+
+__all__ = ["Decoded", "ImageInput", "decoded_batches"]
+
+ImageInput = Path | str | bytes | Image.Image
+"""A file's path, a file's bytes, or a decoded image."""
+
+DECODERS = 4  # PIL releases the interpreter lock
+
+With = TypeVar("With")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image: its pixels (3, H, W) uint8, or the error that names it."""
+
+    name: str
+    content: Tensor | ImageError
+    seconds: float
+
+
+def decoded_batches(
+    pairs: Iterable[tuple[ImageInput, With]], spec: InputSpec, size: int
+) -> Iterator[list[tuple[Decoded, With]]]:
+    """Decode images by the batch, each with whatever goes with it.
+
+    Args:
+        pairs: images and what goes with them, taken up a batch at a time.
+        spec: what pixels are made to.
+        size: images in a batch.
+    """
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+        rest = enumerate(pairs)
+        while group := list(islice(rest, size)):
+            decoded = pool.map(lambda one: _decode(one[0], one[1][0], spec), group)
+            yield [(made, pair[1]) for made, (_, pair) in zip(decoded, group, strict=True)]
+
+
+def _decode(index: int, image: ImageInput, spec: InputSpec) -> Decoded:
+    begun = time.perf_counter()
+    source = Path(image) if isinstance(image, str) else image
+    name = str(source) if isinstance(source, Path) else f"image {index}"
+    try:
+        if isinstance(source, Image.Image):
+            pixels = to_pixels(source, spec, name=name)
+        else:
+            pixels = load_pixels(source, spec, name=name)
+    except ImageError as error:
+        return Decoded(name, error, 0.0)
+    return Decoded(name, pixels, time.perf_counter() - begun)

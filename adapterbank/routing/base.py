@@ -1,0 +1,76 @@
+"""What a router of the catalogue is: one file in ``routers`` with ``NEEDS`` and ``build``.
+
+All but ``mahalanobis`` exist to be compared with (``benchmarks/router.py``); some need more than
+the records that versions store, and say so in ``NEEDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapterbank.routing.statistics import Floats, TaskStatistics
+
+__all__ = ["Labelled", "Need", "Queries", "RouterModule", "Scored", "Sources", "TaskScorer"]
+
+Need: TypeAlias = Literal["records", "features", "logits"]
+"""``records`` alone are stored with versions; ``features`` are raw training features, which a
+bank does not keep; ``logits`` are those of every task's adapter for each image: T passes."""
+
+Labelled: TypeAlias = tuple[Floats, NDArray[np.int64]]
+"""Training features (n, D) of length one, and their labels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sources:
+    """What routers may be built from, by task."""
+
+    records: Mapping[str, TaskStatistics]
+    features: Mapping[str, Labelled] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names, sorted."""
+        return tuple(sorted(self.records))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Queries:
+    """Images to route: frozen features (B, D) of length one, and logits (B, C) by task."""
+
+    features: Floats
+    logits: Mapping[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """Larger is likelier: (B, T) by task in the order of names, and (B,) how familiar it is."""
+
+    tasks: Floats
+    known: Floats
+
+    @property
+    def chosen(self) -> NDArray[np.int64]:
+        """(B,) the best task; ties go to the first by name."""
+        best: NDArray[np.int64] = self.tasks.argmax(axis=1)
+        return best
+
+
+class TaskScorer(Protocol):
+    """A built router."""
+
+    def score(self, queries: Queries) -> Scored:
+        """Score images under every task."""
+
+
+class RouterModule(Protocol):
+    """A module of ``adapterbank.routing.routers``."""
+
+    NEEDS: tuple[Need, ...]
+
+    def build(self, sources: Sources) -> TaskScorer:
+        """Build a router from its sources."""

@@ -1,0 +1,1 @@
+"""Routers by name: one file each. ``mahalanobis`` is what a bank uses."""

@@ -1,0 +1,30 @@
+"""The bank's own: class means under one shrunk covariance, against a background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapterbank.routing.base import Need, Queries, Scored, Sources
+from adapterbank.routing.router import Router
+from adapterbank.routing.router import build as build_router
+
+__all__ = ["NEEDS", "Relative", "build"]
+
+NEEDS: tuple[Need, ...] = ("records",)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Relative:
+    """A :class:`~adapterbank.routing.router.Router` under the catalogue's protocol."""
+
+    router: Router
+
+    def score(self, queries: Queries) -> Scored:
+        """Score images under every task."""
+        found = self.router.judge(queries.features)
+        return Scored(tasks=found.scores, known=found.known)
+
+
+def build(sources: Sources) -> Relative:
+    """Pool the covariance of all tasks."""
+    return Relative(router=build_router(sources.records, backbone=""))

