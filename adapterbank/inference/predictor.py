@@ -22,7 +22,7 @@ from adapterbank.data.images import load_pixels, normalise, to_pixels
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
 from adapterbank.inference.routing import TaskRouter, find_tasks
-from adapterbank.records import AUTO, Abstention, Prediction, Reference, Route
+from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
 from adapterbank.routing.router import Router
@@ -99,8 +99,14 @@ class Predictor:
         return self._backbone
 
     def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
-        """Resolve a reference now and return that version, loaded and verified."""
+        """Resolve a reference now and return that version, loaded and verified.
+
+        Raises:
+            InputError: it is a router's.
+        """
         version = self.registry.resolve(ref)
+        if version.task == ROUTER:
+            raise InputError(f"{version} is the router, not a task", fix="ask it with task auto")
         return version, self._loaded(version, lambda: self.registry.read(version))
 
     def load_files(self, version: Version, files: Mapping[str, bytes]) -> LoadedAdapter:
