@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adapterbank.cli import _options, _progress, _render, _summary
+from adapterbank.errors import InputError
+from adapterbank.records import ROUTER
 
 if TYPE_CHECKING:
     from adapterbank.registry.task_record import Event
@@ -79,6 +81,8 @@ def show(
 
     registry = _options.open_registry(bank)
     version = registry.resolve(ref)
+    if version.task == ROUTER:
+        raise InputError(f"{version} is the router", fix=f"adapterbank router show {version}")
     summary = _summary.summarise(registry, version)
     named = registry.aliases(version.task)
     content: dict[str, Any] = {

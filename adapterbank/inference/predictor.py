@@ -23,7 +23,7 @@ from adapterbank.inference.artifact import LoadedAdapter, load_adapter
 from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches
 from adapterbank.inference.residents import RESIDENT_BYTES, Residents
 from adapterbank.inference.routing import TaskRouter, find_tasks
-from adapterbank.records import AUTO, Abstention, Prediction, Reference, Route
+from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry, Version
 from adapterbank.routing.router import Router
@@ -96,7 +96,11 @@ class Predictor:
         return self._backbone
 
     def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
-        """Resolve a reference now and return that version, loaded and verified."""
+        """Resolve a reference now and return that version, loaded and verified.
+
+        Raises:
+            InputError: it is a router's.
+        """
         version = self.registry.resolve(ref)
         with self._reading(version) as loaded:
             return version, loaded
@@ -124,6 +128,8 @@ class Predictor:
 
     def _reading(self, version: Version) -> AbstractContextManager[LoadedAdapter]:
         """Pin a version in memory, loading it where it is not there."""
+        if version.task == ROUTER:
+            raise InputError(f"{version} is the router, not a task", fix="ask it with task auto")
         backbone = self.backbone
 
         def load() -> LoadedAdapter:

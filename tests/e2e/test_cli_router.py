@@ -113,6 +113,14 @@ def test_the_router_has_a_history_and_goes_back(opened: Bank, cli: Cli) -> None:
     assert ROUTER not in json.loads(cli("list", "--json").out)
 
 
+def test_the_router_is_no_task_to_be_shown_or_predicted_with(opened: Bank, cli: Cli) -> None:
+    release(opened)
+    for words in (("show", "router"), ("predict", "--task", "router", "reds.png")):
+        ran = cli(*words)
+        assert ran.code == 2
+        assert "is the router" in ran.err
+
+
 def test_an_audit_covers_the_router_and_names_it_when_damaged(opened: Bank, cli: Cli) -> None:
     release(opened)
     assert cli("audit").code == 0
