@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from adapterbank.data.images import load_pixels, to_pixels
-from adapterbank.errors import ImageError
+from adapterbank.errors import ImageError, InputError
 from adapterbank.records import InputSpec
 
-__all__ = ["Decoded", "ImageInput", "decoded_batches"]
+__all__ = ["Decoded", "ImageInput", "decoded_batches", "paired"]
 
 ImageInput = Path | str | bytes | Image.Image
 """A file's path, a file's bytes, or a decoded image."""
@@ -65,3 +65,18 @@ def _decode(index: int, image: ImageInput, spec: InputSpec) -> Decoded:
     except ImageError as error:
         return Decoded(name, error, 0.0)
     return Decoded(name, pixels, time.perf_counter() - begun)
+
+
+def paired(
+    images: Iterable[ImageInput], others: Sequence[With]
+) -> Iterator[tuple[ImageInput, With]]:
+    """Pair images, of which nobody knows how many will come, with one other thing each.
+
+    Raises:
+        InputError: there are more of the one than of the other.
+    """
+    for index, (image, other) in enumerate(zip_longest(images, others)):
+        if image is None or other is None:
+            kind = "images" if image is None else "tasks"
+            raise InputError(f"the {kind} end after {index}: expected a task for each image")
+        yield image, other

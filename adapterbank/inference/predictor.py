@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from itertools import repeat, zip_longest
+from itertools import repeat
 from pathlib import Path
 from typing import Literal, TypeAlias, overload
 
@@ -20,7 +20,7 @@ from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import normalise
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter, load_adapter
-from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches
+from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches, paired
 from adapterbank.inference.residents import RESIDENT_BYTES, Residents
 from adapterbank.inference.routing import TaskRouter, find_tasks
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
@@ -235,7 +235,7 @@ class Predictor:
                 held.enter_context(self._reading(version))  # before an image is looked at
                 pairs: Iterator[tuple[ImageInput, Version]] = zip(images, repeat(version))
             else:
-                pairs = _paired(images, self._resolved(images, task, tasks))
+                pairs = paired(images, self._resolved(images, task, tasks))
             for batch in decoded_batches(pairs, self.backbone.spec, batch_size):
                 yield from self._answer(batch, top_k)
 
@@ -388,14 +388,3 @@ def _best(
         (classes[index], value)
         for index, value in zip(indices.tolist(), values.tolist(), strict=True)
     )
-
-
-def _paired(
-    images: Iterable[ImageInput], versions: Sequence[Version]
-) -> Iterator[tuple[ImageInput, Version]]:
-    """Pair images of which nobody knows how many will come with their versions."""
-    for index, (image, version) in enumerate(zip_longest(images, versions)):
-        if image is None or version is None:
-            kind = "images" if image is None else "tasks"
-            raise InputError(f"the {kind} end after {index}: expected a task for each image")
-        yield image, version
