@@ -21,7 +21,7 @@ RAY = (sys.executable, "-c", "from ray.scripts.scripts import main; main()")
 """Ray's own program, wherever it is installed."""
 
 _NOWHERE = "http://127.0.0.1:1"
-_START_S = 60.0
+_START_S = 180.0
 _POLL_S = 0.05
 _GUARD = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of-the-tests-" + "0" * 32}
 

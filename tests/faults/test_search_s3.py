@@ -29,13 +29,13 @@ TRIALS = 3
 _SEARCH = f"{{sampler: random, scheduler: none, trials: {TRIALS}, max_concurrent: 1, seed: 3}}"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_search_in_a_bucket_goes_on_and_any_copy_of_the_bank_takes_up_its_winner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
-    bank = make_search_bank(tmp_path / "bank", search=_SEARCH, epochs=40)
+    bank = make_search_bank(tmp_path / "bank", search=_SEARCH, epochs=120)
     with s3.serve() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         storage = f"s3://{server.bucket}/some/searches"
@@ -43,14 +43,14 @@ def test_a_search_in_a_bucket_goes_on_and_any_copy_of_the_bank_takes_up_its_winn
 
         with start_program(bank, *command) as search:
             wait_until(
-                lambda: done_of(storage, "colours") == 1 and bool(kept_of(storage, "colours")),
-                "the second trial has begun",
+                lambda: done_of(storage, "colours") >= 1 and bool(kept_of(storage, "colours")),
+                "a trial is done and another has begun",
                 poll_s=0.3,  # the server is in this process
             )
             search.kill()
             assert search.wait() == -signal.SIGKILL
         kept = kept_of(storage, "colours")
-        (first,) = (t for t in trials_of(storage, "colours").values() if t["state"] != "started")
+        first = next(t for t in trials_of(storage, "colours").values() if t["state"] != "started")
         other = Path(shutil.copytree(bank, tmp_path / "other"))  # before there is a winner
         refused = run_program(bank, *command)
         resumed = run_program(bank, *command, "--resume")
