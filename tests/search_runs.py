@@ -88,6 +88,7 @@ class Search:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.already = done(self.root)  # trials, before it began
         self._log = self.root.parent / f"{self.root.name}-{time.monotonic_ns()}"
         with self._log.with_suffix(".out").open("wb") as out, self._err.open("wb") as err:
             self._child = subprocess.Popen(
@@ -103,6 +104,14 @@ class Search:
     @property
     def _err(self) -> Path:
         return self._log.with_suffix(".err")
+
+    def when_in_a_trial(self, *, after: int) -> None:
+        """Wait until it has done so many trials itself and is in the middle of another."""
+
+        def there() -> bool:
+            return done(self.root) >= self.already + after and bool(halfway(self.root))
+
+        self.when(there, f"it has done {after} trials")
 
     @property
     def pid(self) -> int:

@@ -19,7 +19,7 @@ from adapterbank.__main__ import main
 from tests import search_runs as runs
 from tests.search_runs import EPOCHS, TUNE, Search
 
-_RANDOM = "sampler: random, scheduler: none, trials: 9, max_concurrent: 2, seed: 3"
+_RANDOM = "sampler: random, scheduler: none, trials: 10, max_concurrent: 2, seed: 3"
 _OPTUNA = "sampler: optuna, scheduler: none, trials: 6, max_concurrent: 1, seed: 3"
 _GRID = "sampler: grid, scheduler: none, trials: null, max_concurrent: 2"
 _GRID_RATES = "[0.001, 0.05, 1.0e+30]"  # the last one diverges
@@ -111,9 +111,8 @@ def _assert_not_trained_twice(root: Path, before: runs.Kept) -> None:
 def _stop_after(
     trials: int, search: Search, number: signal.Signals, *, group: bool = False
 ) -> runs.Kept:
-    """Stop a search in the middle of a trial, as soon as so many are done."""
-    root = search.root
-    search.when(lambda: runs.done(root) >= trials and bool(runs.halfway(root)), f"{trials} done")
+    """Stop a search in the middle of a trial, as soon as it has done so many."""
+    search.when_in_a_trial(after=trials)
     return _stop(search, number, group=group)
 
 
@@ -172,16 +171,18 @@ def test_a_random_search_that_is_stopped_in_every_way_ends_as_if_it_never_was(
     second = _stop_after(2, shop.start(root, *_RESUME), signal.SIGINT, group=True)  # Ctrl-C
     assert [run.info.status for run in runs.logged(root)[0]] == ["KILLED"]
 
-    third = _stop_after(4, shop.start(root, *_RESUME), signal.SIGTERM)
+    third = _stop_after(1, shop.start(root, *_RESUME), signal.SIGTERM)
     assert [run.info.status for run in runs.logged(root)[0]] == ["KILLED"]
 
     search = shop.start(root, *_RESUME)
-    search.when(lambda: runs.done(root) >= 5 and bool(runs.halfway(root)), "five trials are done")
+    search.when_in_a_trial(after=1)
     fourth = _lose_storage(search)
 
     search = shop.start(root, *_RESUME)  # a worker lost, the search not
-    search.when(lambda: bool(runs.halfway(root)) and bool(search.trials()), "a trial is under way")
-    for worker in search.trials():
+    search.when_in_a_trial(after=1)
+    workers = search.trials()
+    assert workers
+    for worker in workers:
         worker.kill()
     fifth = runs.kept(root)
     ran = search.ended()
@@ -203,7 +204,7 @@ def test_a_grid_that_dvc_runs_goes_on_after_a_kill_by_running_dvc_again(
     registry = runs.tree(root / "registry")
 
     search = shop.start(root, *_REPRO)
-    search.when(lambda: runs.done(root) >= 1 and bool(runs.halfway(root)), "a trial is done")
+    search.when_in_a_trial(after=1)
     driver = search.driver()
     signalled = runs.kept(root)
     driver.kill()
@@ -230,7 +231,7 @@ def test_optuna_is_told_what_it_knew_before_it_was_killed(
     root = shop.bank("bank", _OPTUNA)
 
     first = _stop_after(3, shop.start(root, *TUNE), signal.SIGKILL)
-    second = _stop_after(4, shop.start(root, *_RESUME), signal.SIGINT)  # to it alone, no terminal
+    second = _stop_after(1, shop.start(root, *_RESUME), signal.SIGINT)  # to it alone, no terminal
     shop.finish(root, *_RESUME)
 
     _assert_equal(root, whole)
