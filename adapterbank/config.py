@@ -94,6 +94,7 @@ class TaskConfig(_Strict):
     """One task: its data, its method and what differs from the profile."""
 
     data: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # None: all of them
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)

@@ -32,6 +32,7 @@ def parameters(bank: Bank, task: str) -> dict[str, Any]:
     section = bank.config.task(task)
     used = {
         "data": hashlib.sha256(section.data.encode()).hexdigest(),
+        "classes": section.classes,
         "limits": bank.config.active.limits.model_dump(),
         "seed": section.seed,
         "input": asdict(bank.registry.backbone().spec),

@@ -29,6 +29,7 @@ from adapterbank.continual.ready import PREPARED, backbone_is_ready, parameters
 from adapterbank.data.base import SPLITS, Limits
 from adapterbank.data.sources import load_source
 from adapterbank.data.store import load_task, save_task, stored_digest
+from adapterbank.data.subset import take_classes
 from adapterbank.errors import FetchError, InputError, IntegrityError, TrainingDiverged
 from adapterbank.inference.artifact import (
     ADAPTER_CONFIG,
@@ -112,14 +113,17 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
     """
     section = bank.config.task(task)
     spec = bank.registry.backbone().spec
+    limits = Limits(**bank.config.active.limits.model_dump())
     data = load_source(
         section.data,
         spec=spec,
-        limits=Limits(**bank.config.active.limits.model_dump()),
+        limits=limits if section.classes is None else Limits(),
         seed=section.seed,
         root=bank.root,
         progress=progress,
     )
+    if section.classes is not None:
+        data = take_classes(data, section.classes, limits=limits, seed=section.seed)
     digest = save_task(data, bank.data(task), spec)
     found = {
         "task": task,

@@ -1,0 +1,153 @@
+"""Metrics of continual learning on matrices small enough to work out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapterbank.continual.metrics import (
+    AccuracyMatrix,
+    RoutedScore,
+    oracle_gap,
+    routing_interference,
+    summarise,
+    task_identity,
+)
+from adapterbank.errors import InputError
+from adapterbank.records import Score
+
+TASKS = ("a", "b", "c")
+
+
+def matrix(*rows: tuple[int | None, ...], totals: tuple[int, ...] = (10, 10, 10)) -> AccuracyMatrix:
+    """Make a matrix from counts of right answers."""
+    counts = tuple(
+        tuple(
+            None if right is None else Score(correct=right, total=total)
+            for right, total in zip(row, totals, strict=True)
+        )
+        for row in rows
+    )
+    return AccuracyMatrix(tasks=TASKS, rows=counts)
+
+
+# Task a falls from 8 to 6 and recovers to 7; b falls from 9 to 8; c is learned last. b and c are
+# measured before they are learned: 1 and 2 of 10.
+HAND = matrix((8, 1, None), (6, 9, 2), (7, 8, 5))
+
+
+def test_every_metric_of_a_matrix_worked_out_by_hand() -> None:
+    found = summarise(HAND, untrained={"b": 0.05, "c": 0.1}, alone={"a": 0.85, "b": 0.9, "c": 0.65})
+
+    assert found == pytest.approx(
+        {
+            "average": (0.7 + 0.8 + 0.5) / 3,
+            "average/micro": 20 / 30,
+            "average/incremental": (0.8 + 0.75 + 2 / 3) / 3,
+            "forgetting/chaudhry": ((0.8 - 0.7) + (0.9 - 0.8)) / 2,
+            "forgetting/clamped": ((0.8 - 0.7) + (0.9 - 0.8)) / 2,
+            "forgetting/first": ((0.8 - 0.7) + (0.9 - 0.8)) / 2,
+            "bwt/gem": -0.1,
+            "bwt/all_pairs": ((0.6 - 0.8) + (0.7 - 0.8) + (0.8 - 0.9)) / 3,
+            "fwt/no_baseline": (0.1 + 0.2) / 2,
+            "fwt/gem": ((0.1 - 0.05) + (0.2 - 0.1)) / 2,
+            "intransigence": ((0.85 - 0.8) + (0.9 - 0.9) + (0.65 - 0.5)) / 3,
+        }
+    )
+
+
+def test_the_variants_of_forgetting_differ_where_they_should() -> None:
+    # a rises after it was learned, then falls; b ends better than it began.
+    found = summarise(matrix((5, None, None), (9, 4, None), (6, 8, 5)))
+
+    assert found["forgetting/chaudhry"] == pytest.approx(((0.9 - 0.6) + (0.4 - 0.8)) / 2)
+    assert found["forgetting/clamped"] == pytest.approx(((0.9 - 0.6) + 0.0) / 2)
+    assert found["forgetting/first"] == pytest.approx(((0.5 - 0.6) + (0.4 - 0.8)) / 2)
+    assert found["bwt/gem"] == pytest.approx(-found["forgetting/first"])
+
+
+def test_pooling_weighs_images_and_the_average_weighs_tasks() -> None:
+    found = summarise(matrix((9, None, None), (9, 50, None), (9, 50, 5), totals=(10, 100, 10)))
+
+    assert found["average"] == pytest.approx((0.9 + 0.5 + 0.5) / 3)
+    assert found["average/micro"] == pytest.approx(64 / 120)
+
+
+def test_what_was_not_measured_has_no_metric() -> None:
+    found = summarise(matrix((8, None, None), (8, 9, None)), untrained={"b": 0.0})
+
+    assert "fwt/gem" not in found
+    assert "intransigence" not in found
+    assert "forgetting/chaudhry" not in summarise(matrix((8, None, None)))
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 10)] * 3), min_size=3, max_size=3))
+def test_an_isolated_bank_forgets_exactly_nothing(rows: list[tuple[int, ...]]) -> None:
+    first = rows[0]
+    found = summarise(matrix(first, first, first))
+
+    for name in ("forgetting/chaudhry", "forgetting/clamped", "forgetting/first", "bwt/all_pairs"):
+        assert found[name] == 0.0
+    moved = summarise(matrix(*rows))
+    assert moved["forgetting/clamped"] >= max(0.0, moved["forgetting/chaudhry"])
+    assert moved["forgetting/clamped"] >= moved["forgetting/first"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (((8, 1),), "step 0 has 2 counts, expected 3"),
+        (((None, 1, 1),), "step 0 has no count of a"),
+        (((8, 1, 1), (8, None, 1)), "step 1 has no count of b"),
+        (((8, 1, 1),) * 4, "4 steps, but 3 tasks"),
+    ],
+)
+def test_a_matrix_with_holes_where_it_counts_is_refused(
+    rows: tuple[tuple[int | None, ...], ...], message: str
+) -> None:
+    counts = tuple(
+        tuple(None if one is None else Score(correct=one, total=10) for one in row) for row in rows
+    )
+    with pytest.raises(InputError, match=message):
+        AccuracyMatrix(tasks=TASKS, rows=counts)
+
+
+def test_rows_are_appended_by_name() -> None:
+    grown = AccuracyMatrix(tasks=TASKS, rows=()).with_row({"a": Score(correct=8, total=10)})
+    assert grown.rows == ((Score(correct=8, total=10), None, None),)
+    with pytest.raises(InputError, match="step 1 has no count of b"):
+        grown.with_row({"a": Score(correct=8, total=10)})
+    with pytest.raises(InputError, match="z is none of the tasks a, b, c"):
+        grown.with_row({"z": Score(correct=8, total=10)})
+    with pytest.raises(InputError, match="nothing to summarise"):
+        summarise(AccuracyMatrix(tasks=TASKS, rows=()))
+
+
+def routed(right: int, told: int, oracle: int) -> RoutedScore:
+    """Make a routed score of ten images."""
+    return RoutedScore(
+        routed=Score(correct=right, total=10),
+        identity=Score(correct=told, total=10),
+        oracle=Score(correct=oracle, total=10),
+    )
+
+
+def test_the_price_of_choosing_a_task() -> None:
+    scores = {"a": routed(7, 9, 8), "b": routed(9, 10, 9)}
+    assert oracle_gap(scores) == pytest.approx((0.1 + 0.0) / 2)
+    assert task_identity(scores) == pytest.approx(0.95)
+    with pytest.raises(InputError, match="nothing to average"):
+        oracle_gap({})
+
+
+def test_interference_is_recall_lost_since_a_task_was_added() -> None:
+    lost = routing_interference({"a": 1.0, "b": 0.9}, {"a": 0.96, "b": 0.92, "c": 1.0})
+    assert lost == pytest.approx({"a": 0.04, "b": -0.02})
+    with pytest.raises(InputError, match="no figure of b"):
+        routing_interference({"a": 1.0, "b": 0.9}, {"a": 1.0})
+
+
+def test_a_figure_that_is_missing_is_named() -> None:
+    with pytest.raises(InputError, match="no figure of c, only of b"):
+        summarise(HAND, untrained={"b": 0.0})
