@@ -34,7 +34,7 @@ class Entry:
         hyper: what the task pins.
         classes: how many.
         epochs: of a whole trial.
-        costs: shared by all tasks of a backbone.
+        costs: what configurations of the task cost, with what its ledger has of them.
 
     Raises:
         ConfigError: nothing in the space is under the ceilings.

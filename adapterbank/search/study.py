@@ -352,7 +352,7 @@ def _conclude(bank: Bank, work: _Work, seconds: float, log: SearchRuns) -> Outco
         ),
     )
     if not ledger.complete:
-        ledger.note(complete=True, seconds=ledger.seconds)
+        ledger.note(complete=True)
     text = table(trials, winner)
     durable.replace_file(bank.note(work.task, TRIALS), text.encode())
     write_winner(bank, found)
