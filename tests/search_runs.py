@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+import pytest
 from mlflow.entities import Run
 from safetensors import safe_open
 
@@ -26,7 +27,7 @@ from adapterbank.integrations.scaffold import init_bank
 from tests.cli_samples import COLOURS, Ran, draw
 
 TASK = "colours"
-EPOCHS = 4
+EPOCHS = 10
 TUNE = ("-m", "adapterbank", "tune", TASK)
 
 # Slow enough to be killed in the middle of a trial, which takes about a second.
@@ -94,7 +95,7 @@ class Search:
             self._child = subprocess.Popen(
                 [sys.executable, *self.words],
                 cwd=self.root,
-                env={**os.environ, **DEFAULTS, **self.environment},
+                env={**os.environ, **DEFAULTS, "PYTHONFAULTHANDLER": "1", **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -133,8 +134,13 @@ class Search:
         (os.killpg if group else os.kill)(self.pid, number)
 
     def ended(self, seconds: float = _PATIENCE_S) -> Ran:
-        """Wait for the end."""
-        code = self._child.wait(timeout=seconds)
+        """Wait for the end; say where the program is if it does not come."""
+        try:
+            code = self._child.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGABRT)  # has its threads printed
+            self._child.wait(timeout=_ALONE_S)
+            pytest.fail(f"{self.words} did not end within {seconds} s: {self._err.read_text()}")
         return Ran(code, self._log.with_suffix(".out").read_text(), self._err.read_text())
 
     def processes(self) -> list[psutil.Process]:
@@ -205,9 +211,9 @@ def kept(root: Path) -> Kept:
 
 
 def halfway(root: Path) -> list[int]:
-    """Trials that have a checkpoint and are not done; one that cannot end before it is killed."""
+    """Trials under way that will not be done before somebody can kill them."""
     ended = {number for number, trial in trials(root).items() if trial["state"] != "started"}
-    return [n for n, epochs in kept(root).items() if n not in ended and len(epochs) < EPOCHS - 1]
+    return [n for n, epochs in kept(root).items() if n not in ended and len(epochs) < EPOCHS // 2]
 
 
 def results(root: Path) -> dict[int, Any]:

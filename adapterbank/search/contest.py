@@ -63,6 +63,8 @@ class Entry:
         # What failed did so for no fault of its own, unlike what diverged: once more.
         again = {"started", "failed"}
         self._again = [t for _, t in sorted(ledger.trials.items()) if t.state in again]
+        self._running: set[int] = set()
+        self._exhausted = False
         if not ledger.trials and self._sampler.propose(0, (), self.allowed) is None:
             raise ConfigError(
                 f"the search of {ledger.task}",
@@ -80,8 +82,24 @@ class Entry:
         """Trials handed out, in this process or before."""
         return len(self.ledger.trials) - len(self._again)
 
+    @property
+    def running(self) -> bool:
+        """Whether trials are handed out that have not ended: any of them may come back."""
+        return bool(self._running)
+
     def next(self) -> Trial | None:
         """The next trial to run, kept before it is given out; None when there is none left."""
+        trial = self._next()
+        if trial is not None:
+            self._running.add(trial.number)
+        return trial
+
+    def give_back(self, number: int) -> None:
+        """Hand a trial out once more: its worker was lost before Tune let it run."""
+        self._running.discard(number)
+        self._again.append(self.ledger.trials[number])
+
+    def _next(self) -> Trial | None:
         if self._again:
             again = self._again.pop(0)
             if again.done:  # its machine or storage may have been mended since it failed
@@ -89,10 +107,12 @@ class Entry:
                 self.ledger.put(again)
             return again
         number = len(self.ledger.trials)
-        if self.config.trials is not None and number >= self.config.trials:
+        full = self.config.trials is not None and number >= self.config.trials
+        if full or self._exhausted:
             return None
         values = self._sampler.propose(number, self.ledger.told(), self.allowed)
         if values is None:
+            self._exhausted = True
             return None
         trial = Trial(number=number, values=values, parameters=self.count(values) or 0)
         self.ledger.put(trial)
@@ -118,8 +138,11 @@ class Entry:
             return False
         return slowest is None or self.latency(values) <= slowest
 
-    def end(self, number: int, points: tuple[Point, ...], error: str | None) -> Trial:
-        """Note what became of a trial."""
+    def end(self, number: int, points: tuple[Point, ...], error: str | None) -> Trial | None:
+        """Note what became of a trial; None of one cut before its first epoch, still to be done."""
+        self._running.discard(number)
+        if not points and error is None:
+            return None
         state: State
         if error is not None:
             state = "diverged" if error.startswith("training diverged") else "failed"
@@ -142,20 +165,15 @@ class FairSearcher(Searcher):
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         super().__init__(metric="accuracy", mode="max")
         self._entries = entries
-        self._finished: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's configuration, or that there is none."""
-        while len(self._finished) < len(self._entries):
-            task = min(
-                (name for name in self._entries if name not in self._finished),
-                key=lambda name: (self._entries[name].started, name),
-            )
-            trial = self._entries[task].next()
+        """Return the next trial's configuration, None for not now, or that there is none."""
+        for entry in sorted(self._entries.values(), key=lambda entry: (entry.started, entry.task)):
+            trial = entry.next()
             if trial is not None:
-                return {"task": task, "number": trial.number, "values": dict(trial.values)}
-            self._finished.add(task)
-        return Searcher.FINISHED
+                return {"task": entry.task, "number": trial.number, "values": dict(trial.values)}
+        # Not before the last one has ended: Tune never asks again, and one may be given back.
+        return None if any(one.running for one in self._entries.values()) else Searcher.FINISHED
 
     def on_trial_complete(
         self,

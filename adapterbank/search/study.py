@@ -126,7 +126,7 @@ def tune(  # each is a choice of the caller's
             works[task] = _prepare(bank, task, config, backbone, ledger)
         entries = {task: work.entry for task, work in works.items()}
         logs = {task: stack.enter_context(_open_log(bank, work)) for task, work in works.items()}
-        watch = Watch(entries, view, lambda task, trial: logs[task].trial(trial))
+        watch = Watch(entries, view, lambda task, trial: logs[task].trial(trial), _RETRIES)
         if any(_open(entry) for entry in entries.values()):
             cluster = stack.enter_context(connected(where.address))
             resources = per_trial(config, cluster)
@@ -306,7 +306,8 @@ def _fit(
             ),
         )
         try:
-            tuner.fit()
+            with watch.interrupts.held():
+                tuner.fit()
         except TuneError as error:
             raise _own(error) from error
     watch.time_is_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from ray.tune import Callback
 from adapterbank.errors import AdapterBankError
 from adapterbank.records import Score
 from adapterbank.search.contest import Entry
+from adapterbank.search.interrupts import Interrupts
 from adapterbank.search.ledger import Point, Trial
 from adapterbank.search.outcome import choose
 
@@ -50,14 +52,22 @@ class Watch(Callback):
         view: shown how it goes.
         log: sends a trial that has ended to MLflow; a failure there must not stop a search, so
             it takes care of its own.
+        retries: of a trial whose worker was lost where Tune does not retry it itself.
     """
 
     def __init__(
-        self, entries: Mapping[str, Entry], view: View, log: Callable[[str, Trial], None]
+        self,
+        entries: Mapping[str, Entry],
+        view: View,
+        log: Callable[[str, Trial], None],
+        retries: int,
     ) -> None:
         self._entries = entries
         self._view = view
         self._log = log
+        self._retries = retries
+        self.interrupts = Interrupts()  # answered between two of Tune's steps
+        self._given_back: Counter[tuple[str, int]] = Counter()
         self._points: dict[tuple[str, int], dict[int, Point]] = {}
         self._errors: dict[tuple[str, int], str] = {}
         self._running: set[tuple[str, int]] = set()
@@ -100,8 +110,18 @@ class Watch(Callback):
         self._end(_key(trial), self._errors.get(_key(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has failed once too often."""
-        self._end(_key(trial), _reason(trial))
+        """A trial has failed once too often, or in a way that Tune does not try again.
+
+        It counts no failure between one trial's end and the next one's start on the same worker:
+        it gives that trial up at once, with all its retries unused.
+        """
+        key = _key(trial)
+        if trial.should_recover() and self._given_back[key] < self._retries:
+            self._given_back[key] += 1
+            self._running.discard(key)
+            self._entries[key[0]].give_back(key[1])
+            return
+        self._end(key, _reason(trial))
 
     def time_is_up(self) -> None:
         """Keep what trials gave that the clock cut off: Tune ends those without a word.
@@ -115,12 +135,13 @@ class Watch(Callback):
             raise self._failure
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """End the search if its state cannot be kept any more.
+        """End the search if it was interrupted, or its state cannot be kept any more.
 
         Raises:
             AdapterBankError: what the storage said. Raised here and not where it happened, since
                 Tune takes an error there for one of the trial's, which it runs again.
         """
+        self.interrupts.check()
         if self._failure is not None:
             raise self._failure
 
@@ -133,11 +154,11 @@ class Watch(Callback):
         task, number = key
         self._running.discard(key)
         points = tuple(p for _, p in sorted(self._points.get(key, {}).items()))
-        if not points and error is None:
-            return  # cut before its first epoch: still to be done
         entry = self._entries[task]
         try:
             ended = entry.end(number, points, error)
+            if ended is None:
+                return
             entry.ledger.note(seconds=self._before[task] + self.seconds)
         except AdapterBankError as failure:
             self._failure = failure

@@ -11,18 +11,20 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from adapterbank.__main__ import main
 from tests import search_runs as runs
-from tests.search_runs import EPOCHS, TUNE, Search
+from tests.search_runs import TUNE, Search
 
 _RANDOM = "sampler: random, scheduler: none, trials: 10, max_concurrent: 2, seed: 3"
 _OPTUNA = "sampler: optuna, scheduler: none, trials: 6, max_concurrent: 1, seed: 3"
-_GRID = "sampler: grid, scheduler: none, trials: null, max_concurrent: 2"
+_GRID = "sampler: grid, scheduler: none, trials: null, max_concurrent: 1"
 _GRID_RATES = "[0.001, 0.05, 1.0e+30]"  # the last one diverges
+_SHORT = 4  # epochs, where trials are not to be caught halfway
 _SOON_S = 45.0  # it takes three where nothing else runs
 _REPRO = ("-m", "dvc", "repro", "--single-item", f"tune@{runs.TASK}")
 # Ray's own, which report for a minute that their node was killed, to nobody.
@@ -196,6 +198,25 @@ def test_a_random_search_that_is_stopped_in_every_way_ends_as_if_it_never_was(
 
 
 @pytest.mark.timeout(600)
+def test_a_worker_lost_between_two_trials_costs_neither_of_them(
+    shop: Workshop,
+) -> None:
+    whole = shop.start(shop.bank("whole", _OPTUNA), *TUNE)
+    root = shop.bank("bank", _OPTUNA)
+
+    search = shop.start(root, *TUNE)
+    for trials in (1, 2, 3, 5, 6):  # one trial ends, the next one is to run on the same worker
+        search.when(partial(_has_done, root, trials), f"{trials} trials are done")
+        for worker in search.trials():
+            worker.kill()
+    ran = search.ended()
+    search.when_alone()
+    assert ran.code == 0, ran
+
+    _assert_equal(root, whole)
+
+
+@pytest.mark.timeout(600)
 def test_a_grid_that_dvc_runs_goes_on_after_a_kill_by_running_dvc_again(
     shop: Workshop,
 ) -> None:
@@ -204,8 +225,9 @@ def test_a_grid_that_dvc_runs_goes_on_after_a_kill_by_running_dvc_again(
     registry = runs.tree(root / "registry")
 
     search = shop.start(root, *_REPRO)
-    search.when_in_a_trial(after=1)
+    search.when((runs.folder(root) / "search.json").exists, "the search has begun")
     driver = search.driver()
+    search.when_in_a_trial(after=1)
     signalled = runs.kept(root)
     driver.kill()
     assert search.ended().code != 0
@@ -265,7 +287,9 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
     shop: Workshop,
 ) -> None:
     root = shop.bank(
-        "bank", "sampler: random, scheduler: none, trials: 1000, max_concurrent: 2, minutes: 0.4"
+        "bank",
+        "sampler: random, scheduler: none, trials: 1000, max_concurrent: 2, minutes: 0.4",
+        epochs=_SHORT,
     )
     database = root / "mlflow.db"
     _stick(root, 1)
@@ -281,10 +305,11 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
     chosen = runs.best(root)["trial"]
     trials = runs.trials(root)
     furthest = max(len(trial["points"]) for trial in trials.values())
-    assert furthest == EPOCHS
+    assert furthest == _SHORT
     assert len(trials[chosen]["points"]) == furthest
-    assert trials[1]["state"] == "failed"
-    assert "colours trial 1  no epoch" in ran.err
+    # Tune tries it again when it finds the time, which here it need not have.
+    assert trials[1]["state"] in {"failed", "started"}
+    assert ("colours trial 1  no epoch" in ran.err) == (trials[1]["state"] == "failed")
     for number, epochs in runs.kept(root).items():
         # What the clock cut off counts as far as the driver had heard of it.
         trial = trials[number]
@@ -300,8 +325,12 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
     runs.assert_sound(root)
 
 
+def _has_done(root: Path, trials: int) -> bool:
+    return runs.done(root) >= trials
+
+
 def _state_after(epochs: int) -> str:
-    return "finished" if epochs == EPOCHS else "stopped" if epochs else "started"
+    return "finished" if epochs == _SHORT else "stopped" if epochs else "started"
 
 
 def _stick(root: Path, number: int) -> Path:

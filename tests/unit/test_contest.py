@@ -16,6 +16,7 @@ from adapterbank.errors import ConfigError
 from adapterbank.search.contest import Entry, FairSearcher, PerTask
 from adapterbank.search.cost import CostTable
 from adapterbank.search.ledger import Trial
+from adapterbank.search.watch import View, Watch
 from adapterbank.spaces import SearchConfig
 from tests.search_trials import LISTS, Costs, ended, ledger, point
 
@@ -38,9 +39,13 @@ def entry(folder: Path, task: str = "colours", **config: Any) -> Entry:  # noqa:
 
 
 def suggestions(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    """All trials that are handed out before any of them has ended."""
     searcher, found = FairSearcher(entries), list[dict[str, Any]]()
-    while (suggested := searcher.suggest(f"id-{len(found)}")) != Searcher.FINISHED:
+    while isinstance(suggested := searcher.suggest(f"id-{len(found)}"), dict):
         found.append(suggested)
+    for one in found:
+        assert searcher.suggest("more") is None
+        entries[one["task"]].end(one["number"], (point(1, 10),), None)
     assert searcher.suggest("more") == Searcher.FINISHED
     return found
 
@@ -69,15 +74,14 @@ def test_turns_are_fair_and_every_budget_is_spent_exactly(
     budget_of = dict(zip(tasks, budgets, strict=True))
     counts = {task: entries[task].started for task in tasks}
     open_ones = sum(len(one.ledger.open_trials) for one in entries.values())
+    done = sum(1 for one in entries.values() for t in one.ledger.trials.values() if t.done)
     found = suggestions(entries)
     for one in found:
         able = [task for task in tasks if counts[task] < budget_of[task]]
         assert counts[one["task"]] == min(counts[task] for task in able)
         counts[one["task"]] += 1
     assert counts == budget_of
-    assert len(found) == sum(budgets) - sum(
-        1 for one in entries.values() for t in one.ledger.trials.values() if t.done
-    )
+    assert len(found) == sum(budgets) - done
     assert len(found) >= open_ones
     for task in tasks:
         assert sorted(entries[task].ledger.trials) == list(range(budget_of[task]))
@@ -92,10 +96,48 @@ def test_started_counts_never_differ_by_more_than_one(
     entries = {f"t{n}": entry(folder, f"t{n}", trials=budget) for n in range(tasks)}
     searcher = FairSearcher(entries)
     for _ in range(tasks * budget):
-        assert searcher.suggest("id") != Searcher.FINISHED
+        assert isinstance(searcher.suggest("id"), dict)
         started = [one.started for one in entries.values()]
         assert max(started) - min(started) <= 1
-    assert searcher.suggest("id") == Searcher.FINISHED
+    assert searcher.suggest("id") is None
+
+
+def test_a_trial_that_is_given_back_goes_next_and_the_search_waits_for_it(tmp_path: Path) -> None:
+    one = entry(tmp_path, trials=2)
+    searcher = FairSearcher({"colours": one})
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    one.end(0, (point(1, 10),), None)
+    assert searcher.suggest("c") is None
+    one.give_back(1)
+    assert searcher.suggest("d") == second != first
+    assert one.end(1, (), None) is None  # cut before its first epoch
+    assert searcher.suggest("e") == Searcher.FINISHED
+    assert [trial.number for trial in one.ledger.open_trials] == [1]
+
+
+def test_a_trial_that_tune_gives_up_without_trying_again_is_tried_again_so_often(
+    tmp_path: Path,
+) -> None:
+    one = entry(tmp_path, trials=1)
+    ends = list[Trial]()
+    view = cast("View", SimpleNamespace(update=lambda _: None, ended=lambda _, t: ends.append(t)))
+    watch = Watch({"colours": one}, view, lambda *_: None, retries=2)
+    lost = SimpleNamespace(config={"task": "colours", "number": 0}, should_recover=lambda: True)
+    for _ in range(2):
+        assert one.next() is not None
+        watch.on_trial_error(0, [], lost)
+        assert not ends
+    assert one.next() is not None
+    watch.on_trial_error(0, [], lost)
+    assert [trial.state for trial in ends] == ["failed"]
+    assert one.next() is None
+
+    other = entry(tmp_path / "other", trials=1)
+    watch = Watch({"colours": other}, view, lambda *_: None, retries=2)
+    assert other.next() is not None
+    lost.should_recover = lambda: False  # it did try
+    watch.on_trial_error(0, [], lost)
+    assert [trial.state for trial in ends] == ["failed", "failed"]
 
 
 def test_a_trial_is_kept_before_it_is_given_out_and_goes_first_after_a_restart(
@@ -183,7 +225,9 @@ def test_what_became_of_a_trial_is_kept(
     one = entry(tmp_path)
     one.next()
     points = tuple(point(epoch + 1, 10) for epoch in range(epochs))
-    assert one.end(0, points, error).state == state
+    done = one.end(0, points, error)
+    assert done is not None
+    assert done.state == state
     again = ledger(tmp_path)
     assert again.trials[0].points == points
     assert again.open_trials == ()
