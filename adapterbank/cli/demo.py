@@ -40,7 +40,7 @@ def demo(
     Runs `dvc repro` twice, shows the tasks, and predicts on images no adapter was trained on.
     """
     from adapterbank.integrations.dvc_repo import ensure_dvc
-    from adapterbank.integrations.git import git_toplevel
+    from adapterbank.integrations.git import git_holds
 
     opened = _tuned_bank(_options.bank_root(bank)) if tune else _options.open_bank(bank)
     note = _render.note
@@ -52,7 +52,7 @@ def demo(
     )
     small = "; small, so the figures show that it works, not how good it gets"
     note(f"Building {len(opened.config.tasks)} tasks, {size}{small * (profile == 'demo')}.")
-    ensure_dvc(opened.root, git=git_toplevel(opened.root) is not None)
+    ensure_dvc(opened.root, git=git_holds(opened.root))
     built = _repro(opened, divert=as_json)
     note(f"\nBuilt in {_render.human_seconds(built)}. A second dvc repro has nothing to do:")
     again = _repro(opened, divert=as_json)

@@ -11,7 +11,15 @@ from typing import Final
 
 from adapterbank.errors import AdapterBankError, FetchError
 
-__all__ = ["GitState", "git_init", "git_mention", "git_revision", "git_toplevel", "git_uncommitted"]
+__all__ = [
+    "GitState",
+    "git_holds",
+    "git_init",
+    "git_mention",
+    "git_revision",
+    "git_toplevel",
+    "git_uncommitted",
+]
 
 _TIMEOUT_S: Final = 60.0
 # A hook or an outer command may point git at its own repository; the question is about `root`.
@@ -47,6 +55,14 @@ def git_toplevel(root: Path) -> Path | None:
     """Return the root of the working tree that holds ``root``, or None."""
     top = _git(root, "rev-parse", "--show-toplevel")
     return Path(top).resolve() if top else None
+
+
+def git_holds(root: Path) -> bool:
+    """Return whether ``root`` is in a working tree that does not ignore it."""
+    top = git_toplevel(root)
+    if top is None or top == root.resolve():
+        return top is not None
+    return _git(root, "check-ignore", "--quiet", str(root.resolve())) is None
 
 
 def git_uncommitted(root: Path, *paths: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import yaml
 from adapterbank.durable import make_directory, replace_file, writable
 from adapterbank.errors import ConflictError
 from adapterbank.integrations.dvc_repo import ensure_dvc
-from adapterbank.integrations.git import git_init, git_toplevel
+from adapterbank.integrations.git import git_holds, git_init
 
 __all__ = ["PIPELINE_MARK", "init_bank"]
 
@@ -58,7 +58,7 @@ def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
     changed: list[Path] = []
     with writable(directory):
         make_directory(directory)
-        if git and git_toplevel(directory) is None:
+        if git and not git_holds(directory):
             git_init(directory)
         # Before DVC is set up, so that it finds its outputs ignored and adds no files of its own.
         changed += [path for name in _LISTS if _add_lines(path := directory / name, _LISTS[name])]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.errors import FetchError
-from adapterbank.integrations.git import GitState, git_init, git_revision, git_toplevel
+from adapterbank.integrations.git import GitState, git_holds, git_init, git_revision, git_toplevel
 
 
 def _git(root: Path, *words: str) -> str:
@@ -100,3 +100,17 @@ def test_a_hook_s_repository_is_not_mistaken_for_the_folder_s(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
 
     assert git_revision(repository) == expected
+
+
+def test_a_folder_that_is_ignored_is_not_held(repository: Path, tmp_path: Path) -> None:
+    (repository / ".gitignore").write_text("/out/\n")
+    ignored, other = repository / "out" / "bank", repository / "banks" / "out"
+    for folder in (ignored, other):
+        folder.mkdir(parents=True)
+
+    assert git_holds(repository)
+    assert git_holds(other)
+    assert not git_holds(ignored)
+    assert not git_holds(tmp_path)
+    git_init(ignored)
+    assert git_holds(ignored)

@@ -143,6 +143,16 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         init_bank(tmp_path / "bank")
 
 
+def test_a_bank_in_a_folder_that_git_ignores_gets_a_repository_of_its_own(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)  # noqa: S607
+    (tmp_path / ".gitignore").write_text("/out/\n")
+    bank = tmp_path / "out" / "bank"
+
+    init_bank(bank)
+    assert (bank / ".git").is_dir()
+    assert init_bank(bank) == []
+
+
 def test_a_bank_can_do_without_git(tmp_path: Path) -> None:
     made = init_bank(tmp_path, git=False)
 
