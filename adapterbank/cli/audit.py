@@ -11,7 +11,7 @@ from adapterbank.cli import _options, _progress, _render
 if TYPE_CHECKING:
     from adapterbank.continual.audit import AuditedVersion, AuditReport
 
-__all__ = ["app"]
+__all__ = ["app", "print_audit"]
 
 app = typer.Typer()
 
@@ -45,13 +45,14 @@ def audit(
     if as_json:
         _render.print_json(report.as_json())
     else:
-        _print(report)
+        print_audit(report)
         _render.line(f"Report: {work.REPORT}")
     if not report.ok:
         raise typer.Exit(FAILED)
 
 
-def _print(report: AuditReport) -> None:
+def print_audit(report: AuditReport) -> None:
+    """Print what an audit found, task by task."""
     if report.versions:
         _render.table(
             ("task", ">versions", "bytes", ">canary differs by", "result"), _rows(report.versions)

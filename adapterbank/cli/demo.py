@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapterbank.cli import _options, _render, _summary
+from adapterbank.cli.audit import print_audit
 from adapterbank.cli.tasks import write_samples
 
 if TYPE_CHECKING:
+    from adapterbank.continual.audit import AuditReport
     from adapterbank.continual.bank import Bank
 
 __all__ = ["app"]
@@ -37,7 +40,8 @@ def demo(
 ) -> None:
     """Build this bank and use it.
 
-    Runs `dvc repro` twice, shows the tasks, and predicts on images no adapter was trained on.
+    Runs `dvc repro` twice, shows the tasks, predicts on images no adapter was trained on, has the
+    router find the task of some and of a stranger, and audits what was there before the last task.
     """
     from adapterbank.integrations.dvc_repo import ensure_dvc
     from adapterbank.integrations.git import git_holds
@@ -59,17 +63,25 @@ def demo(
     rows = [row for row in _summary.list_tasks(opened.registry) if row["version"] is not None]
     seconds = _seconds(opened)
     predictions = _predict(opened, [row["task"] for row in rows], samples)
+    routed = _route(opened, predictions)
+    added, audited = _audit(opened)
     if as_json:
         for row in rows:
             row["train_seconds"] = seconds.get(row["task"])
         content = {"profile": profile, "build_seconds": built, "again_seconds": again}
-        _render.print_json({**content, "tasks": rows, "predictions": predictions})
+        content |= {"tasks": rows, "predictions": predictions, "routed": routed}
+        _render.print_json({**content, "added": added, "audit": audited.as_json()})
         return
     note(f"That took {_render.human_seconds(again)}.\n")
     _summary.print_tasks(rows, seconds)
     _render.line(f"On test images, {size}. Parameters: of the method + of the head.")
     _render.line()
-    _print_predictions(opened, predictions)
+    _print_predictions(predictions)
+    _print_routed(routed)
+    _print_audit(added, audited)
+    _render.line(f"Try: adapterbank predict --task auto out/samples/{added}")
+    _render.line(f"Runs and versions in MLflow: mlflow ui --backend-store-uri "
+                 f"sqlite:///{opened.root / 'mlflow.db'}")  # fmt: skip
 
 
 def _tuned_bank(root: Path) -> Bank:
@@ -139,7 +151,48 @@ def _predict(bank: Bank, tasks: list[str], samples: int) -> list[dict[str, Any]]
     return found
 
 
-def _print_predictions(bank: Bank, predictions: list[dict[str, Any]]) -> None:
+def _route(bank: Bank, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answer the first image of each task, and one of none, without saying whose they are."""
+    from adapterbank.inference.predictor import Predictor
+    from adapterbank.records import AUTO, Prediction
+
+    first = {one["task"]: one["image"] for one in reversed(predictions)}
+    images = {bank.root / image: task for task, image in first.items()}
+    answers = Predictor(bank.registry).predict([*images, _stranger(bank)], task=AUTO)
+    return [
+        {
+            "image": str(Path(answer.image).relative_to(bank.root)),
+            "truth": images.get(Path(answer.image)),
+            "task": answer.task if isinstance(answer, Prediction) else None,
+            "label": answer.label if isinstance(answer, Prediction) else None,
+            "p_value": None if answer.route is None else answer.route.p_value,
+        }
+        for answer in answers
+    ]
+
+
+def _stranger(bank: Bank) -> Path:
+    """A photograph that belongs to no task: one that scikit-image ships."""
+    path = bank.root / "out" / "samples" / "rocket.jpg"
+    path.write_bytes(resources.files("skimage").joinpath("data", path.name).read_bytes())
+    return path
+
+
+def _audit(bank: Bank) -> tuple[str, AuditReport]:
+    """Audit what was published before the task that came last, which is named too."""
+    from adapterbank.continual.audit import audit
+
+    registered = [
+        (event.time, f"{task}@{event.to_version}")
+        for task in bank.registry.tasks()
+        for event in bank.registry.history(task)
+        if event.action == "register"
+    ]
+    added = max(registered)[1]
+    return added.partition("@")[0], audit(bank, before=added)
+
+
+def _print_predictions(predictions: list[dict[str, Any]]) -> None:
     _render.table(
         ("image", "task", "answer", ">probability", "true class"),
         [
@@ -148,13 +201,35 @@ def _print_predictions(bank: Bank, predictions: list[dict[str, Any]]) -> None:
                 one["task"],
                 one["label"],
                 f"{one['probability']:.1%}",
-                f"{'✓' if one['label'] == one['truth'] else '✗'} {one['truth']}",
+                _checked(one["label"] == one["truth"], one["truth"]),
             )
             for one in predictions
         ],
     )
-    if predictions:
-        first = predictions[0]
-        _render.line(f"Try: adapterbank predict --task {first['task']} out/samples/{first['task']}")
-    _render.line(f"Runs and versions in MLflow: mlflow ui --backend-store-uri "
-                 f"sqlite:///{bank.root / 'mlflow.db'}")  # fmt: skip
+
+
+def _print_routed(routed: list[dict[str, Any]]) -> None:
+    _render.line("The same without being told the task, and a photograph of none:")
+    _render.table(
+        ("image", "task found", "answer", ">p", "true task"),
+        [
+            (
+                one["image"],
+                one["task"] or "none known",
+                one["label"] or "–",
+                f"{one['p_value']:.3f}",
+                _checked(one["task"] == one["truth"], one["truth"] or "none"),
+            )
+            for one in routed
+        ],
+    )
+
+
+def _print_audit(added: str, report: AuditReport) -> None:
+    _render.line(f"{added} came last. What had been published before it is what it was:")
+    print_audit(report)
+    _render.line()
+
+
+def _checked(right: bool, truth: str) -> str:  # noqa: FBT001  # the only thing it is about
+    return f"{'✓' if right else '✗'} {truth}"

@@ -250,5 +250,7 @@ def test_the_demonstration_builds_a_bank_and_predicts_with_it(bank: Path, cli: C
     told = json.loads(done.stdout)
     assert [task["task"] for task in told["tasks"]] == ["colours"]
     assert [one["truth"] for one in told["predictions"]] == sorted(COLOURS)
+    assert [one["truth"] for one in told["routed"]] == ["colours", None]
+    assert (told["added"], told["audit"]["ok"]) == ("colours", True)
     assert "Running stage 'train@colours'" in done.stderr
     assert "Stage 'train@colours' didn't change, skipping" in done.stderr
