@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from adapterbank.errors import AdapterBankError, IntegrityError
+from adapterbank.errors import AdapterBankError, IntegrityError, UnknownName
 from adapterbank.integrations.dvc_objects import DvcObjects
 from adapterbank.integrations.git import git_uncommitted
 from adapterbank.integrations.mlflow_mirror import (
@@ -23,17 +23,20 @@ from adapterbank.integrations.mlflow_mirror import (
     source_uri,
 )
 from adapterbank.integrations.mlflow_store import store_exists
+from adapterbank.records import ROUTER
 from adapterbank.registry.manifest import MANIFEST, parse_manifest
 from adapterbank.registry.store import Registry, Version
-from adapterbank.registry.task_record import PREVIOUS
+from adapterbank.registry.task_record import CHAMPION, PREVIOUS
+from adapterbank.routing.storage import unpack_router
 
 __all__ = ["BACKBONE", "UNKNOWN", "Drift", "Place", "find_drift", "shown_of"]
 
-Place: TypeAlias = Literal["registry", "git", "dvc", "remote", "mlflow"]
+Place: TypeAlias = Literal["registry", "router", "git", "dvc", "remote", "mlflow"]
 BACKBONE = "registry/backbone"
 # The mend of what MLflow has more than the registry: it may be another clone's, so none but its
 # owner can say.
 UNKNOWN = "git pull, if another clone registered it; or delete it in MLflow"
+_ROUTING = "routing.safetensors"  # of a version; named here since its owner needs torch
 _IN_GIT = ("registry/aliases", "registry/backbone.json", "registry/router.json", "dvc.lock")
 
 
@@ -61,14 +64,15 @@ def find_drift(
         progress: called with the versions verified so far and in all.
 
     Returns:
-        every difference: the registry's own problems first, then Git's, DVC's and MLflow's; a
-        place that cannot be asked is a difference too. Empty if all agree.
+        every difference: the registry's own problems first, then the router's, Git's, DVC's and
+        MLflow's; a place that cannot be asked is a difference too. Empty if all agree.
     """
     found = [
         Drift(place="registry", task=problem.task, message=problem.message, fix=problem.fix)
         for problem in registry.verify(progress=progress)
     ]
     versions = _readable(registry)
+    found += _router_drift(registry, versions)
     found += _git_drift(registry)
     try:
         found += _dvc_drift(registry, versions)
@@ -107,6 +111,37 @@ def _manifest(version: Version) -> bytes | None:
     except OSError:
         return None
     return data if hashlib.sha256(data).hexdigest() == version.digest else None
+
+
+def _router_drift(
+    registry: Registry, versions: Mapping[str, tuple[tuple[Version, bytes | None], ...]]
+) -> Iterator[Drift]:
+    """Tasks that the served router knows by another record than their champion's, or not at all."""
+    try:
+        router = registry.resolve(ROUTER)
+        records = dict(unpack_router(registry.read(router), where=str(router)).sources)
+    except (IntegrityError, UnknownName):
+        return  # told as the registry's own problem; or nobody routes
+    for task, entries in versions.items():
+        champion = registry.aliases(task).get(CHAMPION)
+        manifests = {version.version: manifest for version, manifest in entries}
+        known = records.pop(task, None)
+        if champion is None and known is None:
+            continue
+        manifest = None if champion is None else manifests[champion]
+        if champion is not None and manifest is None:
+            continue  # told as the registry's own problem
+        record = None if manifest is None else parse_manifest(manifest).get(_ROUTING)
+        if (None if record is None else record.sha256) != known:
+            told = (
+                f"{router} has {task}, which has no champion"
+                if champion is None
+                else f"{router} does not have the record of {task}@{champion}"
+            )
+            yield Drift(place="router", task=task, message=told, fix="adapterbank router rebuild")
+    for task in records:
+        yield Drift(place="router", task=task, fix="adapterbank router rebuild",
+                    message=f"{router} has {task}, which the registry has not")  # fmt: skip
 
 
 def _git_drift(registry: Registry) -> list[Drift]:

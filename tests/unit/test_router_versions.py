@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.continual.routers import rebuild_router
+from adapterbank.continual.status import find_drift
 from adapterbank.errors import BackboneMismatch, InputError, IntegrityError, UnknownName
 from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER, check_new_task
@@ -156,3 +157,28 @@ def test_gc_takes_a_router_that_nobody_registered_and_no_other(tmp_path: Path) -
         registry.resolve(ROUTER).digest
     ]
     assert registry.verify() == ()
+
+
+def test_status_names_what_the_served_router_does_not_know(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "reds", "greens")
+
+    def told() -> list[str]:
+        return [one.message for one in find_drift(registry) if one.place == "router"]
+
+    assert told() == []  # nobody routes
+    rebuild_router(registry, reason="release")
+    assert told() == []
+    publish(registry, "reds", 9)  # the same images: the same record
+    assert told() == []
+    publish(registry, "blues", 3)
+    assert told() == ["router@1 does not have the record of blues@1"]
+    registry.retire("greens")
+    assert told() == [
+        "router@1 does not have the record of blues@1",
+        "router@1 has greens, which has no champion",
+    ]
+    assert {one.fix for one in find_drift(registry) if one.place == "router"} == {
+        "adapterbank router rebuild"
+    }
+    rebuild_router(registry, reason="by hand")
+    assert told() == []
