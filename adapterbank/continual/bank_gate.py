@@ -93,8 +93,8 @@ def route_task(
     judged = [router.judge(features) for router in (before, after)]
     own = [router.tasks.index(task) for router in (before, after)]
     right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
-    turned_away = [
-        int((found.p_values <= router.settings.alpha).sum())
+    kept = [
+        found.p_values > router.settings.alpha
         for found, router in zip(judged, (before, after), strict=True)
     ]
     return RoutedTask(
@@ -102,7 +102,8 @@ def route_task(
         total=len(features),
         recall=as_comparison(compare(right[1], right[0])),
         right=(int(right[0].sum()), int(right[1].sum())),
-        abstained=(turned_away[0], turned_away[1]),
+        abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
+        p_abstained=as_comparison(compare(kept[1], kept[0])).p,
         alpha=after.settings.alpha,
     )
 
@@ -113,8 +114,9 @@ def routing_failures(
     """Name every other task that would lose too much, with the numbers.
 
     A task loses recall by the rule for accuracy, :func:`~adapterbank.continual.gates.is_worse`.
-    More of its images must be turned away than before, and more than ``alpha`` and 2 points allow
-    at a level of 5 % (one-sided, binomial).
+    Its images are turned away too often where they are more than before, by the paired test, and
+    more than the router's alpha and 2 points allow at a level of 5 % (one-sided, binomial): a task
+    that was beyond that already holds nobody up.
 
     Args:
         gates: the terms.
@@ -126,8 +128,8 @@ def routing_failures(
         if is_worse(one.recall, gates, allowed=allowed):
             failures.append(Failure(gate="max_routing_drop", reason=_told(one)))
         now, limit = one.abstained[1], one.alpha + ABSTENTION_SLACK
-        unlikely = float(stats.binom.sf(now - 1, one.total, limit)) <= _LEVEL
-        if now > one.abstained[0] and unlikely:
+        beyond = float(stats.binom.sf(now - 1, one.total, limit)) <= _LEVEL
+        if beyond and one.p_abstained <= gates.alpha:
             reason = (
                 f"the router would turn away {now} of {one.total} images of {one.task}, it turns"
                 f" away {one.abstained[0]}; {100 * limit:.0f} % are allowed"
