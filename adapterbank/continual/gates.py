@@ -82,8 +82,8 @@ def as_comparison(found: Paired | Unpaired) -> Comparison:
         p=float(f"{found.p_worse:.{_DIGITS}g}"),
         difference=found.difference,
         interval=(round(low, _DIGITS), round(high, _DIGITS)),
-        gained=paired and paired.gained,
-        lost=paired and paired.lost,
+        gained=None if paired is None else paired.gained,
+        lost=None if paired is None else paired.lost,
     )
 
 

@@ -74,19 +74,19 @@ def _judge_itself(
     gates, task = bank.config.gates, newest.task
     data = load_task(bank.data(task), spec=predictor.backbone.spec)
     mine = val_answers(bank, predictor, newest, data)
+    verdict = replace(verdict, challenger_val=None if mine is None else mine.score)
     theirs = None
     if verdict.champion is not None:
         champion = bank.registry.resolve(f"{task}@{verdict.champion}")
         theirs = val_answers(bank, predictor, champion, data)
-    verdict = replace(verdict, challenger_val=mine and mine.score,
-                      champion_val=theirs and theirs.score)  # fmt: skip
+    verdict = replace(verdict, champion_val=None if theirs is None else theirs.score)
     if mine is None:
         reason = "its classes are not those of the prepared data"
         return verdict, (Failure(gate="classes", reason=reason),)
     found = Measured(
         val=mine.score,
-        champion=theirs and theirs.score,
-        comparison=theirs and contrast(mine, theirs),
+        champion=verdict.champion_val,
+        comparison=None if theirs is None else contrast(mine, theirs),
         calibration_error=_calibration(mine),
         bytes=len(bank.registry.read(newest)[ADAPTER_MODEL]),
         latency=None if gates.max_latency is None else _latency(predictor, newest),

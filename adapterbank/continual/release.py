@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.judging import judge
@@ -217,14 +217,9 @@ def _refusal(bank: Bank, version: Version, alias: str) -> Event | None:
 
 def _forced(version: Version, refusal: Event, reason: str) -> Verdict:
     """A verdict that overrules a refusal, with the figures of what it overrules."""
+    forced = Verdict(task=version.task, version=version.version, champion=None, outcome="forced",
+                     reason=reason, over=refusal.step)  # fmt: skip
     held = parse_verdict(refusal.verdict)
-    return Verdict(
-        task=version.task,
-        version=version.version,
-        champion=held and held.champion,
-        outcome="forced",
-        reason=reason,
-        gate=held and held.gate,
-        comparison=held and held.comparison,
-        over=refusal.step,
-    )
+    if held is None:  # not one of a release: without figures
+        return forced
+    return replace(forced, champion=held.champion, gate=held.gate, comparison=held.comparison)

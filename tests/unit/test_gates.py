@@ -144,22 +144,19 @@ def test_answers_to_other_images_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gate", "limit", "measured"),
+    ("gate", "limit", "found"),
     [
-        ("min_accuracy", 0.9, {}),
-        ("max_calibration_error", 0.05, {"calibration_error": 0.06}),
-        ("max_bytes", 1000, {"bytes": 1001}),
-        ("max_latency", 1.5, {"latency": 1.6}),
+        ("min_accuracy", 0.9, Measured(val=SCORE)),
+        ("max_calibration_error", 0.05, Measured(val=SCORE, calibration_error=0.06)),
+        ("max_bytes", 1000, Measured(val=SCORE, bytes=1001)),
+        ("max_latency", 1.5, Measured(val=SCORE, latency=1.6)),
     ],
 )
-def test_a_gate_names_itself_with_both_numbers(
-    gate: str, limit: float, measured: dict[str, float]
-) -> None:
-    found = replace(Measured(val=SCORE), **measured)
+def test_a_gate_names_itself_with_both_numbers(gate: str, limit: float, found: Measured) -> None:
     gates = GateConfig.model_validate({gate: limit})
     (failure,) = find_failures(gates, found)
     assert failure.gate == gate
-    value = next(iter(measured.values()), SCORE.accuracy)
+    value = found.calibration_error or found.bytes or found.latency or SCORE.accuracy
     assert f"{value:g}" in failure.reason
     assert f"gates.{gate} {limit:g}" in failure.reason
     assert find_failures(GATES, found) == ()
