@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.torch import load as load_tensors
 
@@ -41,6 +43,7 @@ def republish(
     *,
     task: str | None = None,
     classes: tuple[str, ...] | None = None,
+    routing: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> Version:
     """Register a changed copy of a version, whose canary is right."""
     files = bank.registry.read(bank.registry.resolve(ref))
@@ -55,9 +58,8 @@ def republish(
     adapter.load_state_dict(load_tensors(files["adapter_model.safetensors"]))
     change(adapter)
     parsed = parse_adapter_config(json.dumps(config).encode())
-    trained = pack_trained(
-        adapter, parsed, backbone, load_arrays(files["routing.safetensors"])
-    )  # fmt: skip
+    record = load_arrays(files["routing.safetensors"]) if routing is None else routing
+    trained = pack_trained(adapter, parsed, backbone, record)
     metrics = json.loads(files["metrics.json"])
     return bank.registry.register(config["task"], add_metrics(trained, metrics))
 

@@ -119,10 +119,13 @@ def history(
         content = [{**event.as_json(), "verdict": event.verdict} for event in events]
         _render.print_json({"task": task, "aliases": aliases, "history": content})
         return
-    _render.table(
-        (">step", "time (UTC)", "action", "alias", ">from", ">to", "digest", "by", "reason"),
-        [_event_row(event) for event in events],
-    )
+    verdicts = [_verdict_text(event) for event in events]
+    rows = [
+        (*_event_row(event), verdict) if any(verdicts) else _event_row(event)
+        for event, verdict in zip(events, verdicts, strict=True)
+    ]
+    columns = (">step", "time (UTC)", "action", "alias", ">from", ">to", "digest", "by", "reason")
+    _render.table((*columns, "verdict") if any(verdicts) else columns, rows)
     named = ", ".join(f"{alias} is {number}" for alias, number in sorted(aliases.items()))
     _render.line(f"Now: {named or 'no alias'}")
 
@@ -217,3 +220,11 @@ def _event_row(event: Event) -> tuple[str, ...]:
         event.actor,
         event.reason,
     )
+
+
+def _verdict_text(event: Event) -> str:
+    """The figures a version was judged by, in one line; all of them stand in ``--json``."""
+    from adapterbank.continual.verdicts import parse_verdict
+
+    verdict = parse_verdict(event.verdict)
+    return "" if verdict is None else verdict.short()

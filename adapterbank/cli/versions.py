@@ -72,19 +72,23 @@ def promote(
     reason: Reason = "",
     bank: _options.BankDir = None,
     *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although its last verdict refused it; needs --reason.")
+    ] = False,
     as_json: _options.Json = False,
 ) -> None:
     """Move an alias to a version.
 
     The version is verified and replays its canary first. Where somebody else moved the alias
-    meanwhile nothing happens, and the exit code is 5.
+    meanwhile nothing happens, and the exit code is 5. What a release refused becomes no champion
+    (exit code 1) unless it is forced with a reason; history keeps both.
     """
     opened = _options.open_bank(bank)
     believed = _expected(opened.registry, ref, alias, expected)
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
     from adapterbank.continual import release
 
-    done = release.promote(opened, ref, alias=alias, expected=believed, reason=reason)
+    done = release.promote(opened, ref, alias=alias, expected=believed, reason=reason, force=force)
     _report(done, as_json=as_json)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.stages import mirror
+from adapterbank.continual.verdicts import verdict_tags
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Version
 from adapterbank.registry.task_record import PREVIOUS
 
-__all__ = ["follow_aliases", "follow_version"]
+__all__ = ["follow_aliases", "follow_verdict", "follow_version"]
 
 
 def follow_aliases(bank: Bank, task: str) -> str | None:
@@ -47,6 +48,23 @@ def follow_version(bank: Bank, version: Version) -> str | None:
     except OSError as error:
         return str(error)
     return None
+
+
+def follow_verdict(bank: Bank, task: str, number: int) -> str | None:
+    """Show the last verdict on a version in MLflow, which an alias that stays does not.
+
+    Returns:
+        why it is not shown; None if it is.
+    """
+    try:
+        version = bank.registry.resolve(f"{task}@{number}")
+        wanted = verdict_tags(bank.registry.history(task), number)
+        shown = lookup(bank.root, task).of(version.digest)
+        if shown is not None and wanted.items() <= dict(shown.tags).items():
+            return None  # the common case costs one question and reads no bytes
+    except AdapterBankError as error:
+        return error.message
+    return follow_version(bank, version)
 
 
 def _mirror_aliases(bank: Bank, task: str) -> None:

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter, ValidationError
-
-from adapterbank.config import GateConfig
 from adapterbank.continual.bank import Bank, write_json
-from adapterbank.continual.mirroring import follow_aliases
+from adapterbank.continual.judging import judge
+from adapterbank.continual.mirroring import follow_aliases, follow_verdict
 from adapterbank.continual.routers import rebuild_router
-from adapterbank.data.store import load_task, stored_digest
+from adapterbank.continual.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.durable import make_directory
-from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
-from adapterbank.inference.artifact import METRICS
+from adapterbank.errors import AdapterBankError, GateRefused, InputError, IntegrityError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.routing import load_router
-from adapterbank.records import ROUTER, Score
-from adapterbank.registry.store import ANY, Expected, Move, Registry, Version
-from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
-from adapterbank.training.evaluation import evaluate
+from adapterbank.records import ROUTER
+from adapterbank.registry.store import ANY, Expected, Move, Version
+from adapterbank.registry.task_record import CHAMPION, REFUSE, Event
 
 __all__ = ["REPORT", "HandMove", "ReleaseReport", "Verdict", "promote", "release", "rollback"]
 
 REPORT = "reports/release.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What ``release`` decided on one task, with the terms and the numbers it decided by."""
-
-    task: str
-    version: int
-    champion: int | None  # before
-    outcome: Literal["promoted", "kept", "refused", "unchanged", "unjudged"]
-    reason: str
-    challenger_val: Score | None = None
-    champion_val: Score | None = None
-    gates: dict[str, float] | None = None
-    data: str | None = None  # digest of what both were scored on
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,25 +67,31 @@ def release(
     """
     predictor = Predictor(bank.registry)
     tasks = bank.registry.tasks()
-    _check_bank(predictor, tasks)
+    champions = _check_bank(predictor, tasks)
     verdicts, failures = [], []
     for index, task in enumerate(tasks):
-        newest, champion = _contest(bank.registry, task)
+        newest, held = bank.registry.versions(task)[-1], bank.registry.aliases(task).get(CHAMPION)
         try:
-            verdicts.append(_judge(bank, predictor, newest, champion))
+            verdicts.append(_decide(bank, predictor, newest, champions))
         except AdapterBankError as error:  # of this task; the others are judged all the same
             reason = f"cannot be judged: {error.message}"
-            verdicts.append(Verdict(task=task, version=newest.version, champion=champion,
+            verdicts.append(Verdict(task=task, version=newest.version, champion=held,
                                     outcome="unjudged", reason=reason))  # fmt: skip
             failures.append((f"{task} {reason}", error.fix))
         if progress is not None:
             progress(index + 1, len(tasks))
     report = ReleaseReport(verdicts=tuple(verdicts))
     write_json(bank.root / REPORT, {"verdicts": [v.as_json() for v in verdicts]})
-    for task in tasks:  # also those that did not move: an earlier mirror may have failed
-        problem = follow_aliases(bank, task)
+    for verdict in verdicts:  # also where nothing moved: an earlier mirror may have failed
+        problem = follow_aliases(bank, verdict.task)
         if problem is not None:
-            failures.append((f"MLflow does not show the aliases of {task}: {problem}", None))
+            failures.append(
+                (f"MLflow does not show the aliases of {verdict.task}: {problem}", None)
+            )
+        elif verdict.outcome == "refused":
+            problem = follow_verdict(bank, verdict.task, verdict.version)
+            if problem is not None:
+                failures.append((f"MLflow does not show a verdict: {problem}", None))
     failures += _follow(bank)
     if show is not None:
         show(report)
@@ -139,21 +120,39 @@ def promote(
     alias: str = CHAMPION,
     expected: Expected,
     reason: str = "",
+    force: bool = False,
 ) -> HandMove:
     """Move an alias by hand; the version is verified and replays its canary first.
 
-    A router, which has no canary, is read and checked.
+    A router, which has no canary, is read and checked. What the last verdict refused becomes no
+    champion unless it is forced; then that is a verdict of its own, which says over which one.
 
     Raises:
         ConflictError: the alias no longer means ``expected``.
+        GateRefused: the last verdict on the version refused it, and ``force`` is not set.
+        InputError: it is forced without a reason.
     """
+    if force and not reason.strip():
+        raise InputError(
+            "a refused version is promoted by force only for a reason, which history keeps",
+            fix=f'adapterbank promote {ref} --force --reason "WHY"',
+        )
     version = bank.registry.resolve(ref)
+    refusal = _refusal(bank, version, alias)
+    if refusal is not None and not force:
+        raise GateRefused(
+            f"{version} was refused at {refusal.time}: {refusal.reason}",
+            fix=f'adapterbank promote {ref} --force --reason "WHY", if you know better',
+        )
     pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
     if version.task == ROUTER:
         load_router(bank.registry, pinned)
     else:
         Predictor(bank.registry).load(pinned)
-    move = bank.registry.promote(pinned, alias=alias, expected=expected, reason=reason)
+    verdict = None if refusal is None else _forced(version, refusal, reason).as_json()
+    move = bank.registry.promote(
+        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict
+    )
     return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 
 
@@ -169,116 +168,58 @@ def rollback(
     return HandMove(move=move, mirror=follow_aliases(bank, task))
 
 
-def _check_bank(predictor: Predictor, tasks: tuple[str, ...]) -> None:
+def _check_bank(predictor: Predictor, tasks: tuple[str, ...]) -> int:
+    """Verify every champion and replay its canary; return how many there are."""
+    champions = 0
     for task in tasks:
         try:
             if CHAMPION in predictor.registry.aliases(task):
                 predictor.load(f"{task}@{CHAMPION}")
+                champions += 1
         except AdapterBankError as error:
             kind = type(error) if isinstance(error, IntegrityError) else GateRefused
             raise kind(
                 f"nothing was released: {task}@{CHAMPION} is not sound: {error.message}",
                 fix=error.fix or "adapterbank verify",
             ) from error
+    return champions
 
 
-def _contest(registry: Registry, task: str) -> tuple[Version, int | None]:
-    """The version to judge, and the number of the one that is served."""
-    return registry.versions(task)[-1], registry.aliases(task).get(CHAMPION)
-
-
-def _judge(bank: Bank, predictor: Predictor, newest: Version, champion: int | None) -> Verdict:
-    registry, task = bank.registry, newest.task
-    verdict = Verdict(task=task, version=newest.version, champion=champion,
-                      outcome="unchanged", reason="already the champion")  # fmt: skip
-    if champion == newest.version:
-        return verdict
-    reason = _taken_back(registry, newest)
-    if reason is not None:
-        return replace(verdict, outcome="kept", reason=reason)
-    if task not in bank.config.tasks and not bank.data(task).is_dir():
-        reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
-        return replace(verdict, outcome="kept", reason=reason)
-    verdict = replace(verdict, outcome="promoted", reason="passed every gate",
-                      gates=bank.config.gates.model_dump(),
-                      data=stored_digest(bank.data(task)))  # fmt: skip
-    refused = _refused_before(registry, verdict)
-    if refused is not None:
-        return refused
-    challenger_val, champion_val = _val(bank, predictor, newest), None
-    if champion is not None:
-        champion_val = _val(bank, predictor, registry.resolve(f"{task}@{champion}"))
-    verdict = replace(verdict, challenger_val=challenger_val, champion_val=champion_val)
-    failure = _failure(bank.config.gates, challenger_val, champion_val)
-    if failure is not None:
-        verdict = replace(verdict, outcome="refused", reason=failure)
-        registry.record_verdict(str(newest), verdict.as_json(), reason=failure)
-        return verdict
-    registry.promote(str(newest), expected=champion, reason="release", verdict=verdict.as_json())
+def _decide(bank: Bank, predictor: Predictor, newest: Version, champions: int) -> Verdict:
+    """Judge a version, and do and write down what follows from it."""
+    verdict = judge(bank, predictor, newest, champions)
+    if verdict.outcome == "promoted":
+        bank.registry.promote(str(newest), expected=verdict.champion, reason="release",
+                              verdict=verdict.as_json())  # fmt: skip
+    elif verdict.outcome == "refused" and not _is_written(bank, newest, verdict):
+        bank.registry.record_verdict(str(newest), verdict.as_json(), reason=verdict.reason)
     return verdict
 
 
-def _refused_before(registry: Registry, terms: Verdict) -> Verdict | None:
-    """The verdict that refused a version on the same terms, if there was one."""
-    for event in reversed(registry.history(terms.task)):
-        if event.action != REFUSE or event.to_version != terms.version:
-            continue
-        try:
-            verdict = TypeAdapter(Verdict).validate_python(event.verdict)
-        except ValidationError:  # not one of a release
-            continue
-        if (verdict.champion, verdict.gates, verdict.data) == (
-            terms.champion, terms.gates, terms.data,
-        ):  # fmt: skip
-            return verdict
-    return None
+def _is_written(bank: Bank, version: Version, verdict: Verdict) -> bool:
+    """Whether history has this very refusal of a version."""
+    history = bank.registry.history(version.task)
+    return any(
+        parse_verdict(event.verdict) == verdict
+        for event in history
+        if event.action == REFUSE and event.to_version == version.version
+    )
 
 
-def _failure(gates: GateConfig, challenger: Score | None, champion: Score | None) -> str | None:
-    """Which gate a challenger does not pass, with the numbers; None if it passes all."""
-    if challenger is None:
-        return "its classes are not those of the prepared data"
-    if challenger.accuracy < gates.min_accuracy:
-        return (
-            f"accuracy {challenger.accuracy:.4f} is below gates.min_accuracy"
-            f" {gates.min_accuracy:.4f}"
-        )
-    if champion is not None and challenger.accuracy < champion.accuracy - gates.max_regression:
-        return (
-            f"accuracy {challenger.accuracy:.4f} is more than {gates.max_regression:.4f} below"
-            f" the champion's {champion.accuracy:.4f} on the same images"
-        )
-    return None
-
-
-def _val(bank: Bank, predictor: Predictor, version: Version) -> Score | None:
-    """Score a version on the task's validation images as they are prepared now.
-
-    A version that a search led to was trained on them in the end. Its score is that of the trial
-    that chose it, the same configuration trained without; see ``continual/tuned.py``.
-
-    Returns:
-        None where its classes are not those of the data, so that no comparison means anything.
-
-    Raises:
-        InputError: the task has no prepared data.
-    """
-    data = load_task(bank.data(version.task), spec=predictor.backbone.spec)
-    _, loaded = predictor.load(f"{version.task}@{version.version}")
-    if loaded.config.classes != data.classes:
+def _refusal(bank: Bank, version: Version, alias: str) -> Event | None:
+    """The refusal that stands against serving a version; trying one under another alias is free."""
+    if alias != CHAMPION or version.task == ROUTER:
         return None
-    seen = loaded.config.train.get("fit") == "train+val"
-    if seen and loaded.config.data.digest == stored_digest(bank.data(version.task)):
-        val = json.loads(bank.registry.read(version)[METRICS])["val"]
-        return Score(correct=val["correct"], total=val["total"])
-    return evaluate(predictor.backbone, data.val, loaded.folded).score
+    if bank.registry.aliases(version.task).get(CHAMPION) == version.version:
+        return None  # nothing would move
+    return standing_refusal(bank.registry.history(version.task), version.version)
 
 
-def _taken_back(registry: Registry, version: Version) -> str | None:
-    """Why a version is not to be served although nobody serves another; None if it may be."""
-    history = registry.history(version.task)
-    deeds = (event.action for event in reversed(history) if event.action != REFUSE)
-    if next(deeds, None) == RETIRE:  # nothing was registered or promoted since
-        return "the task was removed"
-    served = (event.to_version for event in history if event.alias == CHAMPION)
-    return "was champion before and was rolled back" if version.version in served else None
+def _forced(version: Version, refusal: Event, reason: str) -> Verdict:
+    """A verdict that overrules a refusal, with the figures of what it overrules."""
+    forced = Verdict(task=version.task, version=version.version, champion=None, outcome="forced",
+                     reason=reason, over=refusal.step)  # fmt: skip
+    held = parse_verdict(refusal.verdict)
+    if held is None:  # not one of a release: without figures
+        return forced
+    return replace(forced, champion=held.champion, gate=held.gate, comparison=held.comparison)

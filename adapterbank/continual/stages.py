@@ -26,6 +26,7 @@ from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.sources import fetch
 from adapterbank.continual.bank import Bank, read_json, write_json
 from adapterbank.continual.ready import PREPARED, backbone_is_ready, parameters
+from adapterbank.continual.verdicts import verdict_tags
 from adapterbank.data.base import SPLITS, Limits
 from adapterbank.data.sources import load_source
 from adapterbank.data.store import load_task, save_task, stored_digest
@@ -223,6 +224,7 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
             "backbone": config.backbone.fingerprint,
             "data": config.data.digest,
             "path": str(version.path.relative_to(bank.root)),
+            **verdict_tags(bank.registry.history(version.task), version.version),
         },
         run_id=run_id,
     )  # fmt: skip

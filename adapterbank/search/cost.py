@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone
 from adapterbank.errors import InputError
 from adapterbank.inference.artifact import build_adapter
+from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.methods.base import Adapter, Folded, count_parameters
 
 __all__ = ["CostTable"]
-
-_BATCH = 8  # images of one measured forward
-_ROUNDS = 9
 
 
 class CostTable:
@@ -37,8 +33,7 @@ class CostTable:
         self._backbone = backbone
         self._latencies = dict(known or {})
         self._counts: dict[str, int] = {}
-        height, width = backbone.spec.size
-        self._images = torch.zeros(_BATCH, 3, height, width, device=backbone.device)
+        self._images = blank_images(backbone)
 
     def count(self, method: str, hyper: Mapping[str, Any], classes: int) -> int | None:
         """Trained numbers without the head; None where the configuration does not fit."""
@@ -70,18 +65,8 @@ class CostTable:
             method, hyper, self._backbone.traits, classes, seed=0, where="the search space"
         )
 
-    @torch.inference_mode()
     def _measure(self, folded: Folded) -> float:
-        times: dict[bool, list[float]] = {True: [], False: []}
-        for turn in range(_ROUNDS + 1):
-            for adapted in (True, False):
-                begun = time.perf_counter()
-                model.features(self._backbone, self._images, folded if adapted else None)
-                if self._images.is_cuda:
-                    torch.cuda.synchronize()
-                if turn:  # the first warms up
-                    times[adapted].append(time.perf_counter() - begun)
-        return min(times[True]) / min(times[False])  # the least disturbed turn of each
+        return relative_latency(self._backbone, folded, self._images, min)
 
 
 def _key(method: str, hyper: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterbank.continual import answers
 from adapterbank.continual import release as releasing
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.stages import prepare
@@ -65,13 +66,13 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     assert (metrics["val"]["correct"], metrics["val"]["total"]) == (11, 12)
 
     judged: list[str] = []
-    real = evaluation.evaluate
+    real = evaluation.extract_features
 
-    def evaluate(*given: object, **named: object) -> object:
+    def extract(*given: object, **named: object) -> object:
         judged.append("on validation images")
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(releasing, "evaluate", evaluate)
+    monkeypatch.setattr(answers, "extract_features", extract)
     reports: list[releasing.ReleaseReport] = []
     with suppress(AdapterBankError):  # the champion may be better than 11 of 12
         releasing.release(searching, show=reports.append)
@@ -79,6 +80,8 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     (verdict,) = report.verdicts
     assert verdict.challenger_val == Score(correct=11, total=12)
     assert judged == ["on validation images"]  # the champion, which no search led to
+    assert verdict.comparison is not None
+    assert verdict.comparison.test == "fisher"
 
 
 def test_a_task_may_keep_its_winner_from_the_validation_images(searching: Bank, cli: Cli) -> None:

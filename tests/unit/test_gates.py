@@ -1,0 +1,183 @@
+"""The one rule for "worse", and the gates on a version's own figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapterbank.config import GateConfig
+from adapterbank.continual.gates import (
+    Answers,
+    Measured,
+    as_comparison,
+    contrast,
+    find_failures,
+    is_worse,
+)
+from adapterbank.continual.paired import Paired
+from adapterbank.continual.verdicts import Comparison
+from adapterbank.errors import InputError
+from adapterbank.records import Score
+from benchmarks.gates import count_refused
+
+GATES = GateConfig()
+SCORE = Score(correct=80, total=100)
+
+
+def paired(total: int, gained: int, lost: int) -> Comparison:
+    """Compare two versions of which the champion is right on half of the images."""
+    champion = total // 2 + lost
+    found = Paired(
+        total=total,
+        gained=gained,
+        lost=lost,
+        challenger=Score(correct=champion + gained - lost, total=total),
+        champion=Score(correct=champion, total=total),
+    )
+    return as_comparison(found)
+
+
+def worse(total: int, gained: int, lost: int, gates: GateConfig = GATES) -> bool:
+    return is_worse(paired(total, gained, lost), gates, allowed=gates.max_regression)
+
+
+def refusal_probability(images: int, differing: float, gates: GateConfig) -> float:
+    """Sum the chances of all outcomes that the rule refuses, if neither version is better."""
+    most = int(images * differing + 6 * math.sqrt(images * differing)) + 1
+    total = 0.0
+    for number in range(min(most, images) + 1):
+        drawn = math.comb(images, number) * differing**number * (1 - differing) ** (images - number)
+        for lost in range(number + 1):
+            chance = drawn * math.comb(number, lost) / 2**number
+            if chance > 1e-7 and worse(images, number - lost, lost, gates):
+                total += chance
+    return total
+
+
+def test_a_fall_within_the_limit_is_accepted_however_sure_it_is() -> None:
+    found = paired(100_000, gained=0, lost=400)
+    assert found.p < 1e-100
+    assert not is_worse(found, GATES, allowed=0.005)
+    assert is_worse(found, GATES, allowed=0.003)
+
+
+def test_a_fall_beyond_the_limit_that_may_be_an_accident_is_accepted() -> None:
+    assert paired(100, gained=1, lost=5).p > GATES.alpha
+    assert not worse(100, gained=1, lost=5)
+    assert paired(100, gained=0, lost=5).p < GATES.alpha
+    assert worse(100, gained=0, lost=5)
+
+
+def test_a_large_fall_is_refused_however_few_images_say_so() -> None:
+    assert paired(10, gained=0, lost=1).p == 0.5
+    assert worse(10, gained=0, lost=1)  # a tenth of all
+    assert not worse(11, gained=0, lost=1)
+
+
+def test_a_limit_beyond_the_largest_fall_is_a_limit_all_the_same() -> None:
+    lenient = GateConfig(max_regression=1.0)
+    assert not worse(10, gained=0, lost=10, gates=lenient)
+
+
+counts = st.integers(0, 40)
+
+
+@given(gained=counts, lost=counts, more=st.integers(1, 20))
+def test_losing_more_images_never_helps(gained: int, lost: int, more: int) -> None:
+    if worse(200, gained, lost):
+        assert worse(200, gained, lost + more)
+        assert worse(200, max(gained - more, 0), lost)
+
+
+@given(gained=counts, fewer=counts)
+def test_who_is_no_worse_on_these_images_is_never_refused(gained: int, fewer: int) -> None:
+    assert not worse(200, gained, max(gained - fewer, 0), GateConfig(max_regression=0.0))
+
+
+@pytest.mark.parametrize(("images", "differing"), [(80, 0.05), (80, 0.15), (200, 0.2), (500, 0.1)])
+def test_a_version_as_good_is_refused_in_less_than_alpha_of_all_cases(
+    images: int, differing: float
+) -> None:
+    found = refusal_probability(images, differing, GATES)
+    assert 0 < found <= GATES.alpha
+    # Without the limit for few images it is the level of the test alone.
+    assert refusal_probability(images, differing, GateConfig(max_drop=1.0)) <= found
+
+
+def test_a_smaller_largest_fall_would_refuse_good_versions() -> None:
+    assert refusal_probability(100, 0.15, GateConfig(max_drop=0.03)) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("images", "differing"), [(1000, 0.04), (1000, 0.06), (2000, 0.1), (5000, 0.15)]
+)
+def test_a_planted_fall_of_3_points_is_refused_and_no_change_passes(
+    images: int, differing: float
+) -> None:
+    """100 bootstrap repeats each way; 1,000 images are enough where 6 % of the answers differ."""
+    assert count_refused(images, differing, fall=0.03, gates=GATES) >= 95
+    assert count_refused(images, differing, fall=0.0, gates=GATES) <= 5
+
+
+def test_where_one_side_has_only_a_count_the_test_is_fishers() -> None:
+    right = np.arange(100) < 80
+    full = Answers(score=SCORE, right=right, confidence=np.ones(100))
+    count = Answers(score=Score(correct=60, total=100))
+    assert contrast(full, full).test == "mcnemar"
+    for challenger, champion in ((full, count), (count, full), (count, count)):
+        found = contrast(challenger, champion)
+        assert (found.test, found.gained, found.lost) == ("fisher", None, None)
+    assert contrast(count, full).p < 0.01
+    assert contrast(full, count).p > 0.99
+
+
+def test_answers_to_other_images_are_not_compared() -> None:
+    few = Answers(score=SCORE, right=np.ones(3, dtype=bool))
+    many = Answers(score=SCORE, right=np.ones(4, dtype=bool))
+    with pytest.raises(InputError, match="cannot be compared"):
+        contrast(few, many)
+
+
+@pytest.mark.parametrize(
+    ("gate", "limit", "found"),
+    [
+        ("min_accuracy", 0.9, Measured(val=SCORE)),
+        ("max_calibration_error", 0.05, Measured(val=SCORE, calibration_error=0.06)),
+        ("max_bytes", 1000, Measured(val=SCORE, bytes=1001)),
+        ("max_latency", 1.5, Measured(val=SCORE, latency=1.6)),
+    ],
+)
+def test_a_gate_names_itself_with_both_numbers(gate: str, limit: float, found: Measured) -> None:
+    gates = GateConfig.model_validate({gate: limit})
+    (failure,) = find_failures(gates, found)
+    assert failure.gate == gate
+    value = found.calibration_error or found.bytes or found.latency or SCORE.accuracy
+    assert f"{value:g}" in failure.reason
+    assert f"gates.{gate} {limit:g}" in failure.reason
+    assert find_failures(GATES, found) == ()
+
+
+def test_what_is_just_at_its_limit_passes() -> None:
+    gates = GateConfig(min_accuracy=0.8, max_calibration_error=0.1, max_bytes=10, max_latency=1.0)
+    found = Measured(val=SCORE, calibration_error=0.1, bytes=10, latency=1.0)
+    assert find_failures(gates, found) == ()
+
+
+def test_every_gate_that_fails_is_named_and_the_fall_says_its_test() -> None:
+    found = Measured(
+        val=Score(correct=60, total=100),
+        champion=SCORE,
+        comparison=paired(100, gained=2, lost=22),
+        bytes=5,
+    )
+    failures = find_failures(GateConfig(min_accuracy=0.7, max_bytes=4), found)
+    assert [one.gate for one in failures] == ["min_accuracy", "max_regression", "max_bytes"]
+    assert "20.0 points below the champion's 0.8000" in failures[1].reason
+    assert "mcnemar" in failures[1].reason
+    few = replace(found, comparison=paired(10, gained=0, lost=2))
+    assert [one.gate for one in find_failures(GATES, few)] == ["max_drop"]
