@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from adapterbank.errors import InputError
 
 __all__ = [
+    "Difference",
     "Labels",
-    "Tested",
     "distribution_test",
     "fall_test",
     "holm",
@@ -52,7 +52,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Difference:
     """A test's answer.
 
     Args:
@@ -106,7 +106,7 @@ def principal(pooled: Floats, dimensions: int) -> Floats:
     return projected
 
 
-def kernel_test(pooled: Floats, labels: Labels) -> Tested:
+def kernel_test(pooled: Floats, labels: Labels) -> Difference:
     """Maximum mean discrepancy (Gretton et al. 2012, eq. 3: unbiased), Gaussian kernel.
 
     The width is the median heuristic's, over both samples: k(x, y) = exp(-|x - y|² / median).
@@ -139,10 +139,10 @@ def kernel_test(pooled: Floats, labels: Labels) -> Tested:
     found = within + other - 2 * (touching - own) / (m * n)
     scatter = 1.0 - offset - (within[0] + other[0]) / 2
     effect = float(np.sqrt(max(found[0], 0.0) / scatter)) if scatter > 0 else 0.0
-    return Tested(p=_p_value(found), effect=effect)
+    return Difference(p=_p_value(found), effect=effect)
 
 
-def distribution_test(pooled: Floats, labels: Labels) -> Tested:
+def distribution_test(pooled: Floats, labels: Labels) -> Difference:
     """Kolmogorov-Smirnov, two-sided; ties cost it nothing but power.
 
     Args:
@@ -158,10 +158,10 @@ def distribution_test(pooled: Floats, labels: Labels) -> Tested:
     below = labels.marks[order].cumsum(axis=0, dtype=np.float64)[ends]
     upto = np.arange(1, len(pooled) + 1)[ends, None]
     gaps = np.abs(below / labels.first - (upto - below) / labels.second).max(axis=0)
-    return Tested(p=_p_value(gaps), effect=float(gaps[0]))
+    return Difference(p=_p_value(gaps), effect=float(gaps[0]))
 
 
-def fall_test(pooled: Floats, labels: Labels) -> Tested:
+def fall_test(pooled: Floats, labels: Labels) -> Difference:
     """Whether the second sample's mean is lower; one-sided.
 
     Args:
@@ -173,7 +173,7 @@ def fall_test(pooled: Floats, labels: Labels) -> Tested:
     """
     first = pooled @ labels.marks.astype(np.float64)
     falls = first / labels.first - (pooled.sum() - first) / labels.second
-    return Tested(p=_p_value(falls), effect=float(falls[0]))
+    return Difference(p=_p_value(falls), effect=float(falls[0]))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapterbank.continual.two_sample import (
-    Tested,
+    Difference,
     distribution_test,
     fall_test,
     holm,
@@ -268,7 +268,7 @@ def _judge_one(
 
 def _test(
     reference: Reference, images: Images, settings: Settings, first: int
-) -> dict[str, Tested]:
+) -> dict[str, Difference]:
     """Run the tests, all on the same relabellings where they compare the same images."""
     size, drawn = len(images.tasks), settings.permutations
     labels = relabel(len(reference.features), size, drawn, (settings.seed, first))
