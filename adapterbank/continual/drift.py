@@ -22,7 +22,15 @@ from adapterbank import model
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.routers import champion_records
-from adapterbank.continual.windows import Images, Reference, Settings, Verdict, Window, judge
+from adapterbank.continual.windows import (
+    Images,
+    Reference,
+    Settings,
+    Verdict,
+    Window,
+    check_enough,
+    judge,
+)
 from adapterbank.data.images import normalise
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import ImageError, InputError
@@ -149,6 +157,7 @@ def measure_drift(
     predictor = Predictor(bank.registry, device=device)
     version = bank.registry.resolve(ref)
     record = _record(version)
+    check_enough(version.task, len(record.calibration), len(images), chosen)  # before they are run
     records, _, _ = champion_records(bank.registry)
     fingerprint = bank.registry.backbone().fingerprint
     router = build({**records, version.task: record}, backbone=fingerprint)

@@ -30,7 +30,17 @@ from adapterbank.continual.two_sample import (
 )
 from adapterbank.errors import InputError
 
-__all__ = ["Action", "Finding", "Images", "Reference", "Settings", "Verdict", "Window", "judge"]
+__all__ = [
+    "Action",
+    "Finding",
+    "Images",
+    "Reference",
+    "Settings",
+    "Verdict",
+    "Window",
+    "check_enough",
+    "judge",
+]
 
 Action: TypeAlias = Literal["none", "recalibrate", "retrain", "new task", "other task"]
 FEATURES: Final = "features"
@@ -199,6 +209,31 @@ class Verdict:
         return max(self.elsewhere, key=self.elsewhere.__getitem__) if self.elsewhere else None
 
 
+def check_enough(task: str, held: int, images: int, settings: Settings) -> None:
+    """Refuse what nothing can be told of.
+
+    Args:
+        task: whose record it is.
+        held: held-out images of the record.
+        images: new ones.
+        settings: how they are to be judged.
+
+    Raises:
+        InputError: too few of either.
+    """
+    if held < LEAST_REFERENCE:
+        raise InputError(
+            f"{task} keeps {held} held-out images; at least {LEAST_REFERENCE} are needed to tell"
+            " change from chance",
+            fix=f"give {task} more validation images and train it again",
+        )
+    if images < settings.window:
+        raise InputError(
+            f"{images} images are no window of {settings.window}",
+            fix=f"give more images, or --window {max(LEAST_WINDOW, images)}",
+        )
+
+
 def judge(
     task: str, reference: Reference, images: Images, settings: Settings
 ) -> tuple[tuple[Window, ...], Verdict]:
@@ -213,20 +248,9 @@ def judge(
     Raises:
         InputError: too few images, new ones or held-out ones.
     """
-    held, count = len(reference.features), len(images.tasks) // settings.window
-    if held < LEAST_REFERENCE:
-        raise InputError(
-            f"{task} keeps {held} held-out images; at least {LEAST_REFERENCE} are needed to tell"
-            " change from chance",
-            fix=f"give {task} more validation images and train it again",
-        )
-    if not count:
-        raise InputError(
-            f"{len(images.tasks)} images are no window of {settings.window}",
-            fix=f"give more images, or --window {max(LEAST_WINDOW, len(images.tasks))}",
-        )
+    check_enough(task, len(reference.features), len(images.tasks), settings)
     windows = []
-    for index in range(count):
+    for index in range(len(images.tasks) // settings.window):
         first = index * settings.window
         rows = images.rows(slice(first, first + settings.window))
         windows.append(_judge_one(task, reference, rows, settings, first))
