@@ -91,7 +91,8 @@ def change(images: torch.Tensor, name: str) -> torch.Tensor:
         changed = mean + 0.2 * (pixels - mean)
     else:
         changed = functional.rgb_to_grayscale(pixels, 3)
-    return changed.round().clamp(0, 255).to(torch.uint8)
+    rounded: torch.Tensor = changed.round().clamp(0, 255).to(torch.uint8)
+    return rounded
 
 
 def read_pool(folder: Path, backbone: TimmViT, features: Path | None) -> Pool:
@@ -115,10 +116,11 @@ def read_pool(folder: Path, backbone: TimmViT, features: Path | None) -> Pool:
     else:
         arrays = load_file(kept)
     sets = {
-        name: (np.float64(arrays[name]), np.int64(arrays[f"{name}_labels"]))
+        name: (arrays[name].astype(np.float64), arrays[f"{name}_labels"].astype(np.int64))
         for name in ("train", "val", "test")
     }
-    return Pool(task=make_task(sets), changed={name: np.float64(arrays[name]) for name in CHANGES})
+    changed = {name: arrays[name].astype(np.float64) for name in CHANGES}
+    return Pool(task=make_task(sets), changed=changed)
 
 
 class Bench:
@@ -146,7 +148,7 @@ class Bench:
     ) -> tuple[tuple[Window, ...], Verdict]:
         """Judge features of new images against held-out ones."""
         pool = self.pools[task]
-        kept = np.float64(held.astype(np.float16))
+        kept = held.astype(np.float16).astype(np.float64)
         kept /= np.linalg.norm(kept, axis=1, keepdims=True)
         reference, images = compare_images(
             router, task, kept[:256], (new, pool.confidence(new)), pool.confidence(held)

@@ -72,7 +72,7 @@ class Settings:
     window: int = 200
     alpha: float = 0.01
     permutations: int = 999
-    dimensions: int = 32
+    dimensions: int = 128
     seed: int = 0
     least_shift: float = 0.05
     least_distance: float = 0.1

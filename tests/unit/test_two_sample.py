@@ -87,7 +87,7 @@ def test_the_statistic_is_the_unbiased_one_by_its_formula() -> None:
     first, second = drawn(1, 9, 5), drawn(2, 7, 5, shift=1.0)
     pooled = np.concatenate([first, second])
     distances = ((pooled[:, None] - pooled[None]) ** 2).sum(axis=2)
-    kernel = np.exp(-distances / np.median(distances[np.triu_indices(16, 1)]))
+    kernel = np.exp(-distances / (4 * np.median(distances[np.triu_indices(16, 1)])))
     own = (kernel[:9, :9].sum() - 9) / 72
     other = (kernel[9:, 9:].sum() - 7) / 42
     squared = own + other - 2 * kernel[:9, 9:].mean()
