@@ -7,6 +7,7 @@
 3   an unknown name; its neighbours are listed
 4   integrity: stored bytes are not what was published
 5   conflict: somebody else changed the same thing first
+6   ``drift`` found that images have changed
 70  an error of the program itself; ``ADAPTERBANK_DEBUG=1`` shows where
 ==  ==============================================================================
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,20 @@ def split(task: str, each: int, start: int = 0) -> Split:
     return Split(images=images, labels=torch.tensor(labels))
 
 
-def publish(registry: Registry, task: str, seed: int = 1) -> Version:
-    """Register a version of a colour's task with its true routing record, and promote it."""
+def publish(
+    registry: Registry, task: str, seed: int = 1, more: Mapping[str, object] | None = None
+) -> Version:
+    """Register a version of a colour's task with its true routing record, and promote it.
+
+    Args:
+        registry: with the backbone of ``served``.
+        task: a colour, or any name for white.
+        seed: of the adapter.
+        more: what its configuration says otherwise.
+    """
     classes = ("thin", "wide")
     made = served.adapter(seed, classes=classes)
-    config = served.describe(task, made, classes=classes)
+    config = {**served.describe(task, made, classes=classes), **(more or {})}
     train, held = split(task, 20), split(task, 30, 500)
     backbone = served.backbone()
     routing = task_record(

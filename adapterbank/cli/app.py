@@ -13,6 +13,7 @@ from adapterbank.cli import (
     backbone,
     bank,
     demo,
+    drift,
     mirrors,
     pipeline,
     predict,
@@ -43,6 +44,7 @@ for part in (
     bank.views,
     predict.app,
     router.app,
+    drift.app,
     demo.app,
     stage.app,
 ):
