@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapterbank.cli._html import Html, join, tag
+from adapterbank.cli._html import Html, tag
 
 __all__ = ["Cell", "Line", "bar", "curves", "heat_map", "legend", "track"]
 
@@ -50,9 +50,8 @@ def heat_map(
         tag("tr", tag("th", name, scope="row"), *(_cell(cell) for cell in cells))
         for name, cells in rows.items()
     ]
-    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body),
-                class_="heat")  # fmt: skip
-    return tag("div", table, _key(), class_="scroll")
+    table = tag("table", tag("thead", head), tag("tbody", *body), class_="heat")
+    return tag("figure", tag("figcaption", caption), tag("div", table, class_="scroll"), _key())
 
 
 def _cell(cell: Cell) -> Html:
@@ -172,5 +171,5 @@ def _y(share: float) -> float:
 
 def legend(*entries: tuple[str, str]) -> Html:
     """Say what signs mean: (CSS class, words)."""
-    items = (join(tag("span", class_=f"sign {sign}"), words, " ") for sign, words in entries)
+    items = (tag("span", tag("span", class_=f"sign {sign}"), words) for sign, words in entries)
     return tag("p", *items, class_="key")

@@ -13,7 +13,7 @@ from adapterbank.cli._charts import bar, legend, track
 from adapterbank.cli._html import Html, join, style, tag
 from adapterbank.cli._page_history import histories
 from adapterbank.cli._page_results import matrix_section, router_section
-from adapterbank.cli._page_tables import facts, plain_table, section
+from adapterbank.cli._page_tables import facts, moment, plain_table, section
 
 if TYPE_CHECKING:
     from adapterbank.continual.overview import Overview, TaskView
@@ -42,7 +42,7 @@ def render(found: Overview) -> bytes:
         "body",
         _header(found),
         tag("main", _tasks(found), matrix_section(found.matrix), router_section(found.router),
-            _storage(found), _backbone(found), histories(found.tasks)),
+            _storage(found), _backbone(found), histories(found.tasks, found.router.history)),
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n".encode()
 
@@ -52,7 +52,11 @@ def _header(found: Overview) -> Html:
     tests = [view.champion.test for view in served if view.champion and view.champion.test]
     probes = [view.champion.probe for view in served if view.champion and view.champion.probe]
     adapters = sum(view.champion.adapter_bytes for view in served if view.champion)
-    moment = "nothing was done to it yet" if found.newest is None else f"as of {found.newest}"
+    when = (
+        "empty"
+        if found.newest is None
+        else f"as of {moment(found.newest)}, the last event of its history"
+    )
     tiles = (
         (str(len(served)), "tasks served"),
         (str(sum(view.versions for view in found.tasks)), "versions kept"),
@@ -66,7 +70,7 @@ def _header(found: Overview) -> Html:
     return tag(
         "header",
         tag("h1", "Adapter bank"),
-        tag("p", f"{moment}, the last event of its history", class_="muted"),
+        tag("p", when, class_="muted"),
         *problems,
         tag("ul", *shown, class_="tiles"),
     )
@@ -83,7 +87,7 @@ def _tasks(found: Overview) -> Html:
                ">parameters", ">weights", ">versions")  # fmt: skip
     key = legend(("dot", "champion on its test images"),
                  ("tick", "a linear probe of the bare backbone on the same"))  # fmt: skip
-    table = plain_table(columns, [_task_row(view) for view in found.tasks])
+    table = plain_table(columns, [_task_row(view) for view in found.tasks], wide=True)
     note = "Parameters are those of the method and those of the head."
     return section("Tasks", table, key, tag("p", note, class_="muted"))
 

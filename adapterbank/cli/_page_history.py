@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import _render
 from adapterbank.cli._html import Html, join, tag
-from adapterbank.cli._page_tables import facts, plain_table, section
+from adapterbank.cli._page_tables import facts, moment, plain_table, section
 
 if TYPE_CHECKING:
     from adapterbank.continual.overview import TaskView
@@ -20,20 +20,30 @@ _CLASSES = 30  # that are named
 _SAID = frozenset({"task", "version", "champion", "outcome", "reason", "data"})  # in other columns
 
 
-def histories(tasks: Sequence[TaskView]) -> Html:
-    """Show everything that was done to each task, newest first."""
-    shown = sum(len(view.history) for view in tasks) <= _OPEN
-    return section("Versions and verdicts", *(_task(view, shown=shown) for view in tasks))
+def histories(tasks: Sequence[TaskView], router: Sequence[Event]) -> Html:
+    """Show everything that was done to each task and to the router, newest first."""
+    count = len(router) + sum(len(view.history) for view in tasks)
+    shown = "open" if count <= _OPEN else None
+    parts = [
+        tag(
+            "details", tag("summary", _title(view)), _about(view), _events(view.history), open=shown
+        )
+        for view in tasks
+    ]
+    if router:
+        parts.append(tag("details", tag("summary", "the router"), _events(router), open=shown))
+    return section("Versions and verdicts", *parts)
 
 
-def _task(view: TaskView, *, shown: bool) -> Html:
+def _title(view: TaskView) -> str:
     champion = view.aliases.get("champion")
     state = "no champion" if champion is None else f"champion {champion}"
-    title = f"{view.task}: {_render.count(view.versions, 'version')}, {state}"
-    columns = (">step", "time", "action", "version", "by", "~reason", "~verdict")
-    table = plain_table(columns, [_row(event) for event in reversed(view.history)])
-    content = (_about(view), table)
-    return tag("details", tag("summary", title), *content, open="open" if shown else None)
+    return f"{view.task}: {_render.count(view.versions, 'version')}, {state}"
+
+
+def _events(history: Sequence[Event]) -> Html:
+    columns = (">step", "=time", "action", "version", "by", "~reason", "~verdict")
+    return plain_table(columns, [_row(event) for event in reversed(history)], wide=True)
 
 
 def _about(view: TaskView) -> Html:
@@ -55,7 +65,6 @@ def _row(event: Event) -> list[Html | str]:
         moved = f"{event.to_version}"
     else:
         moved = f"{event.from_version or '–'} → {event.to_version or '–'}"
-    time = event.time.replace("T", " ").removesuffix("Z")
     verdict = event.verdict or {}
     outcome = str(verdict.get("outcome", ""))
     named = outcome if outcome in {"promoted", "refused"} else None
@@ -64,6 +73,7 @@ def _row(event: Event) -> list[Html | str]:
     said = str(verdict.get("reason", ""))
     parts = [part for part in (said if said != event.reason else "", told) if part]
     words += [f"{': ' if outcome else ''}{'; '.join(parts)}"] if parts else []
+    time = moment(event.time)
     return [str(event.step), time, action, moved, event.actor, event.reason, join(*words)]
 
 

@@ -46,11 +46,16 @@ def _matrix(
     steps: Sequence[Step], tasks: Sequence[str], rows: Sequence[Mapping[str, Count]], caption: str
 ) -> Html:
     named = {
-        f"{step.step} {step.task}@{step.version}": [_of(row.get(task), task == step.task)
+        _named(step): [_of(row.get(task), task == step.task)
                                                     for task in tasks]
         for step, row in zip(steps, rows, strict=True)
     }  # fmt: skip
     return heat_map("after step", tasks, named, caption=caption)
+
+
+def _named(step: Step) -> str:
+    kind = "" if step.kind == "new task" else f", {step.kind}"
+    return f"{step.step} {step.task}@{step.version}{kind}"
 
 
 def _of(count: Count | None, mark: bool) -> Cell:  # noqa: FBT001  # of one use
@@ -82,7 +87,10 @@ def _figures(found: Mapping[str, float]) -> Html:
 def _figure(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if name in _AVERAGES else f"{100 * value + 0.0:+.1f} points"
+    if name in _AVERAGES:
+        return f"{100 * value:.1f} %"
+    points = round(100 * value, 1)
+    return "0.0 points" if not points else f"{points:+.1f} points".replace("-", "−")
 
 
 def router_section(view: RouterView) -> Html:

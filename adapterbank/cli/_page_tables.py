@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from adapterbank.cli._html import Html, tag
 
-__all__ = ["facts", "notice", "plain_table", "section"]
+__all__ = ["facts", "moment", "notice", "plain_table", "section"]
+
+_KINDS = {">": "n", "=": "whole", "~": "wrap"}  # CSS classes of columns
 
 
 def section(title: str, *content: Html) -> Html:
@@ -26,22 +29,35 @@ def facts(*pairs: tuple[str, Html | str]) -> Html:
     return tag("dl", *entries)
 
 
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[Html | str]]) -> Html:
+def plain_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Html | str]], *, wide: bool = False
+) -> Html:
     """Make a table; the first cell of a row names it.
 
     Args:
-        columns: names; those that start with ``>`` stand to the right, those with ``~`` may fold.
+        columns: names; those that start with ``>`` stand to the right, those with ``=`` are never
+            folded, those with ``~`` anywhere.
         rows: cells.
+        wide: as wide as the page.
     """
-    kinds = ["n" if name.startswith(">") else "wrap" if name.startswith("~") else None
-             for name in columns]  # fmt: skip
+    kinds = [_KINDS.get(name[:1]) for name in columns]
     heads = (
-        tag("th", name.lstrip(">~"), scope="col", class_=kind)
+        tag("th", name.lstrip("".join(_KINDS)), scope="col", class_=kind)
         for name, kind in zip(columns, kinds, strict=True)
     )
     body = []
     for first, *others in rows:
         cells = (tag("td", one, class_=kind) for one, kind in zip(others, kinds[1:], strict=True))
         body.append(tag("tr", tag("th", first, scope="row", class_=kinds[0]), *cells))
-    table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *body), class_="plain")
+    table = tag(
+        "table",
+        tag("thead", tag("tr", *heads)),
+        tag("tbody", *body),
+        class_="plain wide" if wide else "plain",
+    )
     return tag("div", table, class_="scroll")
+
+
+def moment(time: str) -> str:
+    """Write a time as people read it; what is none stays as it is."""
+    return re.sub(r"(\d)T(\d\d:.*)Z", r"\1 \2 UTC", time)

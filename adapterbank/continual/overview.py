@@ -19,7 +19,7 @@ from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, Unk
 from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, METRICS
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import TaskRouter
-from adapterbank.records import Score
+from adapterbank.records import ROUTER, Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.manifest import MANIFEST, check_some
@@ -102,6 +102,7 @@ class RouterView:
     Args:
         version: its number; None where none is served.
         digest: its digest.
+        history: everything that was done to it.
         figures: None where there is nothing to say.
         left_out: why a task is not among them, by task.
         missing: why there are no figures.
@@ -109,6 +110,7 @@ class RouterView:
 
     version: int | None
     digest: str | None
+    history: tuple[Event, ...]
     figures: RoutingFigures | None
     left_out: dict[str, str]
     missing: str | None
@@ -134,7 +136,8 @@ class Overview:
     def as_json(self) -> dict[str, Any]:
         """As JSON values; history is that of ``adapterbank history``."""
         found = asdict(self)
-        for task, view in zip(found["tasks"], self.tasks, strict=True):
+        views = zip([*found["tasks"], found["router"]], [*self.tasks, self.router], strict=True)
+        for task, view in views:
             task["history"] = [event.as_json() for event in view.history]
         return found
 
@@ -154,14 +157,15 @@ def collect(bank: Bank, progress: Progress | None = None) -> Overview:
     except FetchError:
         backbone = None
     tasks = tuple(_task(bank, task) for task in registry.tasks())
-    weights = registry.backbone_weights
+    router, weights = _router(bank, progress), registry.backbone_weights
+    events = [*router.history, *(event for view in tasks for event in view.history)]
     return Overview(
         backbone=backbone,
         backbone_bytes=weights.stat().st_size if weights.is_file() else None,
-        newest=max((event.time for view in tasks for event in view.history), default=None),
+        newest=max((event.time for event in events), default=None),
         tasks=tasks,
         matrix=_matrix(bank),
-        router=_router(bank, progress),
+        router=router,
         storage=tuple(_storage(bank, name) for name in registry.names()),
     )
 
@@ -234,8 +238,9 @@ def _matrix(bank: Bank) -> MatrixView:
 
 
 def _router(bank: Bank, progress: Progress | None) -> RouterView:
-    version, left_out = None, dict[str, str]()
+    version, history, left_out = None, (), dict[str, str]()
     try:
+        history = bank.registry.history(ROUTER)
         version, router = TaskRouter(bank.registry).current()
         backbone = load_bank_backbone(bank.registry)
         records, _, _ = champion_records(bank.registry)
@@ -248,8 +253,8 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
                 left_out[task] = error.message
         if features:
             found = routing_figures(router, records, features)
-            return RouterView(version=version.version, digest=version.digest, figures=found,
-                              left_out=left_out, missing=None)  # fmt: skip
+            return RouterView(version=version.version, digest=version.digest, history=history,
+                              figures=found, left_out=left_out, missing=None)  # fmt: skip
         missing = "no task of the router has prepared images here"
     except (FetchError, UnknownName):
         missing = "the bank has no router yet"
@@ -258,6 +263,7 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
     return RouterView(
         version=None if version is None else version.version,
         digest=None if version is None else version.digest,
+        history=history,
         figures=None,
         left_out=left_out,
         missing=missing,
