@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from adapterbank.continual.overview import (
     ChampionView,
     MatrixView,
@@ -12,7 +14,7 @@ from adapterbank.continual.overview import (
     Storage,
     TaskView,
 )
-from adapterbank.continual.overview_matrix import Champion, Count, Step, figures
+from adapterbank.continual.overview_matrix import Champion, Matrix, Right, Step, summary
 from adapterbank.continual.overview_routing import ALPHAS, Confusion, RoutingFigures, Unknown
 from adapterbank.records import InputSpec, Score, Traits
 from adapterbank.registry.backbone import BackboneRecord
@@ -25,13 +27,13 @@ DIGEST = "ab" * 32
 
 def overview(tasks: tuple[str, ...] = ("reds", "greens"), word: str = "word") -> Overview:
     """Make an overview of tasks; ``word`` stands wherever a bank may hold any text."""
-    drawn = steps(tasks, kind=word)
+    drawn = steps(tasks)
     return Overview(
         backbone=_backbone(word),
         backbone_bytes=10_000_000,
         newest=word,
         tasks=tuple(_task(task, word) for task in tasks),
-        matrix=MatrixView(steps=drawn, figures=figures(drawn), missing=None),
+        matrix=MatrixView(steps=drawn, summary=summary(Matrix(steps=drawn)), missing=None),
         router=RouterView(
             version=2, digest=DIGEST, history=(_event(word, 1),), figures=_routing(tasks),
             left_out={word: word}, missing=None,
@@ -40,7 +42,7 @@ def overview(tasks: tuple[str, ...] = ("reds", "greens"), word: str = "word") ->
     )  # fmt: skip
 
 
-def steps(tasks: tuple[str, ...], kind: str = "new task", lost: int = 3) -> tuple[Step, ...]:
+def steps(tasks: tuple[str, ...], lost: int = 3) -> tuple[Step, ...]:
     """Make a matrix: tasks come one by one, each later one costs the earlier ones ``lost``."""
     found = []
     for index, task in enumerate(tasks):
@@ -51,12 +53,12 @@ def steps(tasks: tuple[str, ...], kind: str = "new task", lost: int = 3) -> tupl
                 step=index,
                 task=task,
                 version=1,
-                kind=kind,
+                kind="new domain",
                 champions={one: Champion(version=1, digest=DIGEST) for one in seen},
-                oracle={one: Count(correct=90, total=100) for one in seen},
-                routed={one: Count(correct=right[one], total=100) for one in seen},
-                identity={one: Count(correct=right[one] + 5, total=100) for one in seen},
-                abstained={one: Count(correct=2, total=100) for one in seen},
+                oracle={one: Right(correct=90, total=100) for one in seen},
+                routed={one: Right(correct=right[one], total=100) for one in seen},
+                identity={one: Right(correct=right[one] + 5, total=100) for one in seen},
+                abstained={one: Right(correct=2, total=100) for one in seen},
             )
         )
     return tuple(found)
@@ -92,7 +94,7 @@ def _task(task: str, word: str) -> TaskView:
 
 
 def _event(word: str, step: int) -> Event:
-    verdict = {
+    verdict: dict[str, JsonValue] = {
         "task": word, "outcome": word, "reason": f"{word}!", word: {word: word},
         "challenger_val": {"correct": 1, "total": 2}, "p": 0.03125, "listed": [0.5, word],
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import _render
 from adapterbank.cli._charts import Cell, Line, curves, heat_map
@@ -13,12 +13,15 @@ from adapterbank.cli._page_tables import notice, plain_table, section
 
 if TYPE_CHECKING:
     from adapterbank.continual.overview import MatrixView, RouterView
-    from adapterbank.continual.overview_matrix import Count, Step
+    from adapterbank.continual.overview_matrix import Right, Step
     from adapterbank.continual.overview_routing import Confusion, RoutingFigures
 
 __all__ = ["matrix_section", "router_section"]
 
-_AVERAGES = ("average", "average/micro", "average/incremental", "task_identity")
+# Metrics that are shares; all others are differences of shares.
+_SHARES = frozenset(
+    {"average", "average/micro", "average/incremental", "task_identity", "false_abstention"}
+)
 
 
 def matrix_section(view: MatrixView) -> Html:
@@ -30,20 +33,20 @@ def matrix_section(view: MatrixView) -> Html:
     tasks = tuple(dict.fromkeys(
         task for step in view.steps for task in (step.task, *sorted(step.oracle))
     ))  # fmt: skip
-    told = "Where the task is told. What was learned in a step is bold."
-    found = "Where the router finds the task: its mistakes and abstentions are wrong answers."
+    told = "Where the task is told, in %. What was learned in a step is bold."
+    found = "Where the router finds the task, in %: right are its right label of the right task."
     return section(
         title,
         tag("p", "Accuracy on the test images of each task (columns) with the champions of each"
             " step (rows)."),
         _matrix(view.steps, tasks, [step.oracle for step in view.steps], told),
         _matrix(view.steps, tasks, [step.routed for step in view.steps], found),
-        _figures(view.figures),
+        _figures(view.summary),
     )  # fmt: skip
 
 
 def _matrix(
-    steps: Sequence[Step], tasks: Sequence[str], rows: Sequence[Mapping[str, Count]], caption: str
+    steps: Sequence[Step], tasks: Sequence[str], rows: Sequence[Mapping[str, Right]], caption: str
 ) -> Html:
     named = {
         _named(step): [_of(row.get(task), task == step.task)
@@ -58,36 +61,31 @@ def _named(step: Step) -> str:
     return f"{step.step} {step.task}@{step.version}{kind}"
 
 
-def _of(count: Count | None, mark: bool) -> Cell:  # noqa: FBT001  # of one use
+def _of(count: Right | None, mark: bool) -> Cell:  # noqa: FBT001  # of one use
     if count is None:
         return Cell(value=None, text="")
     share = count.correct / count.total
-    return Cell(value=share, text=_render.percent(count.correct, count.total),
+    return Cell(value=share, text=f"{100 * share:.1f}",
                 title=f"{count.correct:,} of {count.total:,}", mark=mark)  # fmt: skip
 
 
-def _figures(found: Mapping[str, float]) -> Html:
+def _figures(found: Mapping[str, Any]) -> Html:
     """List metrics, those of both matrices side by side."""
-    both = dict.fromkeys(
-        name.partition("/")[2] for name in found if name.startswith(("oracle/", "routed/"))
-    )
+    oracle, routed, routing = (found.get(name, {}) for name in ("oracle", "routed", "routing"))
     rows = [
-        [
-            name,
-            _figure(name, found.get(f"oracle/{name}")),
-            _figure(name, found.get(f"routed/{name}")),
-        ]
-        for name in both
+        [name, _figure(name, oracle.get(name)), _figure(name, routed.get(name))]
+        for name in dict.fromkeys((*oracle, *routed))
     ]
-    alone = [name for name in found if not name.startswith(("oracle/", "routed/"))]
-    rows += [[name, "–", _figure(name, found[name])] for name in alone]
+    for name, value in routing.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [[f"{name} {task}".strip(), "–", _figure(name, one)] for task, one in parts.items()]
     return plain_table(("metric", ">task told", ">task found by the router"), rows)
 
 
 def _figure(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    if name in _AVERAGES:
+    if name in _SHARES:
         return f"{100 * value:.1f} %"
     points = round(100 * value, 1)
     return "0.0 points" if not points else f"{points:+.1f} points".replace("-", "−")
@@ -127,14 +125,14 @@ def _confusion(found: RoutingFigures) -> Html:
         ]
         for row in found.confusion
     }  # fmt: skip
-    caption = "Images of each task (rows) by the task the router chose (columns)."
+    caption = "Images of each task (rows) by the task the router chose (columns), in %."
     return heat_map("true task", (*found.tasks, "no known task"), rows, caption=caption)
 
 
 def _part(count: int, row: Confusion, mark: bool) -> Cell:  # noqa: FBT001  # of one use
     if not count:
         return Cell(value=None, text="0")
-    return Cell(value=count / row.total, text=_render.percent(count, row.total),
+    return Cell(value=count / row.total, text=f"{100 * count / row.total:.1f}",
                 title=f"{count:,} of {row.total:,} images of {row.task}", mark=mark)  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.frozen import frozen_split
-from adapterbank.continual.overview_matrix import MATRIX, Step, figures, read_matrix
+from adapterbank.continual.overview_matrix import MATRIX, Step, read_matrix, summary
 from adapterbank.continual.overview_routing import RoutingFigures, routing_figures
 from adapterbank.continual.routers import champion_records
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
@@ -91,7 +91,7 @@ class MatrixView:
     """The accuracy matrix and its metrics; ``missing`` says why there is none."""
 
     steps: tuple[Step, ...]
-    figures: dict[str, float]
+    summary: dict[str, Any]
     missing: str | None
 
 
@@ -136,8 +136,8 @@ class Overview:
     def as_json(self) -> dict[str, Any]:
         """As JSON values; history is that of ``adapterbank history``."""
         found = asdict(self)
-        views = zip([*found["tasks"], found["router"]], [*self.tasks, self.router], strict=True)
-        for task, view in views:
+        found["router"]["history"] = [event.as_json() for event in self.router.history]
+        for task, view in zip(found["tasks"], self.tasks, strict=True):
             task["history"] = [event.as_json() for event in view.history]
         return found
 
@@ -228,17 +228,16 @@ def _parameters(metrics: object) -> tuple[int, int] | None:
 
 def _matrix(bank: Bank) -> MatrixView:
     try:
-        steps = read_matrix(bank.root / MATRIX)
-    except FileNotFoundError:
-        return MatrixView(steps=(), figures={}, missing=f"{MATRIX} is not there yet")
+        matrix = read_matrix(bank.root)
     except IntegrityError as error:
-        return MatrixView(steps=(), figures={}, missing=error.message)
-    missing = None if steps else f"{MATRIX} has no step yet"
-    return MatrixView(steps=steps, figures=figures(steps), missing=missing)
+        return MatrixView(steps=(), summary={}, missing=error.message)
+    missing = None if matrix.steps else f"{MATRIX} has no step yet"
+    return MatrixView(steps=matrix.steps, summary=summary(matrix), missing=missing)
 
 
 def _router(bank: Bank, progress: Progress | None) -> RouterView:
-    version, history, left_out = None, (), dict[str, str]()
+    version, left_out = None, dict[str, str]()
+    history: tuple[Event, ...] = ()
     try:
         history = bank.registry.history(ROUTER)
         version, router = TaskRouter(bank.registry).current()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, FailFast, Field
 from pydantic.dataclasses import dataclass
@@ -28,16 +28,16 @@ from adapterbank.records import Score
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import parse_document
 
-__all__ = ["MATRIX", "Count", "Step", "figures", "read_matrix"]
+__all__ = ["MATRIX", "Champion", "Matrix", "Right", "Step", "read_matrix", "summary"]
 
-MATRIX = "reports/matrix.json"
+MATRIX: Final = "reports/matrix.json"
 _LIMIT = 1 << 28
-_FIX = f"git checkout -- {MATRIX}, or remove it and dvc repro --force release"
+_FIX = f"git checkout -- {MATRIX}, or delete it: it begins anew with the champions there are"
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Count:
+class Right:
     """Right answers among ``total`` test images."""
 
     correct: Annotated[int, Field(ge=0)]
@@ -59,80 +59,83 @@ class Champion:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Step:
-    """One champion that moved, and how every task stood then.
+    """One champion that was new, and how every task stood then.
 
     Args:
         step: from 0.
-        task: whose champion moved.
-        version: to which.
-        kind: ``new task``, ``new classes``, ``new domain`` or ``new version``.
+        task: whose champion was new.
+        version: its number.
+        kind: what it was to the bank.
         champions: what was served, by task.
         oracle: right labels, where the task is told.
         routed: right labels, where the router finds the task.
         identity: images whose task the router found.
         abstained: images that the router took for no task's.
+        carried: tasks whose figures are those of the step before.
     """
 
     step: Annotated[int, Field(ge=0)]
     task: str
     version: Annotated[int, Field(ge=1)]
-    kind: str
+    kind: Literal["new task", "new classes", "new domain", "new version"]
     champions: dict[str, Champion]
-    oracle: dict[str, Count]
-    routed: dict[str, Count]
-    identity: dict[str, Count]
-    abstained: dict[str, Count]
+    oracle: dict[str, Right]
+    routed: dict[str, Right]
+    identity: dict[str, Right]
+    abstained: dict[str, Right]
+    carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class _Document:
-    schema: Literal[1]
-    steps: Annotated[tuple[Step, ...], FailFast()]
+class Matrix:
+    """All steps so far, oldest first."""
+
+    schema: Literal[1] = 1
+    steps: Annotated[tuple[Step, ...], FailFast()] = ()
 
 
-def read_matrix(path: Path) -> tuple[Step, ...]:
-    """Read the steps of ``reports/matrix.json``, oldest first.
+def read_matrix(root: Path) -> Matrix:
+    """Read a bank's matrix; an empty one where there is none.
 
     Raises:
-        FileNotFoundError: there is none.
         IntegrityError: it is damaged, or of an unknown schema.
     """
-    document = parse_document(read_file(path, limit=_LIMIT), _Document, where=MATRIX, fix=_FIX)
-    for index, step in enumerate(document.steps):
+    try:
+        data = read_file(root / MATRIX, limit=_LIMIT)
+    except FileNotFoundError:
+        return Matrix()
+    matrix = parse_document(data, Matrix, where=MATRIX, fix=_FIX)
+    for index, step in enumerate(matrix.steps):
         if step.step != index:
             raise IntegrityError(f"{MATRIX}: step {step.step} stands where {index} was", fix=_FIX)
         for name in ("oracle", "routed", "identity", "abstained"):
-            for task, count in getattr(step, name).items():
-                if count.correct > count.total:
+            for task, one in getattr(step, name).items():
+                if one.correct > one.total:
                     raise IntegrityError(
-                        f"{MATRIX}: step {index} has {count.correct} of {count.total} in"
-                        f" {name} of {task}",
+                        f"{MATRIX}: step {index} has {one.correct} of {one.total} in {name} of"
+                        f" {task}",
                         fix=_FIX,
                     )
-    return document.steps
+    return matrix
 
 
-def figures(steps: Sequence[Step]) -> dict[str, float]:
+def summary(matrix: Matrix) -> dict[str, Any]:
     """Compute the metrics of continual learning under the names of ``continual/metrics.py``.
 
     Where a task was learned more than once, only averages are: the other variants are defined for
     one step a task.
 
-    Args:
-        steps: of :func:`read_matrix`.
-
     Returns:
-        Fractions by name, ``oracle/…`` and ``routed/…``; empty of no step.
+        ``steps`` and ``tasks``; fractions by name in ``oracle`` and ``routed``; ``routing`` with
+        ``task_identity``, ``oracle_gap`` and ``interference`` by task.
     """
-    if not steps:
-        return {}
-    found: dict[str, float] = {}
-    for name, rows in (
-        ("oracle", [step.oracle for step in steps]),
-        ("routed", [step.routed for step in steps]),
-    ):
-        found |= {f"{name}/{key}": value for key, value in _variants(steps, rows).items()}
-    last = steps[-1]
+    if not matrix.steps:
+        return {"steps": 0, "tasks": 0}
+    steps, last = matrix.steps, matrix.steps[-1]
+    found: dict[str, Any] = {"steps": len(steps), "tasks": len(last.champions)}
+    for name in ("oracle", "routed"):
+        variants = _variants(steps, [getattr(step, name) for step in steps])
+        found |= {name: variants} if variants else {}
     scores = {
         task: RoutedScore(
             routed=last.routed[task].score,
@@ -142,14 +145,20 @@ def figures(steps: Sequence[Step]) -> dict[str, float]:
         for task in sorted(last.oracle.keys() & last.routed.keys() & last.identity.keys())
     }
     if scores:
-        found["oracle_gap"] = oracle_gap(scores)
-        found["task_identity"] = task_identity(scores)
-        lost = routing_interference(_first_identity(steps, scores), _identity(last))
-        found["routing_interference"] = fmean(lost.values())
+        first: dict[str, float] = {}
+        for step in steps:
+            for task in scores.keys() & step.identity.keys():
+                first.setdefault(task, step.identity[task].score.accuracy)
+        now = {task: one.identity.accuracy for task, one in scores.items()}
+        found["routing"] = {
+            "task_identity": task_identity(scores),
+            "oracle_gap": oracle_gap(scores),
+            "interference": routing_interference(first, now),
+        }
     return found
 
 
-def _variants(steps: Sequence[Step], rows: Sequence[Mapping[str, Count]]) -> dict[str, float]:
+def _variants(steps: Sequence[Step], rows: Sequence[Mapping[str, Right]]) -> dict[str, float]:
     tasks = tuple(step.task for step in steps)
     if len(set(tasks)) == len(tasks):
         try:
@@ -163,20 +172,6 @@ def _variants(steps: Sequence[Step], rows: Sequence[Mapping[str, Count]]) -> dic
     if not last:
         return {}
     return {
-        "average": fmean(count.score.accuracy for count in last),
+        "average": fmean(one.score.accuracy for one in last),
         "average/micro": sum(one.correct for one in last) / sum(one.total for one in last),
     }
-
-
-def _identity(step: Step) -> dict[str, float]:
-    return {task: count.score.accuracy for task, count in step.identity.items()}
-
-
-def _first_identity(steps: Sequence[Step], tasks: Mapping[str, object]) -> dict[str, float]:
-    """Recall of each task's identity when it was first measured."""
-    first: dict[str, float] = {}
-    for step in steps:
-        for task, recall in _identity(step).items():
-            if task in tasks:
-                first.setdefault(task, recall)
-    return first

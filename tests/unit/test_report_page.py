@@ -24,7 +24,7 @@ LIGHT, DARK = (
 )
 EMPTY = Overview(
     backbone=None, backbone_bytes=None, newest=None, tasks=(), storage=(),
-    matrix=MatrixView(steps=(), figures={}, missing="no matrix yet"),
+    matrix=MatrixView(steps=(), summary={}, missing="no matrix yet"),
     router=RouterView(version=None, digest=None, history=(), figures=None, left_out={},
                       missing="no router yet"),
 )  # fmt: skip
@@ -89,12 +89,15 @@ def test_the_page_runs_nothing_and_names_no_other_place() -> None:
 def test_figures_stand_where_they_belong() -> None:
     said = text(overview())
     assert "90.0 % mean test accuracy of champions 70.0 % of linear probes" in said
-    assert "after step reds greens 0 reds@1, word 90.0 % 1 greens@1, word 90.0 % 90.0 %" in said
-    assert "1 greens@1, word 87.0 % 90.0 %" in said
+    assert (
+        "after step reds greens 0 reds@1, new domain 90.0 1 greens@1, new domain 90.0 90.0" in said
+    )
+    assert "1 greens@1, new domain 87.0 90.0" in said
     assert "forgetting/first 0.0 points +3.0 points" in said
     assert "bwt/gem 0.0 points −3.0 points" in said
     assert "task_identity – 93.5 %" in said
-    assert "greens 0 90.0 % 10.0 %" in said  # sent to reds, to greens, turned away
+    assert "interference reds – +3.0 points" in said
+    assert "greens 0 90.0 10.0" in said  # sent to reds, to greens, turned away
     assert "challenger val 1/2 (50.0 %); p 0.03125; listed 0.5, word" in said
 
 
