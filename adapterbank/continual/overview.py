@@ -177,15 +177,20 @@ def _task(bank: Bank, task: str) -> TaskView:
         history = registry.history(task)
     except IntegrityError as error:
         return TaskView(task=task, versions=0, aliases={}, champion=None, history=(),
-                        problem=error.message)  # fmt: skip
+                        problem=_told(bank, error))  # fmt: skip
     champion, problem = None, None
     if CHAMPION in aliases:
         try:
             champion = _champion(versions[aliases[CHAMPION] - 1])
         except IntegrityError as error:
-            problem = error.message
+            problem = _told(bank, error)
     return TaskView(task=task, versions=len(versions), aliases=aliases, champion=champion,
                     history=history, problem=problem)  # fmt: skip
+
+
+def _told(bank: Bank, error: AdapterBankError) -> str:
+    """What went wrong, with places named from the bank's folder on."""
+    return error.message.replace(f"{bank.root}/", "")
 
 
 def _champion(version: Version) -> ChampionView:
@@ -230,7 +235,7 @@ def _matrix(bank: Bank) -> MatrixView:
     try:
         matrix = read_matrix(bank.root)
     except IntegrityError as error:
-        return MatrixView(steps=(), summary={}, missing=error.message)
+        return MatrixView(steps=(), summary={}, missing=_told(bank, error))
     missing = None if matrix.steps else f"{MATRIX} has no step yet"
     return MatrixView(steps=matrix.steps, summary=summary(matrix), missing=missing)
 
@@ -249,7 +254,7 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
                 split = frozen_split(bank, backbone, task, "test", progress)
                 features[task] = split.features.numpy()
             except AdapterBankError as error:
-                left_out[task] = error.message
+                left_out[task] = _told(bank, error)
         if features:
             found = routing_figures(router, records, features)
             return RouterView(version=version.version, digest=version.digest, history=history,
@@ -258,7 +263,7 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
     except (FetchError, UnknownName):
         missing = "the bank has no router yet"
     except AdapterBankError as error:
-        missing = error.message
+        missing = _told(bank, error)
     return RouterView(
         version=None if version is None else version.version,
         digest=None if version is None else version.digest,

@@ -52,7 +52,7 @@ def test_one_page_has_the_whole_bank(opened: Bank, cli: Cli) -> None:
         assert opened.registry.resolve(task).digest in page
     assert opened.registry.backbone().fingerprint in page
     assert "on 40 test images of 2 tasks" in page
-    assert "Without blues: " in page
+    assert "Without blues: work/blues/data: no prepared task here" in page
     assert "adapter bank" in page.lower()
 
 
@@ -64,9 +64,8 @@ def test_the_same_bank_gives_the_same_bytes_wherever_it_lies(opened: Bank, cli: 
     moved = opened.root.parent / "moved there"
     shutil.copytree(opened.root, moved)
     assert cli("report", "--bank", moved, "--out", "other/page.html").code == 0
-    other = Path("other/page.html").read_bytes()
-    # Only what says where prepared images are missing may name a place.
-    assert other.replace(str(moved).encode(), str(opened.root).encode()) == first
+    assert Path("other/page.html").read_bytes() == first
+    assert str(opened.root).encode() not in first
 
 
 def test_json_has_the_figures_and_the_digest_of_the_page(opened: Bank, cli: Cli) -> None:
