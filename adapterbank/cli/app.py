@@ -18,6 +18,7 @@ from adapterbank.cli import (
     pipeline,
     predict,
     removal,
+    report,
     router,
     stage,
     tasks,
@@ -50,7 +51,7 @@ for part in (
 ):
     app.add_typer(part)
 app.add_typer(mirrors.app)
-for part in (audit.app, removal.app):
+for part in (report.app, audit.app, removal.app):
     app.add_typer(part)
 tasks.app.add_typer(removal.of_tasks)
 app.add_typer(tasks.app, name="task")

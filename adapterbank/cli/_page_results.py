@@ -1,0 +1,174 @@
+"""Sections of the report about figures: the accuracy matrix and the router."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adapterbank.cli import _render
+from adapterbank.cli._charts import Cell, Line, curves, heat_map
+from adapterbank.cli._html import Html, join, tag
+from adapterbank.cli._page_tables import notice, plain_table, section
+
+if TYPE_CHECKING:
+    from adapterbank.continual.overview import MatrixView, RouterView
+    from adapterbank.continual.overview_matrix import Right, Step
+    from adapterbank.continual.overview_routing import Confusion, RoutingFigures
+
+__all__ = ["matrix_section", "router_section"]
+
+# Metrics that are shares; all others are differences of shares.
+_SHARES = frozenset(
+    {"average", "average/micro", "average/incremental", "task_identity", "false_abstention"}
+)
+
+
+def matrix_section(view: MatrixView) -> Html:
+    """Show how every task stood after every step, and the metrics of it."""
+    title = "Accuracy after every step"
+    if not view.steps:
+        return section(title, notice(view.missing or "no step yet", "dvc repro, which appends one"
+                                     " step for each champion that moves"))  # fmt: skip
+    tasks = tuple(dict.fromkeys(
+        task for step in view.steps for task in (step.task, *sorted(step.oracle))
+    ))  # fmt: skip
+    told = "Where the task is told, in %. What was learned in a step is bold."
+    found = "Where the router finds the task, in %: right are its right label of the right task."
+    return section(
+        title,
+        tag("p", "Accuracy on the test images of each task (columns) with the champions of each"
+            " step (rows)."),
+        _matrix(view.steps, tasks, [step.oracle for step in view.steps], told),
+        _matrix(view.steps, tasks, [step.routed for step in view.steps], found),
+        _figures(view.summary),
+    )  # fmt: skip
+
+
+def _matrix(
+    steps: Sequence[Step], tasks: Sequence[str], rows: Sequence[Mapping[str, Right]], caption: str
+) -> Html:
+    named = {
+        _named(step): [_of(row.get(task), task == step.task)
+                                                    for task in tasks]
+        for step, row in zip(steps, rows, strict=True)
+    }  # fmt: skip
+    return heat_map("after step", tasks, named, caption=caption)
+
+
+def _named(step: Step) -> str:
+    kind = "" if step.kind == "new task" else f", {step.kind}"
+    return f"{step.step} {step.task}@{step.version}{kind}"
+
+
+def _of(count: Right | None, mark: bool) -> Cell:  # noqa: FBT001  # of one use
+    if count is None:
+        return Cell(value=None, text="")
+    share = count.correct / count.total
+    return Cell(value=share, text=f"{100 * share:.1f}",
+                title=f"{count.correct:,} of {count.total:,}", mark=mark)  # fmt: skip
+
+
+def _figures(found: Mapping[str, Any]) -> Html:
+    """List metrics, those of both matrices side by side."""
+    oracle, routed, routing = (found.get(name, {}) for name in ("oracle", "routed", "routing"))
+    rows = [
+        [name, _figure(name, oracle.get(name)), _figure(name, routed.get(name))]
+        for name in dict.fromkeys((*oracle, *routed))
+    ]
+    for name, value in routing.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        rows += [[f"{name} {task}".strip(), "–", _figure(name, one)] for task, one in parts.items()]
+    return plain_table(("metric", ">task told", ">task found by the router"), rows)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if name in _SHARES:
+        return f"{100 * value:.1f} %"
+    points = round(100 * value, 1)
+    return "0.0 points" if not points else f"{points:+.1f} points".replace("-", "−")
+
+
+def router_section(view: RouterView) -> Html:
+    """Show which tasks the router takes for which, and what it turns away."""
+    title = "Router"
+    if view.figures is None:
+        fix = "adapterbank router rebuild" if view.version is None else "dvc repro"
+        return section(title, notice(view.missing or "nothing to show", fix), _left_out(view))
+    found = view.figures
+    images = sum(row.total for row in found.confusion)
+    words = (
+        f"Version {view.version}, ",
+        tag("span", _render.short_digest(view.digest), class_="digest"),
+        f", on {images:,} test images of {_render.count(len(found.confusion), 'task')}.",
+    )
+    return section(
+        title, tag("p", *words), _left_out(view), _confusion(found), _per_task(found),
+        _abstention(found),
+    )  # fmt: skip
+
+
+def _left_out(view: RouterView) -> Html:
+    lines = (tag("p", f"Without {task}: {why}", class_="muted")
+             for task, why in view.left_out.items())  # fmt: skip
+    return join(*lines)
+
+
+def _confusion(found: RoutingFigures) -> Html:
+    rows = {
+        row.task: [
+            *(_part(count, row, task == row.task)
+              for task, count in zip(found.tasks, row.chosen, strict=True)),
+            _part(row.abstained, row, mark=False),
+        ]
+        for row in found.confusion
+    }  # fmt: skip
+    caption = "Images of each task (rows) by the task the router chose (columns), in %."
+    return heat_map("true task", (*found.tasks, "no known task"), rows, caption=caption)
+
+
+def _part(count: int, row: Confusion, mark: bool) -> Cell:  # noqa: FBT001  # of one use
+    if not count:
+        return Cell(value=None, text="0")
+    return Cell(value=count / row.total, text=f"{100 * count / row.total:.1f}",
+                title=f"{count:,} of {row.total:,} images of {row.task}", mark=mark)  # fmt: skip
+
+
+def _per_task(found: RoutingFigures) -> Html:
+    unknown = {one.task: one for one in found.unknown}
+    rows = []
+    for row in found.confusion:
+        right = row.chosen[found.tasks.index(row.task)]
+        one = unknown.get(row.task)
+        away = "–" if one is None else _render.percent(one.abstained, one.total)
+        auroc = "–" if one is None or math.isnan(one.auroc) else f"{one.auroc:.3f}"
+        rows.append([row.task, f"{row.total:,}", _render.percent(right, row.total),
+                     _render.percent(row.abstained, row.total),
+                     _render.percent(row.ambiguous, row.total), away, auroc])  # fmt: skip
+    columns = ("task", ">test images", ">right task", ">turned away", ">ambiguous",
+               ">turned away if it were unknown", ">AUROC then")  # fmt: skip
+    return plain_table(columns, rows)
+
+
+def _abstention(found: RoutingFigures) -> Html:
+    most = (len(found.known_curve) - 1) / 100
+    alphas = [index / 100 for index in range(len(found.known_curve))]
+    lines = [
+        Line(label="at most this, by design", series="promise", points=[(0.0, 0.0), (most, most)]),
+        Line(label="of known tasks", series="known",
+             points=list(zip(alphas, found.known_curve, strict=True))),
+    ]  # fmt: skip
+    words = "Images of known tasks should stay at or below the dashed line."
+    if found.unknown_curve is not None:
+        points = list(zip(alphas, found.unknown_curve, strict=True))
+        lines.append(Line(label="of a task left out", series="unknown", points=points))
+        count = _render.count(len(found.unknown), "task")
+        words += (
+            f" Unknown images are those of {count}, each left out of a router in turn: the higher"
+            " the better."
+        )
+    chart = curves(lines, title="Share of images turned away against alpha", x_name="alpha",
+                   y_name="images turned away", x_most=most, mark=found.alpha)  # fmt: skip
+    return join(tag("h3", "What is turned away"), tag("p", words, class_="muted"), chart)

@@ -1,0 +1,125 @@
+"""``report`` at the command line, on a bank whose versions, router and images are real."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from adapterbank.continual.bank import Bank
+from adapterbank.continual.release import release
+from adapterbank.data.base import TaskData
+from adapterbank.data.store import save_task
+from tests import kept_bank, router_bank, served
+from tests.cli_samples import Cli
+from tests.overview_samples import steps, write_matrix
+
+PAGE = Path("reports/bank.html")
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
+    """Return a released bank of three tasks, the current folder; one has no prepared images."""
+    kept_bank.leave_mirrors_out(monkeypatch)
+    root = tmp_path / "bank"
+    kept_bank.write_params(root)
+    router_bank.colour_registry(root / "registry")
+    bank = Bank.open(root)
+    for task in ("reds", "greens"):
+        train, val, test = (router_bank.split(task, 10, start) for start in (0, 500, 900))
+        data = TaskData(classes=("thin", "wide"), source="drawn", train=train, val=val, test=test)
+        save_task(data, bank.data(task), served.SPEC)
+    release(bank)
+    monkeypatch.chdir(root)
+    return bank
+
+
+def test_one_page_has_the_whole_bank(opened: Bank, cli: Cli) -> None:
+    ran = cli("report")
+    assert ran.code == 0
+    assert str(opened.root / PAGE) in ran.out
+    assert "reports/matrix.json has no step yet" in ran.err
+    page = PAGE.read_text()
+    for part in ("Tasks", "Accuracy after every step", "Router", "Storage", "Backbone",
+                 "Versions and verdicts"):  # fmt: skip
+        assert f"<h2>{part}</h2>" in page
+    for task in router_bank.COLOURS:
+        assert f'<th scope="row">{task}</th>' in page
+        assert opened.registry.resolve(task).digest in page
+    assert opened.registry.backbone().fingerprint in page
+    assert "on 40 test images of 2 tasks" in page
+    assert "Without blues: work/blues/data: no prepared task here" in page
+    assert "adapter bank" in page.lower()
+
+
+def test_the_same_bank_gives_the_same_bytes_wherever_it_lies(opened: Bank, cli: Cli) -> None:
+    assert cli("report").code == 0
+    first = PAGE.read_bytes()
+    assert cli("report").code == 0  # features are those that were kept now
+    assert PAGE.read_bytes() == first
+    moved = opened.root.parent / "moved there"
+    shutil.copytree(opened.root, moved)
+    assert cli("report", "--bank", moved, "--out", "other/page.html").code == 0
+    assert Path("other/page.html").read_bytes() == first
+    assert str(opened.root).encode() not in first
+
+
+def test_json_has_the_figures_and_the_digest_of_the_page(opened: Bank, cli: Cli) -> None:
+    write_matrix(opened.root / "reports" / "matrix.json", json.dumps({"schema": 1, "steps": []}))
+    ran = cli("report", "--json", "--out", "page.html")
+    assert ran.code == 0
+    assert ran.err == ""
+    told = json.loads(ran.out)
+    page = Path(told["report"])
+    assert page == opened.root / "page.html"
+    assert hashlib.sha256(page.read_bytes()).hexdigest() == told["sha256"]
+    assert [task["task"] for task in told["tasks"]] == ["blues", "greens", "reds"]
+    assert told["tasks"][0]["champion"]["test"] == served.METRICS["test"]
+    assert [row["task"] for row in told["router"]["figures"]["confusion"]] == ["greens", "reds"]
+    assert told["matrix"]["missing"] == "reports/matrix.json has no step yet"
+    past = [event for one in [*told["tasks"], told["router"]] for event in one["history"]]
+    assert told["newest"] == max(event["time"] for event in past)
+
+
+def test_the_matrix_is_shown_where_there_is_one(opened: Bank, cli: Cli) -> None:
+    content = {"schema": 1, "steps": [asdict(step) for step in steps(("reds", "greens"))]}
+    write_matrix(opened.root / "reports" / "matrix.json", json.dumps(content))
+    ran = cli("report")
+    assert (ran.code, ran.err) == (0, "")
+    page = PAGE.read_text()
+    assert "1 greens@1" in page
+    assert ">87.0<" in page
+
+
+def test_damage_is_told_in_its_place_and_the_rest_is_shown(opened: Bank, cli: Cli) -> None:
+    write_matrix(opened.root / "reports" / "matrix.json", "{")
+    path = opened.registry.resolve("reds").path / "metrics.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    ran = cli("report")
+    assert ran.code == 0
+    assert "reds: " in ran.err
+    assert "metrics.json" in ran.err
+    assert "reports/matrix.json is not valid" in ran.err
+    page = PAGE.read_text()
+    assert "damaged" in page
+    assert '<th scope="row">greens</th>' in page
+
+
+def test_an_empty_bank_has_a_page(tmp_path: Path, cli: Cli) -> None:
+    kept_bank.write_params(tmp_path)
+    ran = cli("report", "--bank", tmp_path)
+    assert ran.code == 0
+    assert "the bank has no router yet" in ran.err
+    assert "Next: dvc repro" in (tmp_path / PAGE).read_text()
+
+
+def test_where_nothing_can_be_written_the_error_says_so(opened: Bank, cli: Cli) -> None:
+    (opened.root / "taken").write_text("a file")
+    ran = cli("report", "--out", "taken/page.html")
+    assert ran.code in {1, 2}
+    assert "taken" in ran.err
+    assert "Traceback" not in ran.err
