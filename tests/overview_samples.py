@@ -47,7 +47,7 @@ def steps(tasks: tuple[str, ...], lost: int = 3) -> tuple[Step, ...]:
     found = []
     for index, task in enumerate(tasks):
         seen = tasks[: index + 1]
-        right = {one: 90 - lost * (index - at) for at, one in enumerate(seen)}
+        right = {one: max(0, 90 - lost * (index - at)) for at, one in enumerate(seen)}
         found.append(
             Step(
                 step=index,

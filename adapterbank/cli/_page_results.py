@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["matrix_section", "router_section"]
 
+MOST = 40  # rows and columns of a matrix that a person can take in
 # Metrics that are shares; all others are differences of shares.
 _SHARES = frozenset(
     {"average", "average/micro", "average/incremental", "task_identity", "false_abstention"}
@@ -28,31 +29,37 @@ def matrix_section(view: MatrixView) -> Html:
     """Show how every task stood after every step, and the metrics of it."""
     title = "Accuracy after every step"
     if not view.steps:
-        return section(title, notice(view.missing or "no step yet", "dvc repro, which appends one"
-                                     " step for each champion that moves"))  # fmt: skip
-    tasks = tuple(dict.fromkeys(
+        missing = view.missing or "There is no step yet"
+        return section(title, notice(f"{missing}; a release adds one for each new champion",
+                                     "dvc repro"))  # fmt: skip
+    seen = dict.fromkeys(
         task for step in view.steps for task in (step.task, *sorted(step.oracle))
-    ))  # fmt: skip
+    )  # fmt: skip
+    steps, tasks = view.steps[-MOST:], tuple(seen)[-MOST:]
+    words = (
+        "Accuracy on the test images of each task (columns) with the champions of each step (rows)."
+    )
+    if len(view.steps) > len(steps) or len(seen) > len(tasks):
+        words += f" The last {len(steps)} of {len(view.steps):,} steps and the last {len(tasks)} of"
+        words += f" {len(seen):,} tasks are shown; the metrics are of all."
     told = "Where the task is told, in %. What was learned in a step is bold."
-    found = "Where the router finds the task, in %: right are its right label of the right task."
+    found = "Where the router finds the task, in %: right is the right label of the right task."
     return section(
         title,
-        tag("p", "Accuracy on the test images of each task (columns) with the champions of each"
-            " step (rows)."),
-        _matrix(view.steps, tasks, [step.oracle for step in view.steps], told),
-        _matrix(view.steps, tasks, [step.routed for step in view.steps], found),
+        tag("p", words),
+        _matrix(steps, tasks, [step.oracle for step in steps], told),
+        _matrix(steps, tasks, [step.routed for step in steps], found),
         _figures(view.summary),
-    )  # fmt: skip
+    )
 
 
 def _matrix(
     steps: Sequence[Step], tasks: Sequence[str], rows: Sequence[Mapping[str, Right]], caption: str
 ) -> Html:
     named = {
-        _named(step): [_of(row.get(task), task == step.task)
-                                                    for task in tasks]
+        _named(step): [_of(row.get(task), task == step.task) for task in tasks]
         for step, row in zip(steps, rows, strict=True)
-    }  # fmt: skip
+    }
     return heat_map("after step", tasks, named, caption=caption)
 
 
@@ -78,7 +85,10 @@ def _figures(found: Mapping[str, Any]) -> Html:
     ]
     for name, value in routing.items():
         parts = value if isinstance(value, Mapping) else {"": value}
-        rows += [[f"{name} {task}".strip(), "–", _figure(name, one)] for task, one in parts.items()]
+        rows += [
+            [f"{name}: {task}".removesuffix(": "), "–", _figure(name, one)]
+            for task, one in parts.items()
+        ]
     return plain_table(("metric", ">task told", ">task found by the router"), rows)
 
 
@@ -117,16 +127,24 @@ def _left_out(view: RouterView) -> Html:
 
 
 def _confusion(found: RoutingFigures) -> Html:
-    rows = {
-        row.task: [
-            *(_part(count, row, task == row.task)
-              for task, count in zip(found.tasks, row.chosen, strict=True)),
-            _part(row.abstained, row, mark=False),
-        ]
-        for row in found.confusion
-    }  # fmt: skip
+    """Draw all tasks, or those that the router finds worst."""
     caption = "Images of each task (rows) by the task the router chose (columns), in %."
-    return heat_map("true task", (*found.tasks, "no known task"), rows, caption=caption)
+    place = {task: index for index, task in enumerate(found.tasks)}
+    shown, columns = found.confusion, found.tasks
+    if max(len(shown), len(columns)) > MOST:
+        worst = sorted(shown, key=lambda row: row.chosen[place[row.task]] / row.total)[:MOST]
+        shown = tuple(row for row in found.confusion if row in worst)
+        columns = tuple(row.task for row in shown)
+        caption += f" The {len(shown)} of {len(found.confusion):,} that it finds worst."
+    rows = {}
+    for row in shown:
+        cells = [_part(row.chosen[place[task]], row, task == row.task) for task in columns]
+        if len(columns) < len(found.tasks):
+            others = sum(row.chosen) - sum(row.chosen[place[task]] for task in columns)
+            cells.append(_part(others, row, mark=False))
+        rows[row.task] = [*cells, _part(row.abstained, row, mark=False)]
+    more = ("another task",) if len(columns) < len(found.tasks) else ()
+    return heat_map("true task", (*columns, *more, "no known task"), rows, caption=caption)
 
 
 def _part(count: int, row: Confusion, mark: bool) -> Cell:  # noqa: FBT001  # of one use

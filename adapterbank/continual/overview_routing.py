@@ -6,6 +6,7 @@ other records is built, and the images of the one that was left out should be tu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -101,7 +102,7 @@ def routing_figures(
         BackboneMismatch: features of another width.
     """
     judged = {task: router.judge(features[task]) for task in router.tasks if task in features}
-    confusion = tuple(_confusion(router, task, found) for task, found in judged.items())
+    confusion = tuple(_confusion(router, task, features[task]) for task in judged)
     left_out = [task for task in judged if task in records][:MOST_UNKNOWN]
     unknown, curves = [], []
     for task in left_out:
@@ -143,17 +144,15 @@ def _without(router: Router, records: Mapping[str, TaskStatistics], task: str) -
     return build(kept, backbone=router.backbone, settings=replace(router.settings))
 
 
-def _confusion(router: Router, task: str, found: Judgement) -> Confusion:
-    """Count decisions as :meth:`Router.route` makes them, ambiguous ones by their first task."""
-    away = found.p_values <= router.settings.alpha
-    chosen = np.bincount(found.chosen[~away], minlength=len(router.tasks))
-    ordered = np.sort(found.probabilities, axis=1)
-    lead = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else np.ones(len(ordered))
+def _confusion(router: Router, task: str, features: NDArray[np.floating]) -> Confusion:
+    """Count what the router decides; ambiguous images go with their first task."""
+    routes = router.route(features)
+    chosen = Counter(route.task for route in routes)
     return Confusion(
         task=task,
-        chosen=tuple(int(count) for count in chosen),
-        abstained=int(away.sum()),
-        ambiguous=int((~away & (lead < router.settings.margin)).sum()),
+        chosen=tuple(chosen[name] for name in router.tasks),
+        abstained=chosen[None],
+        ambiguous=sum(route.outcome == "ambiguous" for route in routes),
     )
 
 

@@ -66,7 +66,9 @@ class Settings:
         least_shift: least effect of the kernel test that counts.
         least_distance: the same of the Kolmogorov-Smirnov test.
         least_fall: the same of the fall of confidence.
-        most: the share of images that do not belong to the task from which on it is not the task.
+        most: the share of images of no task from which on they are a new one.
+        most_elsewhere: the share of images of one other task from which on they are its: more,
+            for a router sends many images that are merely spoilt to other tasks.
     """
 
     window: int = 200
@@ -78,6 +80,7 @@ class Settings:
     least_distance: float = 0.1
     least_fall: float = 0.03
     most: float = 0.5
+    most_elsewhere: float = 0.75
 
     def __post_init__(self) -> None:
         """Refuse settings by which nothing can be judged.
@@ -189,7 +192,7 @@ class Verdict:
     Args:
         action: ``none``; ``recalibrate``: the images changed, the answers are as sure as before;
             ``retrain``: the version is less sure; ``new task`` and ``other task``: most images
-            are of no task of the bank, or of another one.
+            are of no task of the bank, or of one other.
         alarmed: indices of the windows it is about: runs of at least two that moved, or the only
             one.
         confidence: mean over their images; of all windows where none is alarmed.
@@ -205,7 +208,7 @@ class Verdict:
 
     @property
     def other(self) -> str | None:
-        """The other task that most images are of, if any are."""
+        """The other task that more images are of than of any third, if any are."""
         return max(self.elsewhere, key=self.elsewhere.__getitem__) if self.elsewhere else None
 
 
@@ -325,9 +328,10 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
     confidence = _mean([window.confidence for window in about])
     action: Action = "none"
     if alarmed:
-        away = sum(elsewhere.values())
-        if abstained + away >= settings.most:
-            action = "new task" if abstained >= away else "other task"
+        if abstained >= settings.most:
+            action = "new task"
+        elif max(elsewhere.values(), default=0.0) >= settings.most_elsewhere:
+            action = "other task"
         elif _fell(about, confidence, reference, settings):
             action = "retrain"
         else:

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from adapterbank.config import GateConfig
+from adapterbank.config import GateConfig, parse_config
 from adapterbank.continual.gates import (
     Answers,
     Measured,
@@ -24,6 +26,7 @@ from adapterbank.continual.verdicts import Comparison
 from adapterbank.errors import InputError
 from adapterbank.records import Score
 from benchmarks.gates import count_refused
+from tests.source import ROOT
 
 GATES = GateConfig()
 SCORE = Score(correct=80, total=100)
@@ -181,3 +184,23 @@ def test_every_gate_that_fails_is_named_and_the_fall_says_its_test() -> None:
     assert "mcnemar" in failures[1].reason
     few = replace(found, comparison=paired(10, gained=0, lost=2))
     assert [one.gate for one in find_failures(GATES, few)] == ["max_drop"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": 0.0}, {"alpha": 1.0}, {"max_drop": 0.0}, {"max_bytes": 0},
+              {"max_latency": 0.9}, {"max_routing_drop": -0.1}, {"max_new_task_drop": 1.1},
+              {"max_calibration_error": 2.0}, {"max_drop": None}],
+    ids=str,
+)  # fmt: skip
+def test_terms_that_mean_nothing_are_refused(wrong: dict[str, float | None]) -> None:
+    with pytest.raises(ValidationError):
+        GateConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    "path", ["pipelines/params.yaml", "adapterbank/integrations/templates/params.yaml"]
+)
+def test_the_gates_that_params_files_spell_out_are_the_defaults(path: str) -> None:
+    config = parse_config((ROOT / path).read_text(), where=path)
+    assert config.gates == GATES
+    assert yaml.safe_load((ROOT / path).read_text())["gates"].keys() == GATES.model_dump().keys()

@@ -96,16 +96,37 @@ def test_figures_stand_where_they_belong() -> None:
     assert "forgetting/first 0.0 points +3.0 points" in said
     assert "bwt/gem 0.0 points −3.0 points" in said
     assert "task_identity – 93.5 %" in said
-    assert "interference reds – +3.0 points" in said
+    assert "interference: reds – +3.0 points" in said
     assert "greens 0 90.0 10.0" in said  # sent to reds, to greens, turned away
     assert "challenger val 1/2 (50.0 %); p 0.03125; listed 0.5, word" in said
 
 
 def test_what_is_missing_names_the_command_that_brings_it() -> None:
     said = text(EMPTY)
-    assert "no matrix yet. Next: dvc repro" in said
+    assert "no matrix yet; a release adds one for each new champion. Next: dvc repro" in said
     assert "no router yet. Next: adapterbank router rebuild" in said
     assert "No task has a version yet. Next: dvc repro" in said
+
+
+def test_of_hundreds_of_tasks_the_last_steps_and_the_worst_found_are_shown() -> None:
+    tasks = tuple(f"t{number:03}" for number in range(120))
+    found = overview(tasks)
+    figures = found.router.figures
+    assert figures is not None
+    bad = replace(figures.confusion[7], chosen=(*[0] * 7, 30, 10, *[0] * 111), abstained=60)
+    rows = (*figures.confusion[:7], bad, *figures.confusion[8:])
+    router = replace(found.router, figures=replace(figures, confusion=rows))
+    drawn = page(replace(found, router=router))
+    maps = [one for one in drawn.iter("table") if one.get("class") == "heat"]
+    assert [len(list(one.iter("tr"))) for one in maps] == [41, 41, 41]
+    last = ["".join(row.itertext()) for row in maps[0].iter("tr")][-1]
+    assert last.startswith("119 t119@1")
+    assert len(maps[0][0][0]) == 41
+    assert [one.text for one in maps[2][0][0]][-2:] == ["another task", "no known task"]
+    worst = next(row for row in maps[2].iter("tr") if row[0].text == "t007")
+    assert "30.0" in [cell.text for cell in worst]
+    assert [cell.text for cell in worst][-1] == "60.0"
+    assert "The last 40 of 120 steps" in text(found)
 
 
 def test_a_task_without_a_champion_is_shown_all_the_same() -> None:

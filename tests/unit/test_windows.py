@@ -71,7 +71,8 @@ def test_images_that_have_not_changed_raise_no_alarm() -> None:
         (0.9, (TASK,), "recalibrate"),
         (0.6, (TASK,), "retrain"),
         (0.6, (TASK, "", ""), "new task"),
-        (0.9, (TASK, "other", "other"), "other task"),
+        (0.9, (TASK, "other", "other", "other"), "other task"),
+        (0.6, (TASK, "one", "other", "other"), "retrain"),
         (0.9, (TASK, TASK, ""), "recalibrate"),
     ],
 )
@@ -135,7 +136,7 @@ def test_shares_are_of_the_windows_that_raised_the_alarm() -> None:
     _, verdict = judged(joined(quiet, loud))
     assert verdict.alarmed == (2, 3)
     assert (verdict.abstained, verdict.elsewhere) == (0.25, {"b": 0.25})
-    assert verdict.action == "new task"
+    assert verdict.action == "recalibrate"
 
 
 def test_too_few_images_are_refused_with_what_to_type() -> None:
