@@ -198,7 +198,7 @@ class Bench:
 
 def alarm_table(bench: Bench, args: argparse.Namespace) -> Table:
     """False alarms by numbers of images."""
-    columns = ("held-out", "window", "tasks", ">windows", "moved", "features", "familiarity",
+    columns = ("held-out", "window", "tasks", "windows", "moved", "features", "familiarity",
                "confidence", "alarms")  # fmt: skip
     table = Table(*columns, title="unchanged images", caption=machine())
     whole = bench.together()
