@@ -15,8 +15,9 @@ drawn order: a difference here is one of the data set's own splits.
 
 ``detection``: the same, but the test images are changed first: blur, noise and contrast at
 severity 3 of ImageNet-C (Hendrycks & Dietterich 2019), whose blur is scaled from 224 pixels to the
-size of the images here; grey: no colour; or they are those of the next task. ``after``: windows
-until there is an alarm, at least two where there are two.
+size of the images here; grey: no colour; or they are those of the next task, which the router
+knows or (``unknown``) does not. ``after``: windows until there is an alarm, at least two where
+there are two.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ def read_pool(folder: Path, backbone: TimmViT, features: Path | None) -> Pool:
         order = np.random.default_rng(0).permutation(len(data.test))[:600]
         some = Split(images=data.test.images[order], labels=data.test.labels[order])
         for name in CHANGES:
-            changed = replace(some, images=change(some.images, name))
-            arrays[name] = extract(backbone, changed, 0)
+            spoilt = replace(some, images=change(some.images, name))
+            arrays[name] = extract(backbone, spoilt, 0)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_file(arrays, kept)
@@ -129,10 +130,12 @@ class Bench:
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.pools = dict(pools)
 
-    def router(self, task: str, held: Floats) -> Router:
-        """A router of all tasks in which one has these held-out images."""
+    def router(self, task: str, held: Floats, without: str = "") -> Router:
+        """A router of all tasks but one, in which one has these held-out images."""
         records = {}
         for name, pool in self.pools.items():
+            if name == without:
+                continue
             features, labels = pool.task.sets["train"]
             kept = held if name == task else pool.task.sets["val"][0]
             arrays = task_record(
@@ -140,7 +143,6 @@ class Bench:
                 torch.from_numpy(kept),
             )  # fmt: skip
             records[name] = as_statistics(arrays, where=name)
-        self.calibration = records[task].calibration
         return build(records, backbone="benchmark")
 
     def judge(
@@ -196,7 +198,7 @@ class Bench:
 
 def alarm_table(bench: Bench, args: argparse.Namespace) -> Table:
     """False alarms by numbers of images."""
-    columns = ("held-out", "window", "tasks", ">windows", "moved", "features", "familiarity",
+    columns = ("held-out", "window", "tasks", "windows", "moved", "features", "familiarity",
                "confidence", "alarms")  # fmt: skip
     table = Table(*columns, title="unchanged images", caption=machine())
     whole = bench.together()
@@ -226,12 +228,15 @@ def detection_table(bench: Bench, settings: Settings) -> Table:
         router = bench.router(task, held)
         features, labels = pool.task.sets["test"]
         order = np.random.default_rng(0).permutation(len(features))[:600]
-        other = bench.pools[names[(index + 1) % len(names)]].task.sets["test"][0]
-        cases = {"": features[order], **pool.changed, "next task": other[: len(order)]}
+        following = names[(index + 1) % len(names)]
+        other = bench.pools[following].task.sets["test"][0]
+        cases = {"": features[order], **pool.changed, "next task": other, "unknown": other}
         for name, new in cases.items():
-            windows, verdict = bench.judge(task, router, held, new, settings)
+            if name == "unknown":
+                router = bench.router(task, held, without=following)
+            windows, verdict = bench.judge(task, router, held, new[: len(order)], settings)
             right = "–"
-            if name != "next task":
+            if name not in {"next task", "unknown"}:
                 right = f"{pool.task.right(new, labels[order]).mean():.0%}"
             shares = [verdict.abstained, sum(verdict.elsewhere.values())]
             cells = [*_effects(windows), *(f"{share:.0%}" for share in shares), right]

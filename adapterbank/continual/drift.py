@@ -87,8 +87,9 @@ class Drift:
             f" among the validation images of {task}, dvc repro fits the router's thresholds anew",
             "retrain": f"retrain: the images changed and {sure}{usual}. Add some of them, labelled,"
             f" to the data of {task}, then: dvc repro",
-            "new task": f"new task: {verdict.abstained:.0%} are of no known task. Either they were"
-            f" changed beyond recognition, or: adapterbank task add NAME --data FOLDER",
+            "new task": f"new task: {verdict.abstained:.0%} are of no known task and"
+            f" {sum(verdict.elsewhere.values()):.0%} a little like others. Either they were changed"
+            " beyond recognition, or: adapterbank task add NAME --data FOLDER",
             "other task": f"other task: {verdict.elsewhere.get(verdict.other or '', 0):.0%} look"
             f" like {verdict.other}. Ask for that, or: adapterbank predict --task auto",
         }[verdict.action]

@@ -67,8 +67,9 @@ class Settings:
         least_distance: the same of the Kolmogorov-Smirnov test.
         least_fall: the same of the fall of confidence.
         most: the share of images of no task from which on they are a new one.
-        most_elsewhere: the share of images of one other task from which on they are its: more,
-            for a router sends many images that are merely spoilt to other tasks.
+        most_elsewhere: the share of images of one other task from which on they are its, and of
+            images of any other or none from which on they are a new one: more than ``most``, for
+            a router sends many images that are merely spoilt to other tasks.
     """
 
     window: int = 200
@@ -332,6 +333,8 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
             action = "new task"
         elif max(elsewhere.values(), default=0.0) >= settings.most_elsewhere:
             action = "other task"
+        elif abstained + sum(elsewhere.values()) >= settings.most_elsewhere:
+            action = "new task"  # nobody's: a little like several
         elif _fell(about, confidence, reference, settings):
             action = "retrain"
         else:

@@ -115,7 +115,7 @@ def test_people_read_a_table_and_a_sentence(cli: Cli) -> None:
     assert ran.code == DRIFTED
     assert "21–40" in ran.out
     assert "Not judged: the last 10 images" in ran.out
-    assert f"{TASK}@1: new task: 100% are of no known task" in ran.out
+    assert f"{TASK}@1: new task: 100% are of no known task and 0% a little like others" in ran.out
     ran = cli("drift", TASK, "new/same", "--window", "50")
     assert ran.code == 0
     assert "none: nothing tells them from the 60 held-out images" in ran.out

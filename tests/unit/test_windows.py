@@ -72,7 +72,8 @@ def test_images_that_have_not_changed_raise_no_alarm() -> None:
         (0.6, (TASK,), "retrain"),
         (0.6, (TASK, "", ""), "new task"),
         (0.9, (TASK, "other", "other", "other"), "other task"),
-        (0.6, (TASK, "one", "other", "other"), "retrain"),
+        (0.6, (TASK, "one", "other", "other"), "new task"),
+        (0.6, (TASK, TASK, TASK, "one", "other"), "retrain"),
         (0.9, (TASK, TASK, ""), "recalibrate"),
     ],
 )
