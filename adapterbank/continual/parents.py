@@ -22,7 +22,7 @@ from adapterbank.data.splits import choose, generator
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, ROUTING, load_adapter
 from adapterbank.methods.base import Adapter, Folded
-from adapterbank.registry.adapter_config import parse_adapter_config
+from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry, Version
 from adapterbank.registry.task_record import CHAMPION
@@ -39,6 +39,7 @@ __all__ = [
     "method_tensors",
     "rank",
     "score_one",
+    "seen_images",
     "some",
 ]
 
@@ -57,6 +58,7 @@ class Target:
         start: the adapter at its start, whose shapes a candidate must have.
         record: statistics of its frozen training features.
         train: its training images; at most 512 are used, of all classes alike.
+        digest: of its data.
     """
 
     task: str
@@ -64,6 +66,7 @@ class Target:
     start: Adapter
     record: TaskStatistics
     train: Split
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +180,27 @@ def method_tensors(adapter: Adapter) -> dict[str, Tensor]:
     return {n: t for n, t in adapter.state_dict().items() if not n.startswith(_HEAD)}
 
 
+def seen_images(config: AdapterConfig, task: str, digest: str) -> str | None:
+    """Say whether a version may have been trained on what are a task's validation images now.
+
+    Then the choice between its child and an adapter from scratch would not be fair.
+
+    Args:
+        config: of the version.
+        task: that is to be learned.
+        digest: of the task's data.
+
+    Returns:
+        What is wrong, to be read after the version's name; None where nothing is.
+    """
+    same = config.data.digest == digest
+    if same and config.train.get("fit") == "train+val":
+        return "was trained on the validation images too"
+    if config.task == task and not same:
+        return "was trained on other data of this task, which may hold its validation images of now"
+    return None
+
+
 def some(train: Split) -> Split:
     """Choose the images that adapters are run on: at most 512, classes in their proportions."""
     rows = choose(train.labels.numpy(), IMAGES, generator(0, "parents"))
@@ -206,7 +230,11 @@ def _record(version: Version, target: Target) -> TaskStatistics:
         IntegrityError: its files are missing here or not what was published.
     """
     files, _ = check_some(version.path, version.digest, (ADAPTER_CONFIG, ADAPTER_MODEL))
-    method = parse_adapter_config(files[ADAPTER_CONFIG], where=str(version)).method.name
+    config = parse_adapter_config(files[ADAPTER_CONFIG], where=str(version))
+    problem = seen_images(config, target.task, target.digest)
+    if problem is not None:
+        raise InputError(f"it {problem}")
+    method = config.method.name
     if method != target.method:
         raise InputError(f"its method is {method}, not {target.method}")
     wanted = {name: tensor.shape for name, tensor in method_tensors(target.start).items()}

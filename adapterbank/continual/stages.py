@@ -58,6 +58,7 @@ __all__ = [
     "PROBE",
     "RUN",
     "VAL",
+    "WARM_START",
     "evaluate",
     "fetch_backbone",
     "figures",
@@ -69,6 +70,7 @@ __all__ = [
 PROBE = "probe.safetensors"
 VAL = "val.json"
 RUN = "run.json"
+WARM_START = "warm_start"  # key of what training says of one, where the task asks for it
 REGISTERED = "registered.json"
 CONFUSION = "confusion.csv"
 
@@ -169,6 +171,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
         "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
+        **{key: chosen_by[key] for key in (WARM_START,) if key in chosen_by},
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
@@ -223,6 +226,7 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
             "backbone": config.backbone.fingerprint,
             "data": config.data.digest,
             "path": str(version.path.relative_to(bank.root)),
+            **({"parents": " ".join(config.parents)} if config.parents else {}),
         },
         run_id=run_id,
     )  # fmt: skip

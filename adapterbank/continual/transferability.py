@@ -43,9 +43,7 @@ class TaskGaussian:
         apart = record.means - mean
         total = unpack(record.scatter, record.width) + (apart.T * record.counts) @ apart
         covariance, _ = shrink(total / record.images, record.images - 1)
-        return cls(
-            mean=mean, covariance=covariance, log_determinant=_log_determinant(covariance)
-        )
+        return cls(mean=mean, covariance=covariance, log_determinant=_log_determinant(covariance))
 
 
 def bhattacharyya(one: TaskGaussian, other: TaskGaussian) -> float:
@@ -106,7 +104,9 @@ def shrunk_h_score(features: Floats, labels: NDArray[np.int64]) -> float:
     alpha = ledoit_wolf(z)
     covariance = z.T @ z / len(z)
     scale = float(np.trace(covariance)) / len(covariance)
-    values, turn = np.linalg.eigh((1 - alpha) * covariance + alpha * scale * np.eye(len(covariance)))
+    values, turn = np.linalg.eigh(
+        (1 - alpha) * covariance + alpha * scale * np.eye(len(covariance))
+    )
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     score = 0.0
     for label in np.unique(labels):
