@@ -120,6 +120,12 @@ class Bench:
             test=test.score,
         )
 
+    def best(self, target: Task, tasks: Sequence[Task]) -> Task:
+        """Choose a target's parent among other tasks: the nearest, then the best H-score."""
+        others = [task for task in tasks if task is not target]
+        others.sort(key=lambda other: bhattacharyya(target.gaussian, other.gaussian))
+        return max(others[:KEPT], key=lambda other: self.score(target, other))
+
     @torch.no_grad()
     def score(self, target: Task, source: Task | None) -> float:
         """Score a source for a target before anything is trained."""
@@ -130,17 +136,16 @@ class Bench:
 def measure(bench: Bench, folders: Sequence[Path], pairs: int) -> list[Run]:
     """Train from scratch, from the best source, and for some targets from every one."""
     tasks = [bench.task(folder) for folder in folders]
-    runs = []
-    for task in tasks:
-        runs.append(_told(bench.run(task, None)))
+    runs: list[Run] = []
+    for target in tasks:
+        runs.append(_told(bench.run(target, None)))
         keep(bench.args.out, runs)
-    for index, target in enumerate(tasks):
-        others = [task for task in tasks if task is not target]
-        others.sort(key=lambda other: bhattacharyya(target.gaussian, other.gaussian))
-        best = max(others[:KEPT], key=lambda other: bench.score(target, other))
-        for other in others if index < pairs else [best]:
-            runs.append(_told(bench.run(target, other)))
-            keep(bench.args.out, runs)
+    best = {target.name: bench.best(target, tasks) for target in tasks}
+    first = [(target, best[target.name]) for target in tasks]
+    more = [(t, o) for t in tasks[:pairs] for o in tasks if o not in (t, best[t.name])]
+    for target, source in first + more:
+        runs.append(_told(bench.run(target, source)))
+        keep(bench.args.out, runs)
     return runs
 
 
@@ -153,7 +158,10 @@ def gains(runs: Sequence[Run]) -> Table:
     )  # fmt: skip
     kept_gains, warm_gains = [], []
     for scratch in [one for one in runs if one.source is None]:
-        warm = chosen([one for one in runs if one.target == scratch.target and one.source])
+        others = [one for one in runs if one.target == scratch.target and one.source]
+        if not others:
+            continue  # stopped before
+        warm = chosen(others)
         kept = warm if is_better(warm.chosen_by, scratch.chosen_by) else scratch
         warm_gains.append(100 * (warm.test.accuracy - scratch.test.accuracy))
         kept_gains.append(100 * (kept.test.accuracy - scratch.test.accuracy))
@@ -165,10 +173,9 @@ def gains(runs: Sequence[Run]) -> Table:
             f"{reached or '–'} of {len(warm.val)}",
         )  # fmt: skip
     table.add_section()
-    table.add_row("mean gain on test", "", "", "", "", "", "",
-                  f"{statistics.fmean(warm_gains):+.2f}", f"{statistics.fmean(kept_gains):+.2f}")  # fmt: skip
-    table.add_row("worst", "", "", "", "", "", "",
-                  f"{min(warm_gains):+.2f}", f"{min(kept_gains):+.2f}")  # fmt: skip
+    for name, of in (("mean gain on test", statistics.fmean), ("worst", min)):
+        cells = (f"{of(gained):+.2f}" for gained in (warm_gains, kept_gains))
+        table.add_row(name, *[""] * 6, *cells)
     return table
 
 
@@ -181,7 +188,8 @@ def chosen(runs: Sequence[Run]) -> Run:
 def rankings(runs: Sequence[Run]) -> Table:
     """How the scores order sources, against the gain that was then seen on test images."""
     table = Table(
-        "target", "sources", "tau of H-score", "tau of distance", "gains on test, best H-score first",
+        "target", "sources", "tau of H-score", "tau of distance",
+        "gains on test, best H-score first",
         title="is the ranking worth anything",
     )  # fmt: skip
     for scratch in [one for one in runs if one.source is None]:

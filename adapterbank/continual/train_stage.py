@@ -155,7 +155,7 @@ def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
 
 
 def _write(bank: Bank, outcome: Outcome, frozen: _Frozen) -> dict[str, Any]:
-    """Write what training decides of a version, and return the figures that choices were made by."""
+    """Write what training decides of a version; return the figures that choices were made by."""
     arm, result = outcome.arm, outcome.result
     task = arm.config.task
     chosen_by = {

@@ -21,6 +21,7 @@ from torch import Tensor
 from adapterbank.config import AUTO_PARENT, NO_PARENT, PARAMS
 from adapterbank.continual.arm import Arm, Note, RunSink, find_checkpoint
 from adapterbank.continual.bank import Bank
+from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.parents import (
     Candidate,
     Ranking,
@@ -37,6 +38,7 @@ from adapterbank.methods.base import Adapter
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.store import Version
+from adapterbank.routing.record import task_record
 from adapterbank.routing.statistics import as_statistics
 from adapterbank.training.evaluation import Progress
 from adapterbank.training.loop import Sink, TrainResult
@@ -50,6 +52,7 @@ __all__ = [
     "epochs_to",
     "is_better",
     "named_parent",
+    "rank_parents",
     "run_second_arm",
 ]
 
@@ -160,20 +163,33 @@ def choose_parent(
     asked = bank.config.task(arm.config.task).warm_start
     if asked == NO_PARENT:
         return None
-    target = Target(
-        task=arm.config.task,
-        method=arm.config.method.name,
-        start=arm.adapter,
-        record=as_statistics(record, where=f"the record of {arm.config.task}"),
-        train=arm.data.train,
-        digest=arm.config.data.digest,
-    )
+    target = _target(arm, record)
     if named is not None:
         ranking = score_one(bank.registry, named, arm.backbone, target, progress)
         return Choice(asked=asked, ranking=ranking)
     ranking = rank(bank.registry, arm.backbone, target, progress)
     why = "" if ranking.candidates else "no champion has the same method and shapes"
     return Choice(asked=asked, ranking=ranking, why=why)
+
+
+def rank_parents(bank: Bank, task: str, progress: Progress | None = None) -> Ranking:
+    """Rank the champions of other tasks for a task that is prepared, as a training would.
+
+    Args:
+        bank: an open bank with a backbone.
+        task: the task to be learned.
+        progress: told of the images of each forward.
+
+    Raises:
+        InputError: the task is not prepared, or a search that is due has not run.
+    """
+    arm = Arm.of(bank, task)
+    train, val = (
+        frozen_split(bank, arm.backbone, task, split, progress) for split in ("train", "val")
+    )
+    classes = len(arm.data.classes)
+    record = task_record(train.features, train.labels, classes, val.features)
+    return rank(bank.registry, arm.backbone, _target(arm, record), progress)
 
 
 def run_second_arm(
@@ -242,6 +258,17 @@ def is_better(warm: Score, scratch: Score) -> bool:
 def epochs_to(correct: int, reached: Sequence[int]) -> int | None:
     """Return the first epoch, from 1, with at least so many right answers, if there is one."""
     return next((n for n, right in enumerate(reached, start=1) if right >= correct), None)
+
+
+def _target(arm: Arm, record: Mapping[str, NDArray[np.generic]]) -> Target:
+    return Target(
+        task=arm.config.task,
+        method=arm.config.method.name,
+        start=arm.adapter,
+        record=as_statistics(record, where=f"the record of {arm.config.task}"),
+        train=arm.data.train,
+        digest=arm.config.data.digest,
+    )
 
 
 def _tensors(files: Mapping[str, bytes]) -> dict[str, Tensor]:
