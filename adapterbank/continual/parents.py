@@ -94,12 +94,14 @@ class Ranking:
         bare: shrunk H-score of the backbone's own features of these images.
         candidates: of the same method and shapes.
         left_out: why a champion is no candidate, by task.
+        damaged: those of them whose files are missing here or not what was published.
     """
 
     images: int
     bare: float
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, str]
+    damaged: tuple[str, ...] = ()
 
     @property
     def parent(self) -> Candidate | None:
@@ -122,6 +124,7 @@ def rank(
         InputError: all frozen features of the target are the same.
     """
     left_out: dict[str, str] = {}
+    damaged: list[str] = []
     own = TaskGaussian.of(target.record)
     found = []
     for version in _champions(registry, target.task):
@@ -129,21 +132,28 @@ def rank(
             other = TaskGaussian.of(_record(version, target))
         except (InputError, IntegrityError) as error:
             left_out[version.task] = error.message
+            damaged += [version.task] if isinstance(error, IntegrityError) else []
             continue
         found.append(Candidate(version=version, distance=bhattacharyya(own, other)))
     found.sort(key=lambda one: (one.distance, one.version.task))
     images = some(target.train)
-    bare = h_score(backbone, images, None, progress)
-    tried = []
-    for near in found[:KEPT]:
-        folded = _folded(registry, near.version, backbone)
+    tried: list[Candidate] = []
+    while found and len(tried) < KEPT:
+        near = found.pop(0)
+        try:
+            folded = _folded(registry, near.version, backbone)
+        except IntegrityError as error:  # in a file that no distance needs
+            left_out[near.version.task] = error.message
+            damaged.append(near.version.task)
+            continue
         tried.append(replace(near, score=h_score(backbone, images, folded, progress)))
     tried.sort(key=lambda one: (-(one.score or 0.0), one.distance, one.version.task))
     return Ranking(
         images=len(images),
-        bare=bare,
-        candidates=(*tried, *found[KEPT:]),
+        bare=h_score(backbone, images, None, progress),
+        candidates=(*tried, *found),
         left_out=left_out,
+        damaged=tuple(damaged),
     )
 
 

@@ -81,13 +81,13 @@ class Choice:
     """The parent that was chosen for an adapter, or why there is none."""
 
     asked: str  # auto, or a reference
-    ranking: Ranking | None
-    why: str = ""
+    ranking: Ranking
+    why: str = ""  # there is no parent
 
     @property
     def parent(self) -> Candidate | None:
         """The candidate to start from."""
-        return None if self.ranking is None else self.ranking.parent
+        return self.ranking.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def choose_parent(
         None where no warm start is asked for.
 
     Raises:
-        IntegrityError: a candidate is not what was published.
+        InputError: the version that is named has no routing record.
     """
     asked = bank.config.task(arm.config.task).warm_start
     if asked == NO_PARENT:
@@ -208,7 +208,9 @@ def run_second_arm(
         The arm that is kept. One that diverges is not.
     """
     parent, ranking = choice.parent, choice.ranking
-    if parent is None or ranking is None:
+    for task in ranking.damaged:
+        watchers.say(f"{task} is no candidate: {ranking.left_out[task]}")
+    if parent is None:
         watchers.say(f"Trained from scratch only: {choice.why}")
         report: dict[str, Any] = {"asked": choice.asked, "parent": None, "why": choice.why}
         return Outcome(arm=scratch, result=result, report=report)
