@@ -20,14 +20,15 @@ from adapterbank.routing.statistics import TaskStatistics, triangle
 from tests.routing_samples import World
 
 Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
 FEW = settings(max_examples=30)
 seeds = st.integers(0, 10_000)
 
 
-def drawn(seed: int, count: int = 60, width: int = 12, apart: float = 1.0) -> tuple[Array, Array]:
+def drawn(seed: int, count: int = 60, width: int = 12, apart: float = 1.0) -> tuple[Array, Labels]:
     """Draw features of three classes with uneven noise, and their labels."""
     random = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
+    labels = np.arange(count, dtype=np.int64) % 3
     means = apart * random.standard_normal((3, width))
     noise = random.standard_normal((count, width)) * np.exp(random.standard_normal(width))
     return means[labels] + noise, labels
@@ -102,7 +103,7 @@ def test_features_that_are_all_the_same_have_an_h_score_of_nothing(rows: Array) 
         (np.full((4, 3), np.nan), np.zeros(4, dtype=np.int64)),
     ],
 )
-def test_what_gives_no_h_score_is_refused(rows: Array, labels: Array) -> None:
+def test_what_gives_no_h_score_is_refused(rows: Array, labels: Labels) -> None:
     with pytest.raises(InputError, match="no H-score"):
         shrunk_h_score(rows, labels)
 
