@@ -10,8 +10,10 @@ import pytest
 
 from adapterbank.continual import parents
 from adapterbank.continual.parents import Target, rank, score_one, seen_images
+from adapterbank.continual.warm_start import epochs_to, is_better
 from adapterbank.errors import InputError
 from adapterbank.inference.artifact import ROUTING, load_adapter
+from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.store import Registry
 from adapterbank.routing.record import task_record
@@ -163,6 +165,22 @@ def test_a_version_that_saw_validation_images_is_no_fair_parent(
 ) -> None:
     found = seen_images(config(fit, digest, task), "reds", "same")
     assert (found is not None) == seen
+
+
+def test_a_tie_is_the_scratch_arm_s() -> None:
+    five, six = Score(correct=5, total=9), Score(correct=6, total=9)
+    assert is_better(six, five)
+    assert not is_better(five, five)
+    assert not is_better(five, six)
+
+
+@pytest.mark.parametrize(
+    ("reached", "epoch"), [((5, 6, 7), 2), ((6, 1), 1), ((1, 2), None), ((), None)]
+)
+def test_an_arm_is_as_fast_as_its_first_epoch_that_is_as_good(
+    reached: tuple[int, ...], epoch: int | None
+) -> None:
+    assert epochs_to(6, reached) == epoch
 
 
 def test_a_version_without_a_record_cannot_be_scored(registry: Registry, target: Target) -> None:
