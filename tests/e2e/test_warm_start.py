@@ -152,7 +152,7 @@ def test_the_child_starts_from_copies_of_its_parent_s_tensors_but_the_head(secon
     child = arm.child(bank, "x")
     head = child.adapter.head.weight.detach().clone()
     parent = load_tensors(bank.registry.read(bank.registry.resolve(PARENT))[ADAPTER_MODEL])
-    parent |= {"base": parent["base"][:, :1]}  # of another shape
+    parent |= {"base": parent["base"][:, :1], "head.weight": head + 1}  # of another, of its shape
     copied = warm_start.copy_tensors(child.adapter, parent)
     state = child.adapter.state_dict()
     assert "alpha" in copied
