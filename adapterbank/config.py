@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
-from adapterbank.records import InputSpec, check_new_task
+from adapterbank.records import InputSpec, Reference, check_new_task
 from adapterbank.spaces import Range, SearchConfig, Space
 
 __all__ = [
+    "AUTO_PARENT",
+    "NO_PARENT",
     "PARAMS",
     "BackboneConfig",
     "BankConfig",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 PARAMS = Path("pipelines/params.yaml")
+
+NO_PARENT = "none"
+AUTO_PARENT = "auto"
 
 _Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
 _Deviation = Annotated[float, Field(gt=0.0)]  # pixels are divided by it
@@ -98,6 +103,7 @@ class TaskConfig(_Strict):
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
+    warm_start: str = NO_PARENT  # auto, or a version such as dtd@3: what to start from as well
     seed: int = Field(default=42, ge=0, lt=2**31)
 
 
@@ -274,7 +280,31 @@ def _cross_check(content: Mapping[str, Any]) -> list[str]:
                 TrainConfig.model_validate(train)
             except ValidationError as error:
                 problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
+        if isinstance(task, dict):
+            active = profiles.get(profile) if isinstance(profiles, dict) else None
+            problem = _warm_start_problem(task, active if isinstance(active, dict) else {})
+            problems += [f"tasks.{name}.warm_start: {problem}"] if problem else []
     return problems
+
+
+def _warm_start_problem(task: Mapping[str, Any], profile: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with a task's warm start in a profile, where it asks for one."""
+    asked = task.get("warm_start", NO_PARENT)
+    if not isinstance(asked, str) or asked == NO_PARENT:
+        return None
+    if asked != AUTO_PARENT:
+        try:
+            Reference.parse(asked)
+        except InputError as error:
+            return f"expected none, auto or a version: {error.message}"
+    said = [part.get("train") for part in (task, profile)]
+    fits = [train["fit"] for train in said if isinstance(train, dict) and "fit" in train]
+    if profile.get("search") and fits[:1] != ["train"]:
+        return (
+            "chooses by the validation images, to which the weights that a search leads to are"
+            " fitted; set train.fit of the task to train, or warm_start to none"
+        )
+    return None
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value

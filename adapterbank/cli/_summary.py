@@ -22,6 +22,7 @@ __all__ = [
     "score_of",
     "summarise",
     "version_json",
+    "warm_start",
 ]
 
 CHAMPION = "champion"
@@ -168,3 +169,22 @@ def route_json(route: Route) -> dict[str, Any]:
         "candidates": [{"task": task, "probability": share} for task, share in route.candidates],
         "router": route.router,
     }
+
+
+def warm_start(metrics: dict[str, Any]) -> str | None:
+    """Say in a line what a version's warm start gave; None where there was none."""
+    report = metrics.get("warm_start")
+    if not isinstance(report, dict):
+        return None
+    if report.get("parent") is None:
+        return f"none: {report.get('why')}"
+    parent, bare = report["parent"], report["h_score"]
+    scores = [
+        f"{_percent(report[arm])} from {start}"
+        for arm, start in (("warm", parent["ref"]), ("scratch", "scratch"))
+    ]
+    return (
+        f"{scores[0]}, {scores[1]} on validation images; {report['chosen']} is kept"
+        f" (sha256:{_render.short_digest(parent['digest'])}, H-score {bare['adapted']:.2f},"
+        f" bare {bare['bare']:.2f})"
+    )

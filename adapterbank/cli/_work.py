@@ -125,6 +125,9 @@ def print_trained(result: dict[str, Any]) -> None:
         f" {result['parameters']['method']:,} + {result['parameters']['head']:,} parameters,"
         f" {_render.human_seconds(result['seconds'])}"
     )
+    told = _summary.warm_start(result)
+    if told is not None:
+        _render.line(f"  warm start: {told}")
 
 
 def print_metrics(task: str, metrics: dict[str, Any]) -> None:

@@ -200,6 +200,9 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
         if score is not None:
             share = _render.percent(score["correct"], score["total"])
             facts.append((name, f"{share} ({score['correct']} of {score['total']})"))
+    told = _summary.warm_start(metrics)
+    if told is not None:
+        facts.append(("warm start", told))
     return [*facts, ("size", _render.human_bytes(content["bytes"])), ("path", content["path"])]
 
 

@@ -59,6 +59,7 @@ __all__ = [
     "PROBE",
     "RUN",
     "VAL",
+    "WARM_START",
     "evaluate",
     "fetch_backbone",
     "figures",
@@ -70,6 +71,7 @@ __all__ = [
 PROBE = "probe.safetensors"
 VAL = "val.json"
 RUN = "run.json"
+WARM_START = "warm_start"  # key of what training says of one, where the task asks for it
 REGISTERED = "registered.json"
 CONFUSION = "confusion.csv"
 
@@ -170,6 +172,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
         "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
+        **{key: chosen_by[key] for key in (WARM_START,) if key in chosen_by},
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
@@ -225,6 +228,7 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
             "data": config.data.digest,
             "path": str(version.path.relative_to(bank.root)),
             **verdict_tags(bank.registry.history(version.task), version.version),
+            **({"parents": " ".join(config.parents)} if config.parents else {}),
         },
         run_id=run_id,
     )  # fmt: skip

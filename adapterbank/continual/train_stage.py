@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,27 +13,28 @@ from torch import Tensor
 
 from adapterbank import durable
 from adapterbank.backbones.base import Backbone
-from adapterbank.backbones.loading import pick_device
-from adapterbank.config import PARAMS, TrainConfig
+from adapterbank.continual.arm import Arm, RunSink, find_checkpoint
 from adapterbank.continual.bank import Bank, write_json
-from adapterbank.continual.stages import PROBE, RUN, VAL, figures
-from adapterbank.continual.tuned import Plan, plan_of
-from adapterbank.data.base import Split, TaskData
-from adapterbank.data.store import load_task, stored_digest
+from adapterbank.continual.stages import PROBE, RUN, VAL, WARM_START, figures
+from adapterbank.continual.tuned import Plan
+from adapterbank.continual.warm_start import (
+    Outcome,
+    Watchers,
+    choose_parent,
+    named_parent,
+    run_second_arm,
+)
+from adapterbank.data.base import TaskData
 from adapterbank.errors import TrainingDiverged
-from adapterbank.inference.artifact import build_adapter, libraries, pack_trained
-from adapterbank.inference.predictor import load_bank_backbone
-from adapterbank.integrations.mlflow_runs import RunLogger, open_run
-from adapterbank.methods.base import Adapter, count_parameters
+from adapterbank.inference.artifact import pack_trained
+from adapterbank.integrations.mlflow_runs import open_run
+from adapterbank.methods.base import count_parameters
 from adapterbank.records import Score
-from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
+from adapterbank.registry.adapter_config import AdapterConfig
 from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
-from adapterbank.training.checkpoint import Checkpointer, code_digest, identify
 from adapterbank.training.evaluation import Progress, extract_features, score
-from adapterbank.training.loop import Epoch, Sink, TrainResult
-from adapterbank.training.loop import train as train_adapter
-from adapterbank.training.recipes import Recipe, find_recipe
+from adapterbank.training.loop import Sink, TrainResult
 from adapterbank.training.ridge import Ridge, fit_ridge
 
 __all__ = ["train"]
@@ -53,6 +54,9 @@ def train(
     A training of the same data, settings and code that was killed goes on after its last whole
     epoch, and gives the bytes it would have given.
 
+    Where the task asks for a warm start, a second adapter is trained from another task's, and the
+    better of both on the validation images is kept (:mod:`adapterbank.continual.warm_start`).
+
     Args:
         bank: an open bank with a backbone.
         task: a task that is prepared.
@@ -61,101 +65,43 @@ def train(
         note: told, in a sentence, of a training that goes on or cannot.
 
     Returns:
-        Validation score, linear probe's, parameters and seconds.
+        Validation score, linear probe's, parameters and seconds, and what a warm start gave.
 
     Raises:
+        InputError: a warm start is asked for from what cannot be a parent.
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
-    job = _Job.of(bank, task)
-    config, kept = job.config, _find_checkpoint(bank, job, note)
+    arm = Arm.of(bank, task)
+    config, named = arm.config, named_parent(bank, arm)
+    kept = find_checkpoint(bank.checkpoint(task), arm, note)
     name = f"{task} {config.method.name}"
     with open_run(
         bank.root, experiment=task, name=name, params=_flat(config), run_id=kept.run_id
     ) as run:
         kept.run_id = run.run_id
-        run.dataset(task, config.data.digest, job.data.source)
+        run.dataset(task, config.data.digest, arm.data.source)
         begun = time.perf_counter()
-        frozen = _Frozen.of(job.backbone, job.data, progress, refit=job.plan.refit)
-        told = _RunSink(run, refit=job.plan.refit)
+        frozen = _Frozen.of(arm.backbone, arm.data, progress, refit=arm.plan.refit)
+        choice = choose_parent(bank, arm, named, frozen.routing, progress)
+        told = RunSink(run, refit=arm.plan.refit)
         earlier_s = told.catch_up(kept)
         try:
-            result = job.train((told, *sinks), progress, kept)
+            result = arm.train((told, *sinks), progress, kept)
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
             kept.discard()  # going on would only diverge again
             raise
-        seconds = earlier_s + time.perf_counter() - begun
-        val = _val_figures(result, job.plan)
-        _write(bank, job, result, frozen, val)
+        outcome = Outcome(arm=arm, result=result)
+        if choice is not None:
+            watchers = Watchers(run=run, sinks=sinks, progress=progress, note=note)
+            outcome = run_second_arm(bank, arm, result, choice, watchers)
+        seconds = earlier_s + outcome.earlier_s + time.perf_counter() - begun
+        chosen_by = _write(bank, outcome, frozen)
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
-        run.epoch(job.settings.epochs, {"seconds": seconds})
+        run.epoch(arm.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
     kept.discard()  # last of all: a process killed before has all of it to finish with
-    return _summary(config, result, frozen, val, seconds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One training, ready to start."""
-
-    backbone: Backbone
-    data: TaskData
-    adapter: Adapter
-    recipe: Recipe
-    settings: TrainConfig
-    config: AdapterConfig
-    plan: Plan
-
-    @classmethod
-    def of(cls, bank: Bank, task: str) -> _Job:
-        section, plan = bank.config.task(task), plan_of(bank, task)
-        settings = plan.training
-        backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
-        data = load_task(bank.data(task), spec=backbone.spec)
-        recipe = find_recipe(settings, section.method)
-        adapter = build_adapter(
-            section.method,
-            plan.hyper,
-            backbone.traits,
-            len(data.classes),
-            seed=section.seed,
-            where=f"{PARAMS}: tasks.{task}.hyper",
-        )
-        return cls(
-            backbone=backbone,
-            data=data,
-            adapter=adapter,
-            recipe=recipe,
-            settings=settings,
-            config=_describe(bank, task, adapter, recipe, plan, data),
-            plan=plan,
-        )
-
-    @property
-    def identity(self) -> str:
-        """Hash of all that decides the result."""
-        return identify(
-            {
-                "config": asdict(self.config),
-                "device": str(self.backbone.device),
-                "code": code_digest(),
-            }
-        )
-
-    def train(
-        self, sinks: Sequence[Sink], progress: Progress | None, kept: Checkpointer
-    ) -> TrainResult:
-        return train_adapter(
-            self.backbone,
-            _with_val(self.data) if self.plan.refit else self.data,
-            self.adapter,
-            self.recipe,
-            self.settings,
-            seed=self.config.seed,
-            sinks=sinks,
-            progress=progress,
-            checkpoint=kept,
-        )
+    return _summary(outcome, chosen_by, seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,99 +131,16 @@ class _Frozen:
         )
 
 
-class _RunSink:
-    """Send the curves of a training to its MLflow run."""
-
-    def __init__(self, run: RunLogger, *, refit: bool) -> None:
-        self._run = run
-        self._val = "seen" if refit else "val"  # of images that are trained on: no score
-
-    def catch_up(self, kept: Checkpointer) -> float:
-        """Note the epochs that a killed process had kept but not sent; return their seconds."""
-        if kept.found is None:
-            return 0.0
-        sent = self._run.steps("train/loss")
-        for epoch in kept.found.epochs:
-            if epoch.number not in sent:
-                self.epoch(epoch)
-        return sum(epoch.seconds for epoch in kept.found.epochs)
-
-    def step(self, done: int, total: int) -> None:
-        """Nothing: a figure for each step would drown the curves."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Note one epoch."""
-        self._run.epoch(
-            epoch.number,
-            {
-                "train/loss": epoch.loss,
-                "train/accuracy": epoch.train.accuracy,
-                f"{self._val}/loss": epoch.val_loss,
-                f"{self._val}/accuracy": epoch.val.accuracy,
-                "rate": epoch.rate,
-            },
-        )
-
-
-def _find_checkpoint(bank: Bank, job: _Job, note: Callable[[str], None] | None) -> Checkpointer:
-    """Look for what a killed training of exactly this kept, and say so."""
-    kept = Checkpointer.open(bank.checkpoint(job.config.task), job.identity, note)
-    if kept.found is not None and note is not None:
-        done, epochs = len(kept.found.epochs), job.settings.epochs
-        note(
-            f"Continuing at epoch {done + 1} of {epochs}"
-            if done < epochs
-            else f"All {epochs} epochs are done: finishing"
-        )
-    return kept
-
-
-def _describe(
-    bank: Bank, task: str, adapter: Adapter, recipe: Recipe, plan: Plan, data: TaskData
-) -> AdapterConfig:
-    """All that is needed to rebuild and to trace the adapter."""
-    section, backbone = bank.config.task(task), bank.registry.backbone()
-    settings = plan.training.model_dump()
-    if plan.winner is not None:
-        settings["search"] = asdict(plan.winner.budget)
-    return AdapterConfig(
-        schema=1,
-        task=task,
-        method=MethodUse(name=section.method, hyper=adapter.config.model_dump()),
-        classes=data.classes,
-        input=backbone.spec,
-        backbone=BackboneUse(uri=backbone.uri, fingerprint=backbone.fingerprint),
-        parents=(),
-        data=DataUse(source=data.source, digest=stored_digest(bank.data(task))),
-        train={**settings, "optimisation": recipe.as_json()},
-        seed=section.seed,
-        libraries=libraries(),
-    )
-
-
-def _summary(
-    config: AdapterConfig,
-    result: TrainResult,
-    frozen: _Frozen,
-    val: dict[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    method, head = count_parameters(result.adapter)
+def _summary(outcome: Outcome, chosen_by: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    method, head = count_parameters(outcome.result.adapter)
     return {
-        "task": config.task,
-        "method": config.method.name,
-        "val": {key: val[key] for key in ("correct", "total")},
-        "linear_probe_val": asdict(frozen.probe_val),
+        "task": outcome.arm.config.task,
+        "method": outcome.arm.config.method.name,
+        "val": {key: chosen_by["val"][key] for key in ("correct", "total")},
+        "linear_probe_val": chosen_by["linear_probe"],
         "parameters": {"method": method, "head": head},
         "seconds": seconds,
-    }
-
-
-def _with_val(data: TaskData) -> TaskData:
-    """Train on the validation images too."""
-    images = torch.cat([data.train.images, data.val.images])
-    labels = torch.cat([data.train.labels, data.val.labels])
-    return replace(data, train=Split(images=images, labels=labels))
+    } | {key: chosen_by[key] for key in (WARM_START,) if key in chosen_by}
 
 
 def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
@@ -291,16 +154,22 @@ def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
     return {**asdict(plan.winner.val), "by": f"trial {plan.winner.trial} of the search"}
 
 
-def _write(
-    bank: Bank, job: _Job, result: TrainResult, frozen: _Frozen, val: dict[str, Any]
-) -> None:
-    task = job.config.task
-    packed = pack_trained(result.adapter, job.config, job.backbone, frozen.routing)
+def _write(bank: Bank, outcome: Outcome, frozen: _Frozen) -> dict[str, Any]:
+    """Write what training decides of a version; return the figures that choices were made by."""
+    arm, result = outcome.arm, outcome.result
+    task = arm.config.task
+    chosen_by = {
+        "val": _val_figures(result, arm.plan),
+        "linear_probe": asdict(frozen.probe_val),
+        **({WARM_START: outcome.report} if outcome.report else {}),
+    }
+    packed = pack_trained(result.adapter, arm.config, arm.backbone, frozen.routing)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
-    packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
+    packed[VAL] = dump_document(chosen_by)
     durable.make_directory(bank.trained(task).parent)
     durable.replace_directory(bank.trained(task), packed)
     bank.note(task, LAST_GOOD).unlink(missing_ok=True)  # of an earlier run that diverged
+    return chosen_by
 
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:

@@ -78,6 +78,13 @@ def test_whatever_shapes_a_version_is_a_dependency_of_what_makes_it(stage: str) 
     } <= set(_project_stages()[stage]["do"]["deps"])
 
 
+def test_no_task_trains_again_because_a_champion_of_another_moved() -> None:
+    # A warm start reads champions, and pins the one it takes in its version.
+    dependencies = _project_stages()["train"]["do"]["deps"]
+    assert "adapterbank/continual/warm_start.py" in dependencies
+    assert not [name for name in dependencies if name.startswith("registry/adapters")]
+
+
 def test_dvc_reads_the_whole_project_and_lists_every_stage_of_every_task() -> None:
     # DVC parses any file called dvc.yaml below the root, so a template must not be called so.
     tasks = yaml.safe_load((_PROJECT / "pipelines/params.yaml").read_text())["tasks"]
