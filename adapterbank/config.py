@@ -99,6 +99,7 @@ class TaskConfig(_Strict):
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(default=42, ge=0, lt=2**31)
+    domain_of: str | None = None  # the task of which this one is another domain, for the record
 
 
 class BackboneConfig(_Strict):

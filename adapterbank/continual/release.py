@@ -13,6 +13,7 @@ from adapterbank.config import GateConfig
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.mirroring import follow_aliases
 from adapterbank.continual.routers import rebuild_router
+from adapterbank.continual.steps import record_steps
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.durable import make_directory
 from adapterbank.errors import AdapterBankError, GateRefused, IntegrityError
@@ -112,6 +113,7 @@ def release(
         if problem is not None:
             failures.append((f"MLflow does not show the aliases of {task}: {problem}", None))
     failures += _follow(bank)
+    failures += record_steps(bank, predictor)
     if show is not None:
         show(report)
     if failures:
