@@ -33,6 +33,9 @@ __all__ = [
     "find_bank",
     "load_config",
     "parse_config",
+    "parse_yaml",
+    "section_problems",
+    "task_section",
 ]
 
 PARAMS = Path("pipelines/params.yaml")
@@ -186,13 +189,7 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
-    try:
-        # YAML has no tuples; strict models want them.
-        content = _tuples(_UniqueKeys(text).get_single_data())
-    except yaml.YAMLError as error:
-        raise ConfigError(where, [f"not YAML: {error}"]) from error
-    if not isinstance(content, dict):
-        raise ConfigError(where, ["expected a mapping at the top"])
+    content = _tuples(parse_yaml(text, where))  # YAML has no tuples; strict models want them
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
     problems = _cross_check(content)
@@ -203,6 +200,39 @@ def parse_config(text: str, where: str) -> BankConfig:
     if problems:
         raise ConfigError(where, problems)
     return config
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parse YAML text whose top is a mapping; a key that stands twice is refused.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        content = _UniqueKeys(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(where, [f"not YAML: {error}"]) from error
+    if not isinstance(content, dict):
+        raise ConfigError(where, ["expected a mapping at the top"])
+    return content
+
+
+def task_section(section: Mapping[str, Any]) -> TaskConfig:
+    """One task's section as YAML gave it, checked.
+
+    Raises:
+        ValidationError: see :func:`section_problems`.
+    """
+    return TaskConfig.model_validate(_tuples(dict(section)))
+
+
+def section_problems(name: object, section: Mapping[str, Any]) -> list[str]:
+    """Find every problem of one task's section, a line each, under its key in the section."""
+    try:
+        task_section(section)
+    except ValidationError as error:
+        return describe(error, TaskConfig) + _beyond_the_model(name, section)
+    return _beyond_the_model(name, section)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -249,16 +279,27 @@ def _cross_check(content: Mapping[str, Any]) -> list[str]:
         known = ", ".join(map(str, profiles)) or "none"
         problems.append(f"profile: {profile!r} is not one of profiles: {known}")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        section = task if isinstance(task, dict) else {}
+        problems += [
+            f"tasks.{name}{line if line.startswith(': ') else f'.{line}'}"
+            for line in _beyond_the_model(name, section)
+        ]
+    return problems
+
+
+def _beyond_the_model(name: object, section: Mapping[str, Any]) -> list[str]:
+    """Check a task's name, which stands under no key (``: …``), and what differs in training."""
+    problems = []
+    try:
+        check_new_task(str(name))
+    except InputError as error:
+        problems.append(f": {error.message}")
+    train = section.get("train")
+    if isinstance(train, dict):
         try:
-            check_new_task(str(name))
-        except InputError as error:
-            problems.append(f"tasks.{name}: {error.message}")
-        train = task.get("train") if isinstance(task, dict) else None
-        if isinstance(train, dict):
-            try:
-                TrainConfig.model_validate(train)
-            except ValidationError as error:
-                problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
+            TrainConfig.model_validate(train)
+        except ValidationError as error:
+            problems += [f"train.{line}" for line in describe(error, TrainConfig)]
     return problems
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, FailFast, Field
 from pydantic.dataclasses import dataclass
 
+from adapterbank.config import TaskConfig
 from adapterbank.continual.metrics import (
     AccuracyMatrix,
     RoutedScore,
@@ -41,6 +42,7 @@ __all__ = [
     "Matrix",
     "Step",
     "arrivals",
+    "kind_of",
     "matrix_of",
     "read_matrix",
     "summary",
@@ -179,6 +181,20 @@ def write_matrix(root: Path, matrix: Matrix) -> bytes:
         make_directory(path.parent)
         replace_file(path, data)
     return data
+
+
+def kind_of(section: TaskConfig | None, *, known: bool) -> Kind:
+    """What a task whose champion is new is to a bank.
+
+    Args:
+        section: its configuration; None where it is not configured any more.
+        known: whether the bank has learned it before.
+    """
+    if known:
+        return "new version"
+    if section is not None and section.domain_of is not None:
+        return "new domain"
+    return "new task" if section is None or section.classes is None else "new classes"
 
 
 def arrivals(

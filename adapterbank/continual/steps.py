@@ -22,11 +22,11 @@ from adapterbank.continual.frozen import frozen_split, right_answers
 from adapterbank.continual.matrix import (
     FIGURES,
     Champion,
-    Kind,
     Matrix,
     Right,
     Step,
     arrivals,
+    kind_of,
     read_matrix,
     summary,
     write_matrix,
@@ -45,13 +45,11 @@ from adapterbank.registry.task_record import CHAMPION
 from adapterbank.routing.router import Router, build
 from adapterbank.routing.statistics import read_statistics
 
-__all__ = ["CURVE", "SUMMARY", "TABLE", "kind_of_step", "record_steps"]
+__all__ = ["CURVE", "SUMMARY", "TABLE", "record_steps"]
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
 CURVE: Final = "reports/accuracy_curve.csv"
-
-_MATRIX_FIX: Final = "dvc repro release"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +97,6 @@ def record_steps(bank: Bank, predictor: Predictor) -> list[tuple[str, str | None
     return []
 
 
-def kind_of_step(bank: Bank, matrix: Matrix, task: str) -> Kind:
-    """What a task whose champion is new is to the bank, by its configuration and the past."""
-    if any(step.task == task for step in matrix.steps):
-        return "new version"
-    section = bank.config.tasks.get(task)
-    if section is None:
-        return "new task"
-    if section.domain_of is not None:
-        return "new domain"
-    return "new task" if section.classes is None else "new classes"
-
-
 def _grow(bank: Bank, predictor: Predictor, matrix: Matrix) -> Matrix:
     now = {}
     for task in bank.registry.tasks():
@@ -154,7 +140,7 @@ def _measure(
         step=len(matrix.steps),
         task=task,
         version=champions[task].version,
-        kind=kind_of_step(bank, matrix, task),
+        kind=kind_of(bank.config.tasks.get(task), known=task in {s.task for s in matrix.steps}),
         champions=dict(champions),
         oracle={name: _oracle(version, files[name]) for name, version in versions.items()},
         routed={name: one.routed for name, one in found.items()},
