@@ -138,7 +138,7 @@ class Matrix:
     """All steps so far, oldest first."""
 
     schema: Literal[1] = 1
-    steps: Annotated[tuple[Step, ...], FailFast()] = ()
+    steps: Annotated[tuple[Step, ...], FailFast()]
 
     @property
     def champions(self) -> Mapping[str, Champion]:
@@ -164,7 +164,7 @@ def read_matrix(root: Path) -> Matrix:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Matrix()
+        return Matrix(steps=())
     matrix = parse_document(data, Matrix, where=str(path), fix=_FIX)
     for place, step in enumerate(matrix.steps):
         wrong = next(_problems(place, step), None)

@@ -137,7 +137,10 @@ def exchange_task(text: str, name: str, section: Mapping[str, Any]) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     tasks = next(value for key, value in root.value if key.value == "tasks")
     key, old = next(pair for pair in tasks.value if pair[0].value == name)
-    changed = f"{text[: key.end_mark.index]}: {_flow(dict(section))}{text[_end(old) :]}"
+    end = _end(old)
+    while text[end - 1] in "\r\n":  # which belong to a block of text
+        end -= 1
+    changed = f"{text[: key.end_mark.index]}: {_flow(dict(section))}{text[end:]}"
     try:
         after = parse_config(changed, where=str(PARAMS))
         written = yaml.safe_load(changed)["tasks"]

@@ -95,9 +95,9 @@ def test_what_is_written_is_read_and_a_step_is_a_line(tmp_path: Path) -> None:
 
 
 def test_a_bank_that_released_nothing_has_an_empty_matrix(tmp_path: Path) -> None:
-    assert read_matrix(tmp_path) == Matrix()
-    assert summary(Matrix()) == {"steps": 0, "tasks": 0}
-    assert matrix_of(Matrix(), "oracle") is None
+    assert read_matrix(tmp_path) == Matrix(steps=())
+    assert summary(Matrix(steps=())) == {"steps": 0, "tasks": 0}
+    assert matrix_of(Matrix(steps=()), "oracle") is None
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,7 @@ def test_a_bank_that_released_nothing_has_an_empty_matrix(tmp_path: Path) -> Non
         ('"correct": 8', '"correct": "8"', "valid integer"),
         ('"abstained": {"a"', '"abstained": {"e"', "abstained.e: it was not served"),
         ('"abstained"', '"aloof"', "aloof"),
+        ('"steps"', '"stages"', "steps: Field required"),
         ("}", "", "not valid"),
     ],
 )
