@@ -189,7 +189,7 @@ def summarise(
             "forgetting/chaudhry": fmean(_chaudhry(matrix, last)),
             "forgetting/clamped": fmean(_clamped(matrix, last)),
             "forgetting/first": fmean(_first(matrix, last)),
-            "bwt/gem": -fmean(_first(matrix, last)),
+            "bwt/gem": 0.0 - fmean(_first(matrix, last)),  # never -0.0
         }
     pairs = [(step, column) for step in range(matrix.steps) for column in matrix.old(step)]
     if pairs:

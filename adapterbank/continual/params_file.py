@@ -135,7 +135,8 @@ def exchange_task(text: str, name: str, section: Mapping[str, Any]) -> str:
     before = parse_config(text, where=str(PARAMS))
     before.task(name)  # there is one
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    tasks = next(value for key, value in root.value if key.value == "tasks")
+    entries = root.value if isinstance(root, yaml.MappingNode) else []
+    tasks = next(value for key, value in entries if key.value == "tasks")
     key, old = next(pair for pair in tasks.value if pair[0].value == name)
     end = _end(old)
     while text[end - 1] in "\r\n":  # which belong to a block of text

@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from adapterbank.config import load_config
 from adapterbank.continual import learn as learning
 from adapterbank.continual.bank import Bank
+from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.learn import Learned, learn
 from adapterbank.continual.matrix import MATRIX, read_matrix
 from adapterbank.continual.params_file import add_task, replace_task
 from adapterbank.continual.release import promote, release, rollback
 from adapterbank.continual.scenario import load_scenario
 from adapterbank.continual.steps import CURVE, SUMMARY, TABLE
+from adapterbank.data.store import load_task
 from adapterbank.errors import AdapterBankError, ConfigError, GateRefused
+from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow_runs import find_runs
 from adapterbank.integrations.mlflow_store import tracking_uri
 from tests.cli_samples import Cli
@@ -105,6 +110,48 @@ def test_a_scenario_leaves_a_step_for_each_of_its_entries(built: Path) -> None:
     (alone,) = matrix.steps[0].identity.values()
     assert alone.correct == alone.total  # of one task every image is of it
     assert matrix.steps[0].routed["reds"] == matrix.steps[0].oracle["reds"]
+
+
+def test_the_last_step_is_what_the_router_and_the_champions_that_are_served_say(
+    learned: Path,
+) -> None:
+    bank = Bank.open(learned)
+    predictor = Predictor(bank.registry)
+    last = read_matrix(learned).steps[-1]
+    _, router = load_router(bank.registry, "router")
+    assert set(last.champions) == set(router.tasks)
+    for task in last.champions:
+        features = frozen_split(bank, predictor.backbone, task, "test").features.numpy()
+        test = load_task(bank.data(task)).test
+        routes = router.route(features)
+        told = [route.candidates[0][0] == task for route in routes]
+        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in test.images]
+        answers = predictor.predict(images, task=task)
+        classes = ("thin", "wide")
+        right = [answer.label == classes[label] for answer, label in
+                 zip(answers, test.labels.tolist(), strict=True)]  # fmt: skip
+        assert last.identity[task].correct == sum(told)
+        assert last.abstained[task].correct == sum(r.outcome == "abstain" for r in routes)
+        assert last.oracle[task].correct == sum(right)
+        both = [one and other for one, other in zip(told, right, strict=True)]
+        assert last.routed[task].correct == sum(both)
+
+
+def test_what_no_router_can_tell_apart_is_routing_that_is_lost(empty: Path) -> None:
+    twins = [{"task": name, "data": "photos/reds", "method": "linear"} for name in ("zzz", "aaa")]
+    learn_all(empty, twins)
+    first, second = read_matrix(empty).steps
+    total = first.identity["zzz"].total
+    assert first.identity["zzz"].correct == total
+    assert (second.identity["zzz"].correct, second.routed["zzz"].correct) == (0, 0)
+    assert second.oracle["zzz"] == first.oracle["zzz"]
+    assert second.identity["aaa"].correct == total  # ties go to the first by name
+    metrics = json.loads((empty / SUMMARY).read_text())
+    assert metrics["routing"]["interference"] == {"zzz": 1.0, "aaa": 0.0}
+    assert metrics["oracle"]["forgetting/first"] == 0.0
+    assert metrics["routed"]["forgetting/first"] == pytest.approx(
+        first.routed["zzz"].correct / total, abs=1e-6
+    )
 
 
 def test_all_tasks_at_once_give_the_same_versions_and_the_same_matrix(
