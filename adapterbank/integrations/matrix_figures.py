@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["curves_png", "heat_map_png"]
 
@@ -88,7 +89,7 @@ def curves_png(table: Table) -> bytes:
         axes.plot(steps, means, marker="o", label=label, color=colour)
     axes.set_xlabel("steps")
     axes.set_ylabel("mean over tasks (%)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="best")
     return _png(drawn)

@@ -347,7 +347,7 @@ def test_tables_and_metrics_say_what_the_matrix_says(built: Path) -> None:
     for row in found:
         step = matrix.steps[int(row["step"]) - 1]
         for figure in ("oracle", "routed", "identity", "abstained"):
-            share = step.of(figure)[row["task"]].score.accuracy  # type: ignore[arg-type]
+            share = step.of(figure)[row["task"]].score.accuracy
             assert float(row[figure]) == pytest.approx(share, abs=1e-6)
     curve = list(rows(built / CURVE))
     assert [row["learned"] for row in curve] == ["reds", "greens", "blues", "reds"]
@@ -369,7 +369,8 @@ def test_mlflow_has_a_run_for_each_release_with_table_pictures_and_metrics(built
     assert names == {"accuracy_matrix.json", "oracle.png", "routed.png", "curves.png"}
     (value,) = client.get_metric_history(newest, "oracle/average")
     metrics = json.loads((built / SUMMARY).read_text())
-    assert (value.step, value.value) == (4, pytest.approx(metrics["oracle"]["average"], abs=1e-6))
+    assert value.step == 4
+    assert value.value == pytest.approx(metrics["oracle"]["average"], abs=1e-6)
 
 
 def test_the_command_prints_the_matrix_and_its_metrics(
