@@ -117,7 +117,7 @@ def print_matrix(matrix: Matrix, figures: dict[str, Any]) -> None:
         if name in routing:
             _render.line(f"{label}: {_points(routing[name])}")
     lost = routing.get("interference", {})
-    if lost:
+    if any(value > 0 for value in lost.values()):
         worst = max(lost, key=lambda task: lost[task])
         _render.line(f"most lost to tasks learned later: {_points(lost[worst])} ({worst})")
 
