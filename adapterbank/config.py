@@ -35,6 +35,9 @@ __all__ = [
     "find_bank",
     "load_config",
     "parse_config",
+    "parse_yaml",
+    "section_problems",
+    "task_section",
 ]
 
 PARAMS = Path("pipelines/params.yaml")
@@ -105,6 +108,7 @@ class TaskConfig(_Strict):
     train: dict[str, Any] = Field(default_factory=dict)
     warm_start: str = NO_PARENT  # auto, or a version such as dtd@3: what to start from as well
     seed: int = Field(default=42, ge=0, lt=2**31)
+    domain_of: str | None = None  # the task of which this one is another domain, for the record
 
 
 class BackboneConfig(_Strict):
@@ -207,13 +211,7 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
-    try:
-        # YAML has no tuples; strict models want them.
-        content = _tuples(_UniqueKeys(text).get_single_data())
-    except yaml.YAMLError as error:
-        raise ConfigError(where, [f"not YAML: {error}"]) from error
-    if not isinstance(content, dict):
-        raise ConfigError(where, ["expected a mapping at the top"])
+    content = _tuples(parse_yaml(text, where))  # YAML has no tuples; strict models want them
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
     problems = _cross_check(content)
@@ -224,6 +222,39 @@ def parse_config(text: str, where: str) -> BankConfig:
     if problems:
         raise ConfigError(where, problems)
     return config
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parse YAML text whose top is a mapping; a key that stands twice is refused.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        content = _UniqueKeys(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(where, [f"not YAML: {error}"]) from error
+    if not isinstance(content, dict):
+        raise ConfigError(where, ["expected a mapping at the top"])
+    return content
+
+
+def task_section(section: Mapping[str, Any]) -> TaskConfig:
+    """One task's section as YAML gave it, checked.
+
+    Raises:
+        ValidationError: see :func:`section_problems`.
+    """
+    return TaskConfig.model_validate(_tuples(dict(section)))
+
+
+def section_problems(name: object, section: Mapping[str, Any]) -> list[str]:
+    """Find every problem of one task's section, a line each, under its key in the section."""
+    try:
+        task_section(section)
+    except ValidationError as error:
+        return describe(error, TaskConfig) + _beyond_the_model(name, section)
+    return _beyond_the_model(name, section)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -270,20 +301,30 @@ def _cross_check(content: Mapping[str, Any]) -> list[str]:
         known = ", ".join(map(str, profiles)) or "none"
         problems.append(f"profile: {profile!r} is not one of profiles: {known}")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        section = task if isinstance(task, dict) else {}
+        problems += [
+            f"tasks.{name}{line if line.startswith(': ') else f'.{line}'}"
+            for line in _beyond_the_model(name, section)
+        ]
+        active = profiles.get(profile) if isinstance(profiles, dict) else None
+        problem = _warm_start_problem(section, active if isinstance(active, dict) else {})
+        problems += [f"tasks.{name}.warm_start: {problem}"] if problem else []
+    return problems
+
+
+def _beyond_the_model(name: object, section: Mapping[str, Any]) -> list[str]:
+    """Check a task's name, which stands under no key (``: …``), and what differs in training."""
+    problems = []
+    try:
+        check_new_task(str(name))
+    except InputError as error:
+        problems.append(f": {error.message}")
+    train = section.get("train")
+    if isinstance(train, dict):
         try:
-            check_new_task(str(name))
-        except InputError as error:
-            problems.append(f"tasks.{name}: {error.message}")
-        train = task.get("train") if isinstance(task, dict) else None
-        if isinstance(train, dict):
-            try:
-                TrainConfig.model_validate(train)
-            except ValidationError as error:
-                problems += [f"tasks.{name}.train.{line}" for line in describe(error, TrainConfig)]
-        if isinstance(task, dict):
-            active = profiles.get(profile) if isinstance(profiles, dict) else None
-            problem = _warm_start_problem(task, active if isinstance(active, dict) else {})
-            problems += [f"tasks.{name}.warm_start: {problem}"] if problem else []
+            TrainConfig.model_validate(train)
+        except ValidationError as error:
+            problems += [f"train.{line}" for line in describe(error, TrainConfig)]
     return problems
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from adapterbank.continual.matrix import Champion, Matrix, Right, Step, summary
 from adapterbank.continual.overview import (
     ChampionView,
     MatrixView,
@@ -14,7 +15,6 @@ from adapterbank.continual.overview import (
     Storage,
     TaskView,
 )
-from adapterbank.continual.overview_matrix import Champion, Matrix, Right, Step, summary
 from adapterbank.continual.overview_routing import ALPHAS, Confusion, RoutingFigures, Unknown
 from adapterbank.records import InputSpec, Score, Traits
 from adapterbank.registry.backbone import BackboneRecord

@@ -12,8 +12,8 @@ from adapterbank.cli._html import Html, join, tag
 from adapterbank.cli._page_tables import notice, plain_table, section
 
 if TYPE_CHECKING:
+    from adapterbank.continual.matrix import Right, Step
     from adapterbank.continual.overview import MatrixView, RouterView
-    from adapterbank.continual.overview_matrix import Right, Step
     from adapterbank.continual.overview_routing import Confusion, RoutingFigures
 
 __all__ = ["matrix_section", "router_section"]

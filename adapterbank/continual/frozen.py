@@ -1,7 +1,7 @@
-"""Frozen features of a task's prepared images, kept beside them.
+"""What is asked of a task's prepared images at every step, kept beside them.
 
-Routers, reports and gates ask for the same features at every step; only the first asks the
-backbone.
+Routers, reports and gates ask for the same frozen features at every step, the accuracy matrix for
+the same right answers of a champion; only the first asks the backbone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,9 +18,11 @@ from adapterbank import durable
 from adapterbank.backbones.base import Backbone
 from adapterbank.continual.bank import Bank
 from adapterbank.data.store import load_task, stored_digest
-from adapterbank.training.evaluation import Progress, extract_features
+from adapterbank.inference.predictor import Predictor
+from adapterbank.registry.store import Version
+from adapterbank.training.evaluation import Progress, extract_features, predict_labels
 
-__all__ = ["FrozenSplit", "frozen_split"]
+__all__ = ["FrozenSplit", "frozen_split", "right_answers"]
 
 FOLDER = "frozen"
 
@@ -49,28 +52,58 @@ def frozen_split(
     """
     path = bank.note(task, FOLDER) / f"{split}.safetensors"
     key = {"data": stored_digest(bank.data(task)), "backbone": backbone.fingerprint}
-    kept = _read(path, key)
-    if kept is not None:
-        return kept
-    images = load_task(bank.data(task), spec=backbone.spec).split(split)
-    found = FrozenSplit(
-        features=extract_features(backbone, images, progress=progress).contiguous(),
-        labels=images.labels.contiguous(),
-    )
+    kept = _read(path, key, ("features", "labels"))
+    if kept is None:
+        images = load_task(bank.data(task), spec=backbone.spec).split(split)
+        kept = {
+            "features": extract_features(backbone, images, progress=progress).contiguous(),
+            "labels": images.labels.contiguous(),
+        }
+        _write(path, key, kept)
+    return FrozenSplit(features=kept["features"], labels=kept["labels"])
+
+
+def right_answers(bank: Bank, predictor: Predictor, version: Version) -> Tensor:
+    """Tell which prepared test images a version answers right.
+
+    Nothing may be chosen by it.
+
+    Args:
+        bank: an open bank.
+        predictor: of its registry.
+        version: of a task that is prepared, with the classes of the prepared data.
+
+    Returns:
+        (n,) bool, in the order of the test images.
+
+    Raises:
+        InputError: the task is not prepared.
+        IntegrityError: the version is not what was published.
+    """
+    path = bank.note(version.task, FOLDER) / f"right-{version.digest}.safetensors"
+    backbone = predictor.backbone
+    key = {"data": stored_digest(bank.data(version.task)), "backbone": backbone.fingerprint}
+    kept = _read(path, key, ("right",))
+    if kept is None:
+        test = load_task(bank.data(version.task), spec=backbone.spec).test
+        _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
+        right = predict_labels(backbone, test, loaded.folded) == test.labels
+        kept = {"right": right.to(torch.uint8)}
+        _write(path, key, kept)
+    return kept["right"].bool()
+
+
+def _write(path: Path, key: dict[str, str], tensors: dict[str, Tensor]) -> None:
     durable.make_directory(path.parent)
-    packed = save({"features": found.features, "labels": found.labels}, metadata=key)
-    durable.replace_file(path, packed)
-    return found
+    durable.replace_file(path, save(tensors, metadata=key))
 
 
-def _read(path: Path, key: dict[str, str]) -> FrozenSplit | None:
+def _read(path: Path, key: dict[str, str], names: tuple[str, ...]) -> dict[str, Tensor] | None:
     """Read what was kept; None where it is missing, damaged or of something else."""
     try:
         with safe_open(path, framework="pt") as file:
             if file.metadata() != key:
                 return None
-            return FrozenSplit(
-                features=file.get_tensor("features"), labels=file.get_tensor("labels")
-            )
+            return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.frozen import frozen_split
-from adapterbank.continual.overview_matrix import MATRIX, Step, read_matrix, summary
+from adapterbank.continual.matrix import MATRIX, Step, read_matrix, summary
 from adapterbank.continual.overview_routing import RoutingFigures, routing_figures
 from adapterbank.continual.routers import champion_records
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName

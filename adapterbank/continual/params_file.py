@@ -1,8 +1,8 @@
-"""Adding a task to ``pipelines/params.yaml``, and removing one, as a person would.
+"""Adding a task to ``pipelines/params.yaml``, replacing and removing one, as a person would.
 
 YAML libraries that write lose comments, so a few lines are put into the text, or taken out of it,
 at a place the parser tells, and the result is parsed again: either it says what it said before with
-that one task more or less, or nothing is written.
+that one task more, less or other, or nothing is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from adapterbank.durable import locked, replace_file, writable
 from adapterbank.errors import AdapterBankError, ConfigError, ConflictError, InputError
 from adapterbank.records import check_new_task
 
-__all__ = ["add_task", "delete_task", "insert_task", "remove_task"]
+__all__ = [
+    "add_task",
+    "delete_task",
+    "exchange_task",
+    "insert_task",
+    "remove_task",
+    "replace_task",
+]
 
 
 def add_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
@@ -60,6 +67,26 @@ def remove_task(root: Path, name: str) -> BankConfig:
     return _edit(root, lambda text: delete_task(text, name))
 
 
+def replace_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
+    """Put another section in the place of a task's, which keeps its place in the order.
+
+    Args:
+        root: the bank.
+        name: of a task that is in it.
+        section: its new keys and values.
+
+    Returns:
+        The configuration with the task as it is now.
+
+    Raises:
+        AdapterBankError: the disk is full or read-only.
+        ConfigError: the section or the file has problems; all are named.
+        InputError: the file has a form that a program cannot change so.
+        UnknownName: no such task.
+    """
+    return _edit(root, lambda text: exchange_task(text, name, section))
+
+
 def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
     r"""Return a configuration's text with one more task, and else unchanged.
 
@@ -91,6 +118,44 @@ def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
     unchanged = after.model_copy(update={"tasks": rest}) == before
     written = yaml.safe_load(changed)["tasks"].get(name)
     if not unchanged or written != section:
+        raise _by_hand(name, section)
+    return changed
+
+
+def exchange_task(text: str, name: str, section: Mapping[str, Any]) -> str:
+    r"""Return a configuration's text with another section of one task, and else unchanged.
+
+    >>> text = "profile: full\nprofiles: {full: {}}\ntasks:\n  pets: {data: photos} # mine\n"
+    >>> print(exchange_task(text, "pets", {"data": "photos/new"}), end="")
+    profile: full
+    profiles: {full: {}}
+    tasks:
+      pets: {data: photos/new} # mine
+    """
+    before = parse_config(text, where=str(PARAMS))
+    before.task(name)  # there is one
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    entries = root.value if isinstance(root, yaml.MappingNode) else []
+    tasks = next(value for key, value in entries if key.value == "tasks")
+    key, old = next(pair for pair in tasks.value if pair[0].value == name)
+    end = _end(old)
+    while text[end - 1] in "\r\n":  # which belong to a block of text
+        end -= 1
+    changed = f"{text[: key.end_mark.index]}: {_flow(dict(section))}{text[end:]}"
+    try:
+        after = parse_config(changed, where=str(PARAMS))
+        written = yaml.safe_load(changed)["tasks"]
+    except ConfigError as error:
+        about = [line for line in error.problems if line.startswith(f"tasks.{name}")]
+        if about:
+            raise ConfigError(f"task {name}", about) from error
+        raise _by_hand(name, section) from error
+    except (LookupError, yaml.YAMLError) as error:
+        raise _by_hand(name, section) from error
+    wanted = before.model_copy(
+        update={"tasks": {**before.tasks, name: after.tasks.get(name, before.tasks[name])}}
+    )
+    if after != wanted or list(written) != list(before.tasks) or written[name] != section:
         raise _by_hand(name, section)
     return changed
 

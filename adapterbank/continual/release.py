@@ -9,6 +9,7 @@ from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.judging import judge
 from adapterbank.continual.mirroring import follow_aliases, follow_verdict
 from adapterbank.continual.routers import rebuild_router
+from adapterbank.continual.steps import record_steps
 from adapterbank.continual.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.durable import make_directory
 from adapterbank.errors import AdapterBankError, GateRefused, InputError, IntegrityError
@@ -93,6 +94,7 @@ def release(
             if problem is not None:
                 failures.append((f"MLflow does not show a verdict: {problem}", None))
     failures += _follow(bank)
+    failures += record_steps(bank, predictor)
     if show is not None:
         show(report)
     if failures:

@@ -16,7 +16,15 @@ from adapterbank.data.images import normalise
 from adapterbank.methods.base import Folded
 from adapterbank.records import Score
 
-__all__ = ["Evaluation", "Progress", "batches", "evaluate", "extract_features", "score"]
+__all__ = [
+    "Evaluation",
+    "Progress",
+    "batches",
+    "evaluate",
+    "extract_features",
+    "predict_labels",
+    "score",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -64,9 +72,12 @@ def evaluate(
     backbone: Backbone, split: Split, folded: Folded, progress: Progress | None = None
 ) -> Evaluation:
     """Count right answers, the mean loss and the confusion matrix of an adapter on a split."""
-    pooled = extract_features(backbone, split, folded, progress)
-    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
-    return score(functional.linear(pooled, weight, bias), split.labels)
+    return score(_logits(backbone, split, folded, progress), split.labels)
+
+
+def predict_labels(backbone: Backbone, split: Split, folded: Folded) -> Tensor:
+    """Answer every image of a split: (n,) int64, the classes by their place."""
+    return _logits(backbone, split, folded, None).argmax(1)
 
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
@@ -79,3 +90,10 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
         loss=float(functional.cross_entropy(logits, labels)),
         confusion=confusion.reshape(classes, classes),
     )
+
+
+def _logits(backbone: Backbone, split: Split, folded: Folded, progress: Progress | None) -> Tensor:
+    """(n, C) of an adapter on a split, on the CPU."""
+    pooled = extract_features(backbone, split, folded, progress)
+    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
+    return functional.linear(pooled, weight, bias)

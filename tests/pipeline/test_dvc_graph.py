@@ -73,6 +73,8 @@ elif stage == "release":
     pathlib.Path("registry/router").mkdir(exist_ok=True)  # empty until a task has a champion
     versions = pathlib.Path("registry/adapters").glob("*/*/")
     write("reports/release.json", json.dumps(sorted(str(path) for path in versions)))
+    for name in ("matrix.json", "continual.json", "accuracy_matrix.csv", "accuracy_curve.csv"):
+        write(f"reports/{{name}}", "step,routed\\n" if name.endswith("csv") else "{{}}")
 """
 
 _BRANCH: Final = ("prepare", "tune", "train", "evaluate", "register")
@@ -289,6 +291,7 @@ def test_git_gets_the_small_files_and_dvc_the_rest(bank: Path) -> None:
     tracked = set(_run(bank, "git", "ls-files").split())
 
     assert {"dvc.lock", "registry/backbone.json", "reports/release.json"} <= tracked
+    assert {"reports/matrix.json", "reports/continual.json"} <= tracked
     assert {
         f"work/digits/{name}"
         for name in ("prepared.json", "best.json", "run.json", "metrics.json", "registered.json")

@@ -124,6 +124,46 @@ def test_rows_are_appended_by_name() -> None:
         summarise(AccuracyMatrix(tasks=TASKS, rows=()))
 
 
+def test_who_learned_what_may_be_said_and_then_changes_nothing() -> None:
+    said = AccuracyMatrix(tasks=TASKS, rows=HAND.rows, learned=((0,), (1,), (2,)))
+    others = {"untrained": {"b": 0.05, "c": 0.1}, "alone": {"a": 0.85, "b": 0.9, "c": 0.65}}
+    assert summarise(said, **others) == summarise(HAND, **others)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=3, max_size=6))
+def test_a_task_learned_anew_is_compared_with_what_came_after_only(
+    rows: list[tuple[int, int]],
+) -> None:
+    # a at step 0, b at step 1, a again at the last step but one: what a was before is nothing.
+    counts = tuple(tuple(Score(correct=one, total=10) for one in row) for row in rows)
+    again, last = len(rows) - 2, len(rows) - 1
+    learned = ((0, again), (1,)) if again > 1 else ((0, 1), (1,))
+    found = summarise(AccuracyMatrix(tasks=("a", "b"), rows=counts, learned=learned))
+    first = max(again, 1)
+    lost = [rows[first][0] - rows[last][0], rows[1][1] - rows[last][1]]
+    assert found["forgetting/first"] == pytest.approx(sum(lost) / 20)
+    assert found["renewal"] == pytest.approx((rows[first][0] - rows[first - 1][0]) / 10)
+    assert found["forgetting/clamped"] >= max(0.0, found["forgetting/first"]) - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("learned", "message"),
+    [
+        (((0,), (1,)), "2 tasks learned, but 3 tasks"),
+        (((0,), (3,), (2,)), "b was learned at steps"),
+        (((0,), (1, 1), (2,)), "b was learned at steps"),
+        (((1,), (1,), (2,)), "step 0 learned none"),
+        (((0,), (1,), (1,)), "step 1 has no count of c"),
+    ],
+)
+def test_what_cannot_have_been_learned_so_is_refused(
+    learned: tuple[tuple[int, ...], ...], message: str
+) -> None:
+    rows = (HAND.rows[0], (*HAND.rows[1][:2], None), HAND.rows[2])
+    with pytest.raises(InputError, match=message):
+        AccuracyMatrix(tasks=TASKS, rows=rows, learned=learned)
+
+
 def routed(right: int, told: int, oracle: int) -> RoutedScore:
     """Make a routed score of ten images."""
     return RoutedScore(
