@@ -25,6 +25,7 @@ from adapterbank import durable
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.sources import fetch
 from adapterbank.continual.bank import Bank, read_json, write_json
+from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.ready import PREPARED, backbone_is_ready, parameters
 from adapterbank.continual.verdicts import verdict_tags
 from adapterbank.data.base import SPLITS, Limits
@@ -52,7 +53,7 @@ from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.manifest import MANIFEST
 from adapterbank.registry.publish import save_weights
 from adapterbank.registry.store import Version
-from adapterbank.training.evaluation import Evaluation, Progress, extract_features, score
+from adapterbank.training.evaluation import Evaluation, Progress, score
 from adapterbank.training.evaluation import evaluate as evaluate_split
 
 __all__ = [
@@ -163,7 +164,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
             fix=f"dvc repro evaluate@{task}",
         )
     test = evaluate_split(backbone, data.test, loaded.folded, progress)
-    frozen = extract_features(backbone, data.test, progress=progress)
+    frozen = frozen_split(bank, backbone, task, "test", progress).features
     probe_test = score(functional.linear(frozen, probe["weight"], probe["bias"]), data.test.labels)
     method, head = loaded.parameters
     metrics = {
