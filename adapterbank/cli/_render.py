@@ -73,11 +73,12 @@ def answers_diverted() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Write out what is buffered, so that a closed pipe is noticed in time."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise typer.Exit(silence()) from error
+    """Write out what is buffered, so that a closed pipe is noticed in time.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    sys.stdout.flush()
 
 
 def line(text: str = "", *, at_once: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -184,10 +185,13 @@ def test_a_traceback_is_there_for_those_who_ask(
     assert "Traceback" in ran.err
 
 
-def test_a_reader_that_stops_reading_is_no_error(built: Path) -> None:
+@pytest.mark.parametrize("words", ["show colours --json", "list", "--version"])
+def test_a_reader_that_stops_reading_is_no_error(built: Path, words: str) -> None:
+    """However much there is to read: little is only written at the end, in one piece."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [sys.executable, "-m", "adapterbank", "show", "colours", "--json"],
-        cwd=built, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "adapterbank", *words.split()],
+        cwd=built, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
