@@ -148,10 +148,18 @@ class Search:
         return [one for one in psutil.process_iter() if one.pid != self.pid and self._owns(one)]
 
     def driver(self) -> psutil.Process:
-        """The process of the search that the program, DVC, runs."""
-        words = f"stage tune {TASK}"  # as dvc.yaml has it; a shell may stand between
-        found = [one for one in self.processes() if _title(one).endswith(words)]
-        return max(found, key=lambda one: one.create_time())
+        """The process of the search that the program, DVC, runs.
+
+        A shell may stand above it, and what it forks bears its title until it is something else.
+        """
+        words = f"stage tune {TASK}"  # as dvc.yaml has it
+        found = {
+            one.pid: one
+            for one in self.processes()
+            if _title(one).endswith(words) and "python" in _title(one).partition(" ")[0]
+        }
+        (driver,) = [one for one in found.values() if _parent(one) not in {None, *found}]
+        return driver
 
     def trials(self) -> list[psutil.Process]:
         """The workers that run trials."""
@@ -182,6 +190,13 @@ def _title(one: psutil.Process) -> str:
         return " ".join(one.cmdline())
     except psutil.Error:
         return ""
+
+
+def _parent(one: psutil.Process) -> int | None:
+    try:
+        return int(one.ppid())
+    except psutil.Error:  # it has just ended
+        return None
 
 
 def folder(root: Path) -> Path:

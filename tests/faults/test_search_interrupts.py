@@ -288,7 +288,7 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
 ) -> None:
     root = shop.bank(
         "bank",
-        "sampler: random, scheduler: none, trials: 1000, max_concurrent: 2, minutes: 0.4",
+        "sampler: random, scheduler: none, trials: 1000, max_concurrent: 2, minutes: 0.8",
         epochs=_SHORT,
     )
     database = root / "mlflow.db"
@@ -301,7 +301,7 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
     assert ran.code == 1, ran
     assert "Traceback" not in ran.err
     assert "MLflow store" in ran.err
-    assert time.monotonic() - begun < 24 + _SOON_S
+    assert time.monotonic() - begun < 48 + _SOON_S
     chosen = runs.best(root)["trial"]
     trials = runs.trials(root)
     furthest = max(len(trial["points"]) for trial in trials.values())
@@ -315,7 +315,7 @@ def test_minutes_end_a_search_and_what_mlflow_missed_is_sent_by_running_it_again
         trial = trials[number]
         assert len(epochs) - len(trial["points"]) in {0, 1}
         assert trial["state"] == _state_after(len(trial["points"]))
-    assert len(trials) < 200
+    assert len(trials) < 1000
 
     database.write_bytes(good)
     before = runs.tree(root / "work")
