@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 
-import torch
-from torch.nn import functional
-
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.gates import Answers
 from adapterbank.data.base import Split, TaskData
@@ -16,7 +13,7 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.methods.base import Folded
 from adapterbank.records import Score
 from adapterbank.registry.store import Version
-from adapterbank.training.evaluation import extract_features
+from adapterbank.training.evaluation import split_logits
 
 __all__ = ["val_answers"]
 
@@ -48,11 +45,8 @@ def val_answers(
     return _answer(predictor, data.val, loaded.folded)
 
 
-@torch.inference_mode()
 def _answer(predictor: Predictor, split: Split, folded: Folded) -> Answers:
-    pooled = extract_features(predictor.backbone, split, folded)
-    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
-    sure, label = functional.linear(pooled, weight, bias).double().softmax(1).max(1)
+    sure, label = split_logits(predictor.backbone, split, folded).double().softmax(1).max(1)
     right = (label == split.labels).numpy()
     return Answers(
         score=Score(correct=int(right.sum()), total=len(right)),

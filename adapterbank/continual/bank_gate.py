@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def check_bank(
         IntegrityError: a record or prepared data is damaged.
     """
     records, sources, _ = champion_records(bank.registry)
-    terms = bank_terms(bank, version.task)
+    terms = _terms(bank, version.task, sources)
     files, _ = check_some(version.path, version.digest, (ROUTING,))
     mine = files.get(ROUTING)
     source = "" if mine is None else hashlib.sha256(mine).hexdigest()
@@ -149,9 +149,14 @@ def _told(one: RoutedTask) -> str:
 def bank_terms(bank: Bank, task: str) -> str:
     """Hash what the bank gate judges a version of ``task`` on: other tasks' records and data."""
     _, sources, _ = champion_records(bank.registry)
-    sources.pop(task, None)
+    return _terms(bank, task, sources)
+
+
+def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
     terms = []
     for other, source in sorted(sources.items()):
+        if other == task:
+            continue
         try:
             data = stored_digest(bank.data(other))
         except InputError:

@@ -43,7 +43,7 @@ from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Version
 from adapterbank.routing.router import Router, background, build, nearness, unit_rows
 from adapterbank.routing.statistics import Floats, TaskStatistics, read_statistics
-from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, extract_features
+from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_logits
 
 __all__ = ["Drift", "compare_images", "measure_drift"]
 
@@ -277,9 +277,7 @@ def _usual_confidence(
         return "", None
     split = "test" if loaded.config.train.get("fit") == "train+val" else "val"
     images = load_task(folder, spec=backbone.spec).split(split)
-    pooled = extract_features(backbone, images, loaded.folded)
-    head = loaded.folded.head_weight.cpu(), loaded.folded.head_bias.cpu()
-    return split, _confidence(torch.nn.functional.linear(pooled, *head))
+    return split, _confidence(split_logits(backbone, images, loaded.folded))
 
 
 def _confidence(logits: Tensor) -> Floats:

@@ -24,6 +24,7 @@ __all__ = [
     "extract_features",
     "predict_labels",
     "score",
+    "split_logits",
 ]
 
 Progress = Callable[[int, int], None]
@@ -68,16 +69,26 @@ def extract_features(
     return torch.cat(parts)
 
 
+@torch.inference_mode()
+def split_logits(
+    backbone: Backbone, split: Split, folded: Folded, progress: Progress | None = None
+) -> Tensor:
+    """Logits (n, C) of an adapter on a split, on the CPU."""
+    pooled = extract_features(backbone, split, folded, progress)
+    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
+    return functional.linear(pooled, weight, bias)
+
+
 def evaluate(
     backbone: Backbone, split: Split, folded: Folded, progress: Progress | None = None
 ) -> Evaluation:
     """Count right answers, the mean loss and the confusion matrix of an adapter on a split."""
-    return score(_logits(backbone, split, folded, progress), split.labels)
+    return score(split_logits(backbone, split, folded, progress), split.labels)
 
 
 def predict_labels(backbone: Backbone, split: Split, folded: Folded) -> Tensor:
     """Answer every image of a split: (n,) int64, the classes by their place."""
-    return _logits(backbone, split, folded, None).argmax(1)
+    return split_logits(backbone, split, folded).argmax(1)
 
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
@@ -90,10 +101,3 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
         loss=float(functional.cross_entropy(logits, labels)),
         confusion=confusion.reshape(classes, classes),
     )
-
-
-def _logits(backbone: Backbone, split: Split, folded: Folded, progress: Progress | None) -> Tensor:
-    """(n, C) of an adapter on a split, on the CPU."""
-    pooled = extract_features(backbone, split, folded, progress)
-    weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
-    return functional.linear(pooled, weight, bias)

@@ -66,13 +66,13 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     assert (metrics["val"]["correct"], metrics["val"]["total"]) == (11, 12)
 
     judged: list[str] = []
-    real = evaluation.extract_features
+    real = evaluation.split_logits
 
-    def extract(*given: object, **named: object) -> object:
+    def answer(*given: object, **named: object) -> object:
         judged.append("on validation images")
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(answers, "extract_features", extract)
+    monkeypatch.setattr(answers, "split_logits", answer)
     reports: list[releasing.ReleaseReport] = []
     with suppress(AdapterBankError):  # the champion may be better than 11 of 12
         releasing.release(searching, show=reports.append)
