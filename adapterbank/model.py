@@ -6,6 +6,8 @@ adapters through one backbone at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +15,7 @@ from torch.nn import functional
 from adapterbank.backbones.base import Backbone
 from adapterbank.methods.base import Dropout, Folded
 
-__all__ = ["features", "forward"]
+__all__ = ["features", "forward", "frozen_features"]
 
 
 def features(
@@ -42,6 +44,29 @@ def features(
         context = None if folded is None else folded.context(index, tokens, dropout)
         tokens = backbone.block(index, tokens, context, pooled=index == last)
     return backbone.finalize(tokens[:, :count])
+
+
+def frozen_features(backbone: Backbone, images: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Pooled features of images after some blocks of the bare backbone, in one pass.
+
+    Those of earlier blocks go through the backbone's last norm and pooling, as those of the last
+    do; nothing after the deepest of ``blocks`` is run.
+
+    Args:
+        backbone: the frozen backbone.
+        images: (B, 3, H, W) normalised.
+        blocks: which, counted from 1, ascending.
+
+    Returns:
+        (B, L, D).
+    """
+    tokens, found = backbone.embed(images), []
+    for index in range(blocks[-1]):
+        last = index + 1 == blocks[-1]
+        tokens = backbone.block(index, tokens, pooled=last)
+        if index + 1 in blocks:
+            found.append(backbone.finalize(tokens))
+    return torch.stack(found, dim=1)
 
 
 def forward(

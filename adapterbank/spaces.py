@@ -10,17 +10,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-__all__ = ["Choice", "Domain", "Range", "SearchConfig", "Space"]
+__all__ = ["Choice", "Domain", "Range", "SearchConfig", "Space", "Strict"]
 
 Choice = bool | int | float | str | None
 """One value of a hyper-parameter."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A section of `pipelines/params.yaml`: frozen, every key known, every value of its type."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Range(_Strict):
+class Range(Strict):
     """All numbers from ``low`` to ``high``, both included."""
 
     low: float
@@ -63,7 +65,7 @@ Space = dict[str, Domain]
 """Domains by name: a method's own hyper-parameters, ``learning_rate``, ``weight_decay``."""
 
 
-class SearchConfig(_Strict):
+class SearchConfig(Strict):
     """How a search looks for hyper-parameters, and what it may spend.
 
     Ceilings are on what a trial would cost when it is served, known before it starts: a

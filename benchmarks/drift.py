@@ -44,11 +44,10 @@ from adapterbank.continual.windows import Settings, Verdict, Window, judge
 from adapterbank.data.base import Limits, Split
 from adapterbank.data.sources import load_source
 from adapterbank.records import InputSpec
-from adapterbank.routing.record import task_record
 from adapterbank.routing.router import Router, build
-from adapterbank.routing.statistics import Floats, as_statistics
+from adapterbank.routing.statistics import Floats
 from benchmarks._machine import machine
-from benchmarks.router import Task, extract, make_task
+from benchmarks.router import Task, chosen_blocks, extract, make_task
 
 CHANGES = ("blur", "noise", "contrast", "grey")
 ALL = "all together"
@@ -98,19 +97,21 @@ def change(images: torch.Tensor, name: str) -> torch.Tensor:
 
 def read_pool(folder: Path, backbone: TimmViT, features: Path | None) -> Pool:
     """Decode a folder, change its test images, and extract all features, or take them as kept."""
-    kept = None if features is None else features / f"drift-{folder.name}.safetensors"
+    blocks = chosen_blocks(None, backbone)
+    name = "-".join(map(str, ("drift", folder.name, *blocks)))
+    kept = None if features is None else features / f"{name}.safetensors"
     if kept is None or not kept.exists():
         limits = Limits(train=800, val=200, test=1000)
         data = load_source(str(folder), spec=backbone.spec, limits=limits, seed=0, root=Path.cwd())
         arrays: dict[str, NDArray[np.generic]] = {}
         for name in ("train", "val", "test"):
-            arrays[name] = extract(backbone, data.split(name), 0)
+            arrays[name] = extract(backbone, data.split(name), blocks)
             arrays[f"{name}_labels"] = data.split(name).labels.numpy()
         order = np.random.default_rng(0).permutation(len(data.test))[:600]
         some = Split(images=data.test.images[order], labels=data.test.labels[order])
         for name in CHANGES:
             spoilt = replace(some, images=change(some.images, name))
-            arrays[name] = extract(backbone, spoilt, 0)
+            arrays[name] = extract(backbone, spoilt, blocks)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_file(arrays, kept)
@@ -121,7 +122,7 @@ def read_pool(folder: Path, backbone: TimmViT, features: Path | None) -> Pool:
         for name in ("train", "val", "test")
     }
     changed = {name: arrays[name].astype(np.float64) for name in CHANGES}
-    return Pool(task=make_task(sets), changed=changed)
+    return Pool(task=make_task(sets, blocks), changed=changed)
 
 
 class Bench:
@@ -136,13 +137,7 @@ class Bench:
         for name, pool in self.pools.items():
             if name == without:
                 continue
-            features, labels = pool.task.sets["train"]
-            kept = held if name == task else pool.task.sets["val"][0]
-            arrays = task_record(
-                torch.from_numpy(features), torch.from_numpy(labels), int(labels.max()) + 1,
-                torch.from_numpy(kept),
-            )  # fmt: skip
-            records[name] = as_statistics(arrays, where=name)
+            records[name] = pool.task.record(held if name == task else None)
         return build(records, backbone="benchmark")
 
     def judge(
@@ -151,7 +146,7 @@ class Bench:
         """Judge features of new images against held-out ones."""
         pool = self.pools[task]
         kept = held.astype(np.float16).astype(np.float64)
-        kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+        kept /= np.linalg.norm(kept, axis=2, keepdims=True)
         reference, images = compare_images(
             router, task, kept[:256], (new, pool.confidence(new)), pool.confidence(held)
         )
@@ -193,7 +188,8 @@ class Bench:
             name: (np.concatenate(features), np.concatenate(labels))
             for name, (features, labels) in parts.items()
         }
-        return Bench({ALL: Pool(task=make_task(sets), changed={})})
+        blocks = next(iter(self.pools.values())).task.blocks
+        return Bench({ALL: Pool(task=make_task(sets, blocks), changed={})})
 
 
 def alarm_table(bench: Bench, args: argparse.Namespace) -> Table:

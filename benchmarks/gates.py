@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from adapterbank.config import GateConfig
 from adapterbank.continual.gates import as_comparison, is_worse
 from adapterbank.continual.paired import compare
+from adapterbank.policies import GateConfig
 from benchmarks._machine import machine
 
 __all__ = ["answer_pool", "count_refused", "main"]

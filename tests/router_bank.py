@@ -12,11 +12,12 @@ from PIL import Image
 from adapterbank.data.base import Split
 from adapterbank.data.images import to_pixels
 from adapterbank.inference.artifact import add_metrics, pack_trained
+from adapterbank.policies import RouterConfig
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.documents import dump_document
 from adapterbank.registry.store import Registry, Version
 from adapterbank.routing.record import task_record
-from adapterbank.training.evaluation import extract_features
+from adapterbank.training.evaluation import extract_frozen
 from tests import served
 
 COLOURS = {"reds": (200, 60, 40), "greens": (40, 200, 40), "blues": (40, 40, 200)}
@@ -60,9 +61,9 @@ def publish(
     config = {**served.describe(task, made, classes=classes), **(more or {})}
     train, held = split(task, 20), split(task, 30, 500)
     backbone = served.backbone()
-    routing = task_record(
-        extract_features(backbone, train), train.labels, 2, extract_features(backbone, held)
-    )
+    blocks = RouterConfig().recorded(backbone.traits.blocks)
+    features, held_out = (extract_frozen(backbone, images, blocks) for images in (train, held))
+    routing = task_record(features, train.labels, 2, held_out, blocks)
     parsed = parse_adapter_config(dump_document(config))
     files = add_metrics(pack_trained(made, parsed, backbone, routing), served.METRICS)
     version = registry.register(task, files)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adapterbank.routing.record import task_record
 from adapterbank.routing.router import Router, RouterSettings, build
-from adapterbank.routing.statistics import TaskStatistics, as_statistics
+from adapterbank.routing.statistics import RoutingRecord, as_record
 
 BACKBONE = "ab" * 32
 Array = NDArray[np.float64]
@@ -21,9 +21,10 @@ class World:
     """Where tasks come from: a domain for each, classes in it, one noise for all.
 
     Noise is far stronger in some directions than between tasks, so that distances which do not
-    know it go wrong; its tails are heavy, and features have any length.
+    know it go wrong; its tails are heavy, and features have any length. Each block draws anew.
     """
 
+    blocks: tuple[int, ...] = (6, 12)
     width: int = 32
     classes: int = 4
     domain: float = 1.0
@@ -31,38 +32,43 @@ class World:
     seed: int = 0
 
     def draw(self, task: int, each: int, part: int = 0) -> tuple[Array, NDArray[np.int64]]:
-        """Draw ``each`` features of each class of a task; every ``part`` is a fresh sample."""
-        shared = np.random.default_rng([self.seed, 99])
-        own = np.random.default_rng([self.seed, task])
-        fresh = np.random.default_rng([self.seed, task, 7, part])
+        """Draw ``each`` features (n, L, D) of each class; every ``part`` is a fresh sample."""
+        labels = np.repeat(np.arange(self.classes), each)
+        layers = [self._after(block, task, labels, part) for block in self.blocks]
+        return np.stack(layers, axis=1), labels
+
+    def _after(self, block: int, task: int, labels: NDArray[np.int64], part: int) -> Array:
+        shared = np.random.default_rng([self.seed, block, 99])
+        own = np.random.default_rng([self.seed, block, task])
+        fresh = np.random.default_rng([self.seed, block, task, 7, part])
         scale = np.exp(shared.uniform(-1.5, self.strongest, self.width))
         turn, _ = np.linalg.qr(shared.standard_normal((self.width, self.width)))
         centre = 3 * np.ones(self.width) + self.domain * own.standard_normal(self.width)
         means = centre + own.standard_normal((self.classes, self.width))
-        labels = np.repeat(np.arange(self.classes), each)
         noise = fresh.standard_t(8, (len(labels), self.width)) * scale @ turn.T
         lengths = np.exp(0.3 * fresh.standard_normal(len(labels)))
-        return (means[labels] + noise) * lengths[:, None], labels
+        drawn: Array = (means[labels] + noise) * lengths[:, None]
+        return drawn
 
-    def record(self, task: int, each: int = 20, held: int = 16) -> TaskStatistics:
+    def record(self, task: int, each: int = 20, held: int = 16) -> RoutingRecord:
         """Summarise a sample of a task, as training does."""
         features, labels = self.draw(task, each)
         held_out, _ = self.draw(task, held, part=1)
         arrays = task_record(
             torch.from_numpy(features), torch.from_numpy(labels), self.classes,
-            torch.from_numpy(held_out),
+            torch.from_numpy(held_out), self.blocks,
         )  # fmt: skip
-        return as_statistics(arrays, where=f"task {task}")
+        return as_record(arrays, where=f"task {task}")
 
-    def records(self, count: int, each: int = 20) -> dict[str, TaskStatistics]:
+    def records(self, count: int, each: int = 20) -> dict[str, RoutingRecord]:
         """Summarise several tasks."""
         return {f"t{task:03}": self.record(task, each) for task in range(count)}
 
 
 def built(
-    records: dict[str, TaskStatistics],
+    records: dict[str, RoutingRecord],
     *,
-    reference: TaskStatistics | None = None,
+    reference: RoutingRecord | None = None,
     alpha: float = 0.05,
 ) -> Router:
     """Build a router, isolated where there is a reference."""

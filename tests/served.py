@@ -108,9 +108,10 @@ def describe(
 def pack(made: Adapter, config: Mapping[str, Any]) -> dict[str, bytes]:
     """Make the files of a version from an adapter, as the stages do."""
     parsed = parse_adapter_config(json.dumps(config).encode())
-    features = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 32), np.float32))
+    features = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 1, 32), np.float32))
     count = len(config["classes"])
-    routing = task_record(features, torch.arange(8) % count, count, features[:3])
+    blocks = (backbone().traits.blocks,)
+    routing = task_record(features, torch.arange(8) % count, count, features[:3], blocks)
     return add_metrics(pack_trained(made, parsed, backbone(), routing), METRICS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -67,11 +68,13 @@ def rebuild(bank: _options.BankDir = None, *, as_json: _options.Json = False) ->
 
     The same champions give the same version. One that was rolled back is served again.
     """
-    registry = _options.open_registry(bank)
+    opened = _options.open_bank(bank)
     with _progress.spinner("Building the router", quiet=as_json):
         from adapterbank.continual.routers import rebuild_router
 
-        done = rebuild_router(registry, reason="rebuilt by hand", forward=True)
+        done = rebuild_router(
+            opened.registry, opened.config.router, reason="rebuilt by hand", forward=True
+        )
     if as_json:
         version = None if done.version is None else _summary.version_json(done.version)
         _render.print_json(
@@ -115,15 +118,20 @@ def show(
         _render.print_json(
             {
                 **_summary.version_json(version),
-                "mode": settings.mode,
-                "alpha": settings.alpha,
-                "margin": settings.margin,
+                "blocks": list(router.blocks),
+                **asdict(settings),
+                "reference": router.reference or None,
+                "aside": router.aside or None,
                 "temperature": router.temperature,
                 "tasks": tasks,
             }
         )
         return
-    _render.line(f"{version} sha256:{version.digest}, {settings.mode}, alpha {settings.alpha}")
+    blocks = " and ".join(map(str, router.blocks))
+    _render.line(
+        f"{version} sha256:{version.digest}, {settings.mode}, features after block {blocks},"
+        f" alpha {settings.alpha}"
+    )
     rows = [
         (task, str(len(part.prototypes)), str(len(part.calibration)))
         for task, part in router.parts.items()

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from adapterbank.config import GateConfig
+from adapterbank.backbones.base import Backbone
 from adapterbank.continual.bank import Bank
 from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.gates import Failure, as_comparison, is_worse
 from adapterbank.continual.paired import compare
-from adapterbank.continual.routers import champion_records
+from adapterbank.continual.routers import RouterPlan, champion_records, read_routing
 from adapterbank.continual.verdicts import BankCheck, RoutedTask
 from adapterbank.data.store import stored_digest
 from adapterbank.errors import InputError
-from adapterbank.inference.artifact import ROUTING
 from adapterbank.inference.predictor import Predictor
-from adapterbank.registry.manifest import check_some
+from adapterbank.policies import GateConfig
 from adapterbank.registry.store import Version
-from adapterbank.routing.router import Router, build
-from adapterbank.routing.statistics import read_statistics
+from adapterbank.routing.router import Router
 
 __all__ = ["bank_terms", "check_bank", "route_task", "routing_failures"]
 
@@ -54,43 +52,54 @@ def check_bank(
     Raises:
         IntegrityError: a record or prepared data is damaged.
     """
-    records, sources, _ = champion_records(bank.registry)
-    terms = _terms(bank, version.task, sources)
-    files, _ = check_some(version.path, version.digest, (ROUTING,))
-    mine = files.get(ROUTING)
-    source = "" if mine is None else hashlib.sha256(mine).hexdigest()
-    if source == sources.get(version.task, ""):
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    found = champion_records(bank.registry, aside=plan.aside)
+    terms = _terms(bank, version.task, found.sources)
+    mine = read_routing(version)
+    source = "" if mine is None else mine[1]
+    if version.task == plan.aside or source == found.sources.get(version.task, ""):
         return BankCheck(champions=champions, same_router=True, terms=terms), ()
-    after = {task: record for task, record in records.items() if task != version.task}
+    after = {task: record for task, record in found.records.items() if task != version.task}
     others = tuple(after)
     if mine is not None:
-        after[version.task] = read_statistics(mine, where=f"{version}/{ROUTING}")
+        after[version.task] = mine[0]
     try:
-        routers = [build(one, backbone=predictor.backbone.fingerprint) for one in (records, after)]
+        routers = [plan.build(one) for one in (found.records, after)]
     except InputError:  # no task yet, or nothing that scatters: there is no router to spoil
         return BankCheck(champions=champions, left_out=len(others), terms=terms), ()
-    found = []
+    routed = []
     for task in others:
         try:
-            val = frozen_split(bank, predictor.backbone, task, "val")
+            features = _val_features(bank, predictor.backbone, task, routers)
         except InputError:  # not prepared here
             continue
-        found.append(route_task(task, val.features.numpy(), *routers))
+        routed.append(route_task(task, features, *routers))
     check = BankCheck(
         champions=champions,
-        judged=len(found),
-        left_out=len(others) - len(found),
-        worst=min(found, key=lambda one: (one.recall.difference, one.recall.p), default=None),
+        judged=len(routed),
+        left_out=len(others) - len(routed),
+        worst=min(routed, key=lambda one: (one.recall.difference, one.recall.p), default=None),
         terms=terms,
     )
-    return check, tuple(found)
+    return check, tuple(routed)
+
+
+def _val_features(
+    bank: Bank, backbone: Backbone, task: str, routers: Iterable[Router]
+) -> list[NDArray[np.floating]]:
+    """A task's validation images as each router takes them."""
+    return [
+        frozen_split(bank, backbone, task, "val", router.blocks).features.numpy()
+        for router in routers
+    ]
 
 
 def route_task(
-    task: str, features: NDArray[np.floating], before: Router, after: Router
+    task: str, features: Sequence[NDArray[np.floating]], before: Router, after: Router
 ) -> RoutedTask:
-    """Ask two routers for images (n, D) of one task that both know."""
-    judged = [router.judge(features) for router in (before, after)]
+    """Ask two routers for images of one task that both know: (n, L, D) as each takes them."""
+    pairs = list(zip((before, after), features, strict=True))
+    judged = [router.judge(rows) for router, rows in pairs]
     own = [router.tasks.index(task) for router in (before, after)]
     right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
     kept = [
@@ -99,7 +108,7 @@ def route_task(
     ]
     return RoutedTask(
         task=task,
-        total=len(features),
+        total=len(features[0]),
         recall=as_comparison(compare(right[1], right[0])),
         right=(int(right[0].sum()), int(right[1].sum())),
         abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
@@ -147,9 +156,12 @@ def _told(one: RoutedTask) -> str:
 
 
 def bank_terms(bank: Bank, task: str) -> str:
-    """Hash what the bank gate judges a version of ``task`` on: other tasks' records and data."""
-    _, sources, _ = champion_records(bank.registry)
-    return _terms(bank, task, sources)
+    """Hash what the bank gate judges a version of ``task`` on, besides itself.
+
+    That is how routers are built, and the other tasks' records and data.
+    """
+    found = champion_records(bank.registry, aside=bank.config.router.aside)
+    return _terms(bank, task, found.sources)
 
 
 def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
@@ -162,4 +174,5 @@ def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
         except InputError:
             data = ""
         terms.append((other, source, data))
-    return hashlib.sha256(json.dumps(terms).encode()).hexdigest()
+    settings = bank.config.router.model_dump(mode="json", exclude={"blocks"})
+    return hashlib.sha256(json.dumps([settings, terms]).encode()).hexdigest()

@@ -21,7 +21,7 @@ from torch import Tensor
 from adapterbank import model
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank
-from adapterbank.continual.routers import champion_records
+from adapterbank.continual.routers import RouterPlan, champion_records, read_routing
 from adapterbank.continual.windows import (
     Images,
     Reference,
@@ -39,10 +39,10 @@ from adapterbank.inference.decoding import ImageInput, decoded_batches
 from adapterbank.inference.predictor import Predictor
 from adapterbank.methods.base import Folded
 from adapterbank.records import ROUTER
-from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Version
-from adapterbank.routing.router import Router, background, build, nearness, unit_rows
-from adapterbank.routing.statistics import Floats, TaskStatistics, read_statistics
+from adapterbank.routing.likelihood import unit_rows
+from adapterbank.routing.router import Router
+from adapterbank.routing.statistics import Floats, RoutingRecord
 from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_logits
 
 __all__ = ["Drift", "compare_images", "measure_drift"]
@@ -158,15 +158,20 @@ def measure_drift(
     predictor = Predictor(bank.registry, device=device)
     version = bank.registry.resolve(ref)
     record = _record(version)
-    check_enough(version.task, len(record.calibration), len(images), chosen)  # before they are run
-    records, _, _ = champion_records(bank.registry)
-    fingerprint = bank.registry.backbone().fingerprint
-    router = build({**records, version.task: record}, backbone=fingerprint)
+    held_out = len(record.last.calibration)
+    check_enough(version.task, held_out, len(images), chosen)  # before they are run
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    if version.task == plan.aside:
+        raise InputError(f"{version} is what the router measures by: no image is ever of its task")
+    records = champion_records(bank.registry, aside=plan.aside).records
+    router = plan.build({**records, version.task: record})
     _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
-    features, confidence, unreadable = _run(predictor.backbone, loaded.folded, images, progress)
+    features, confidence, unreadable = _run(
+        predictor.backbone, router.blocks, loaded.folded, images, progress
+    )
     compared, usual = _usual_confidence(bank, version, loaded, predictor.backbone)
     reference, placed = compare_images(
-        router, version.task, record.calibration, (features, confidence), usual
+        router, version.task, record.calibration(router.blocks), (features, confidence), usual
     )
     windows, verdict = judge(version.task, reference, placed, chosen)
     return Drift(
@@ -187,30 +192,31 @@ def compare_images(
 ) -> tuple[Reference, Images]:
     """Put both samples into the space in which they are compared.
 
+    Familiarity is the router's, of all its blocks; features are those of the deepest.
+
     Args:
         router: knows the task.
         task: what the images are said to be of.
-        held: (K, D) the calibration features of its record.
-        new: features (n, D) of any length and probabilities (n,) of the answers to new images.
+        held: (K, L, D) the calibration features of its record, after the router's blocks.
+        new: of new images, features (n, L, D) after the router's blocks, and probabilities (n,) of
+            the answers to them.
         usual: (V,) probabilities of the answers to images that the version was not trained on.
     """
     features, confidence = new
     rows = unit_rows(unit_rows(features).astype(np.float16))  # as the record keeps them
-    white = router.spread.within.whiten
-    prototypes = router.parts[task].prototypes
-
-    def familiarity(of: Floats) -> Floats:
-        near: Floats = 2 * nearness(white(of), prototypes) + background(router.spread, of)
-        return near
-
+    white = router.spreads[-1].within.whiten
     found = router.judge(rows)
     stranger = found.p_values <= router.settings.alpha
     names = np.array(router.tasks)[found.chosen]
     return (
-        Reference(features=white(held), familiarity=familiarity(held), confidence=usual),
+        Reference(
+            features=white(held[:, -1]),
+            familiarity=router.familiarity(held, task),
+            confidence=usual,
+        ),
         Images(
-            features=white(rows),
-            familiarity=familiarity(rows),
+            features=white(rows[:, -1]),
+            familiarity=router.familiarity(rows, task),
             confidence=confidence,
             tasks=[
                 "" if strange else str(name) for strange, name in zip(stranger, names, strict=True)
@@ -219,7 +225,7 @@ def compare_images(
     )
 
 
-def _record(version: Version) -> TaskStatistics:
+def _record(version: Version) -> RoutingRecord:
     """Read the version's own record.
 
     Raises:
@@ -227,18 +233,22 @@ def _record(version: Version) -> TaskStatistics:
     """
     if version.task == ROUTER:
         raise InputError(f"{version} is the router, not a task", fix="adapterbank list")
-    files, _ = check_some(version.path, version.digest, (ROUTING,))
-    if ROUTING not in files:
+    found = read_routing(version)
+    if found is None:
         raise InputError(
             f"{version} stores no {ROUTING}, so nothing says what its images were like",
             fix=f"adapterbank train {version.task}",
         )
-    return read_statistics(files[ROUTING], where=f"{version}/{ROUTING}")
+    return found[0]
 
 
 @torch.inference_mode()
 def _run(
-    backbone: TimmViT, folded: Folded, images: Sequence[ImageInput], progress: Progress | None
+    backbone: TimmViT,
+    blocks: Sequence[int],
+    folded: Folded,
+    images: Sequence[ImageInput],
+    progress: Progress | None,
 ) -> tuple[Floats, Floats, tuple[ImageError, ...]]:
     """Run the bare backbone and the version over the images that can be decoded."""
     features, confidence, unreadable, done = [], [], [], 0
@@ -248,7 +258,7 @@ def _run(
         pixels = [content for content in contents if isinstance(content, Tensor)]
         if pixels:
             normal = normalise(torch.stack(pixels).to(backbone.device), backbone.spec)
-            features.append(model.features(backbone, normal).double().cpu())
+            features.append(model.frozen_features(backbone, normal, blocks).double().cpu())
             logits = model.forward(backbone, normal, folded)
             confidence.append(_confidence(logits))
         done += len(batch)

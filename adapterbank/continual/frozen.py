@@ -6,6 +6,7 @@ the same right answers of a champion; only the first asks the backbone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from adapterbank.continual.bank import Bank
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.inference.predictor import Predictor
 from adapterbank.registry.store import Version
-from adapterbank.training.evaluation import Progress, extract_features, predict_labels
+from adapterbank.training.evaluation import Progress, extract_frozen, predict_labels
 
 __all__ = ["FrozenSplit", "frozen_split", "right_answers"]
 
@@ -29,14 +30,24 @@ FOLDER = "frozen"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenSplit:
-    """One split under the bare backbone: features (n, D) float32, labels (n,) int64."""
+    """One split under the bare backbone: features (n, L, D) float32, labels (n,) int64."""
 
     features: Tensor
     labels: Tensor
 
+    @property
+    def last(self) -> Tensor:
+        """(n, D) after the deepest of the blocks."""
+        return self.features[:, -1]
+
 
 def frozen_split(
-    bank: Bank, backbone: Backbone, task: str, split: str, progress: Progress | None = None
+    bank: Bank,
+    backbone: Backbone,
+    task: str,
+    split: str,
+    blocks: Sequence[int] | None = None,
+    progress: Progress | None = None,
 ) -> FrozenSplit:
     """Return a split's frozen features, from the last time if neither images nor backbone changed.
 
@@ -45,22 +56,27 @@ def frozen_split(
         backbone: the bank's own.
         task: a task that is prepared.
         split: ``train``, ``val`` or ``test``. Nothing may be chosen by ``test``.
+        blocks: after which blocks, ascending; None: those that the bank's records are of.
         progress: told of the images, if any have to be run.
 
     Raises:
-        InputError: the task is not prepared.
+        InputError: the task is not prepared, or the bank asks for blocks that there are not.
     """
     path = bank.note(task, FOLDER) / f"{split}.safetensors"
+    recorded = bank.config.router.recorded(backbone.traits.blocks)
+    wanted = recorded if blocks is None else tuple(blocks)
     key = {"data": stored_digest(bank.data(task)), "backbone": backbone.fingerprint}
-    kept = _read(path, key, ("features", "labels"))
+    names = [str(block) for block in wanted]
+    kept = _read(path, key, (*names, "labels"))
     if kept is None:
         images = load_task(bank.data(task), spec=backbone.spec).split(split)
-        kept = {
-            "features": extract_features(backbone, images, progress=progress).contiguous(),
-            "labels": images.labels.contiguous(),
-        }
+        run = sorted({*wanted, *recorded})  # those that are asked for next, in the same pass
+        features = extract_frozen(backbone, images, run, progress)
+        kept = {str(block): features[:, n].contiguous() for n, block in enumerate(run)}
+        kept["labels"] = images.labels.contiguous()
         _write(path, key, kept)
-    return FrozenSplit(features=kept["features"], labels=kept["labels"])
+    features = torch.stack([kept[name] for name in names], dim=1)
+    return FrozenSplit(features=features, labels=kept["labels"])
 
 
 def right_answers(bank: Bank, predictor: Predictor, version: Version) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.config import GateConfig
 from adapterbank.continual.paired import Paired, compare
 from adapterbank.continual.unpaired import Unpaired, compare_counts
 from adapterbank.continual.verdicts import Comparison
+from adapterbank.policies import GateConfig
 from adapterbank.records import Score
 
 __all__ = [

@@ -247,11 +247,11 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
         history = bank.registry.history(ROUTER)
         version, router = TaskRouter(bank.registry).current()
         backbone = load_bank_backbone(bank.registry)
-        records, _, _ = champion_records(bank.registry)
+        records = champion_records(bank.registry).records
         features = {}
         for task in router.tasks:
             try:
-                split = frozen_split(bank, backbone, task, "test", progress)
+                split = frozen_split(bank, backbone, task, "test", router.blocks, progress)
                 features[task] = split.features.numpy()
             except AdapterBankError as error:
                 left_out[task] = _told(bank, error)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapterbank.routing.router import Judgement, Router, build
-from adapterbank.routing.statistics import TaskStatistics
+from adapterbank.routing.statistics import RoutingRecord
 
 __all__ = ["ALPHAS", "Confusion", "RoutingFigures", "Unknown", "routing_figures"]
 
@@ -89,14 +89,14 @@ class RoutingFigures:
 
 
 def routing_figures(
-    router: Router, records: Mapping[str, TaskStatistics], features: Features
+    router: Router, records: Mapping[str, RoutingRecord], features: Features
 ) -> RoutingFigures:
     """Judge test images by a router, and by routers that lack one of its tasks.
 
     Args:
         router: what is served.
         records: of the champions, by task; those that are missing cannot be left out.
-        features: (n, D) frozen features of test images, by task of the router; at least one.
+        features: (n, L, D) frozen features of test images, by task of the router; at least one.
 
     Raises:
         BackboneMismatch: features of another width.
@@ -131,7 +131,7 @@ def routing_figures(
     )
 
 
-def _without(router: Router, records: Mapping[str, TaskStatistics], task: str) -> Router | None:
+def _without(router: Router, records: Mapping[str, RoutingRecord], task: str) -> Router | None:
     """The router as it would be if a task had never been added; None of its only task."""
     others = [name for name in router.tasks if name != task]
     if not others:

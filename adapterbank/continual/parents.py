@@ -8,7 +8,7 @@ validation or test image is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from safetensors import SafetensorError
@@ -16,17 +16,17 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from adapterbank.backbones.base import Backbone
+from adapterbank.continual.routers import champions, read_routing
 from adapterbank.continual.transferability import TaskGaussian, bhattacharyya, shrunk_h_score
 from adapterbank.data.base import Split
 from adapterbank.data.splits import choose, generator
 from adapterbank.errors import InputError, IntegrityError
-from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, ROUTING, load_adapter
+from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, load_adapter
 from adapterbank.methods.base import Adapter, Folded
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry, Version
-from adapterbank.registry.task_record import CHAMPION
-from adapterbank.routing.statistics import TaskStatistics, read_statistics
+from adapterbank.routing.statistics import TaskStatistics
 from adapterbank.training.evaluation import Progress, extract_features
 
 __all__ = [
@@ -127,7 +127,9 @@ def rank(
     damaged: list[str] = []
     own = TaskGaussian.of(target.record)
     found = []
-    for version in _champions(registry, target.task):
+    for version in champions(registry):
+        if version.task == target.task:
+            continue
         try:
             other = TaskGaussian.of(_record(version, target))
         except (InputError, IntegrityError) as error:
@@ -225,13 +227,6 @@ def h_score(
     return shrunk_h_score(features.double().numpy(), images.labels.numpy())
 
 
-def _champions(registry: Registry, but: str) -> Iterator[Version]:
-    for task in registry.tasks():
-        versions, aliases = registry.overview(task)
-        if task != but and CHAMPION in aliases:
-            yield versions[aliases[CHAMPION] - 1]
-
-
 def _record(version: Version, target: Target) -> TaskStatistics:
     """Read the record of a champion that the target's adapter could start from.
 
@@ -262,10 +257,11 @@ def _record(version: Version, target: Target) -> TaskStatistics:
 
 
 def _read_record(version: Version) -> TaskStatistics:
-    files, _ = check_some(version.path, version.digest, (ROUTING,))
-    if ROUTING not in files:
+    found = read_routing(version)
+    if found is None:
         raise InputError("it has no routing record")
-    return read_statistics(files[ROUTING], where=f"{version}/{ROUTING}")
+    record, _ = found
+    return record.last
 
 
 def _folded(registry: Registry, version: Version, backbone: Backbone) -> Folded:

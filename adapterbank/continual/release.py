@@ -109,7 +109,7 @@ def _follow(bank: Bank) -> list[tuple[str, str | None]]:
     """Have the router follow the champions; say why it does not."""
     make_directory(bank.registry.root / ROUTER)  # an output of DVC's, if nothing is in it too
     try:
-        rebuild_router(bank.registry, reason="release")
+        rebuild_router(bank.registry, bank.config.router, reason="release")
     except AdapterBankError as error:
         return [(f"the router does not follow the champions: {error.message}", error.fix)]
     return []

@@ -164,7 +164,7 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
             fix=f"dvc repro evaluate@{task}",
         )
     test = evaluate_split(backbone, data.test, loaded.folded, progress)
-    frozen = frozen_split(bank, backbone, task, "test", progress).features
+    frozen = frozen_split(bank, backbone, task, "test", progress=progress).last
     probe_test = score(functional.linear(frozen, probe["weight"], probe["bias"]), data.test.labels)
     method, head = loaded.parameters
     metrics = {

@@ -119,10 +119,13 @@ def _router_drift(
     """Tasks that the served router knows by another record than their champion's, or not at all."""
     try:
         router = registry.resolve(ROUTER)
-        records = dict(unpack_router(registry.read(router), where=str(router)).sources)
+        served = unpack_router(registry.read(router), where=str(router))
     except (IntegrityError, UnknownName):
         return  # told as the registry's own problem; or nobody routes
+    records = dict(served.sources)
     for task, entries in versions.items():
+        if task == served.aside:
+            continue
         champion = registry.aliases(task).get(CHAMPION)
         manifests = {version.version: manifest for version, manifest in entries}
         known = records.pop(task, None)

@@ -8,6 +8,7 @@ run of MLflow's experiment ``bank``.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -31,6 +32,7 @@ from adapterbank.continual.matrix import (
     summary,
     write_matrix,
 )
+from adapterbank.continual.routers import RouterPlan, champions
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError, InputError
@@ -41,9 +43,8 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry, Version
-from adapterbank.registry.task_record import CHAMPION
-from adapterbank.routing.router import Router, build
-from adapterbank.routing.statistics import read_statistics
+from adapterbank.routing.router import Router
+from adapterbank.routing.statistics import read_record
 
 __all__ = ["CURVE", "SUMMARY", "TABLE", "record_steps"]
 
@@ -98,14 +99,13 @@ def record_steps(bank: Bank, predictor: Predictor) -> list[tuple[str, str | None
 
 
 def _grow(bank: Bank, predictor: Predictor, matrix: Matrix) -> Matrix:
-    now = {}
-    for task in bank.registry.tasks():
-        versions, aliases = bank.registry.overview(task)
-        if CHAMPION in aliases:
-            version = versions[aliases[CHAMPION] - 1]
-            now[task] = Champion(version=version.version, digest=version.digest)
-    for task, champions in arrivals(matrix.champions, now, list(bank.config.tasks)):
-        matrix = matrix.with_step(_measure(bank, predictor, matrix, task, champions))
+    now = {
+        version.task: Champion(version=version.version, digest=version.digest)
+        for version in champions(bank.registry)
+        if version.task != bank.config.router.aside
+    }
+    for task, held in arrivals(matrix.champions, now, list(bank.config.tasks)):
+        matrix = matrix.with_step(_measure(bank, predictor, matrix, task, held))
     return matrix
 
 
@@ -114,13 +114,13 @@ def _measure(
     predictor: Predictor,
     matrix: Matrix,
     task: str,
-    champions: Mapping[str, Champion],
+    held: Mapping[str, Champion],
 ) -> Step:
     """Measure all champions of one moment."""
     registry = bank.registry
-    versions = {name: _version(registry, name, one) for name, one in champions.items()}
+    versions = {name: _version(registry, name, one) for name, one in held.items()}
     files = {name: _files(version) for name, version in versions.items()}
-    router = _router(registry, files)
+    router = _router(RouterPlan.of(registry, bank.config.router), files)
     last = matrix.steps[-1] if matrix.steps else None
     found: dict[str, _Measured] = {}
     carried = []
@@ -130,7 +130,7 @@ def _measure(
             continue
         if _is_prepared(bank, name, files[name]):
             found[name] = _judge(bank, predictor, router, version)
-        elif last is not None and name in last.routed and champions[name] == last.champions[name]:
+        elif last is not None and name in last.routed and held[name] == last.champions[name]:
             found[name] = _Measured(
                 routed=last.routed[name],
                 identity=last.identity[name],
@@ -140,9 +140,9 @@ def _measure(
     return Step(
         step=len(matrix.steps),
         task=task,
-        version=champions[task].version,
+        version=held[task].version,
         kind=kind_of(bank.config.tasks.get(task), known=task in {s.task for s in matrix.steps}),
-        champions=dict(champions),
+        champions=dict(held),
         oracle=oracle,
         routed={name: one.routed for name, one in found.items()},
         identity={name: one.identity for name, one in found.items()},
@@ -169,15 +169,15 @@ def _oracle(files: Mapping[str, bytes]) -> Right | None:
         return None
 
 
-def _router(registry: Registry, files: Mapping[str, Mapping[str, bytes]]) -> Router | None:
+def _router(plan: RouterPlan, files: Mapping[str, Mapping[str, bytes]]) -> Router | None:
     """The router that serves these versions; None where none has a record that gives one."""
-    records = {
-        task: read_statistics(content[ROUTING], where=f"{task}/{ROUTING}")
-        for task, content in files.items()
-        if ROUTING in content
-    }
+    records = {}
+    for task, content in files.items():
+        if ROUTING in content:
+            with contextlib.suppress(InputError):  # of an earlier layout
+                records[task] = read_record(content[ROUTING], where=f"{task}/{ROUTING}")
     try:
-        return build(records, backbone=registry.backbone().fingerprint) if records else None
+        return plan.build(records)
     except InputError:  # nothing scatters; ``release`` has said so of the router itself
         return None
 
@@ -193,7 +193,7 @@ def _is_prepared(bank: Bank, task: str, files: Mapping[str, bytes]) -> bool:
 
 def _judge(bank: Bank, predictor: Predictor, router: Router, version: Version) -> _Measured:
     task, backbone = version.task, predictor.backbone
-    features = frozen_split(bank, backbone, task, "test").features.numpy()
+    features = frozen_split(bank, backbone, task, "test", router.blocks).features.numpy()
     found = router.judge(features, backbone=backbone.fingerprint)
     place = router.tasks.index(task) if task in router.tasks else -1  # never told right
     told = found.chosen == place

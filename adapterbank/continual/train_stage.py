@@ -12,7 +12,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adapterbank import durable
-from adapterbank.backbones.base import Backbone
 from adapterbank.continual.arm import Arm, RunSink, find_checkpoint
 from adapterbank.continual.bank import Bank, write_json
 from adapterbank.continual.stages import PROBE, RUN, VAL, WARM_START, figures
@@ -24,7 +23,6 @@ from adapterbank.continual.warm_start import (
     named_parent,
     run_second_arm,
 )
-from adapterbank.data.base import TaskData
 from adapterbank.errors import TrainingDiverged
 from adapterbank.inference.artifact import pack_trained
 from adapterbank.integrations.mlflow_runs import open_run
@@ -33,7 +31,7 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig
 from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
-from adapterbank.training.evaluation import Progress, extract_features, score
+from adapterbank.training.evaluation import Progress, extract_frozen, score
 from adapterbank.training.loop import Sink, TrainResult
 from adapterbank.training.ridge import Ridge, fit_ridge
 
@@ -68,7 +66,8 @@ def train(
         Validation score, linear probe's, parameters and seconds, and what a warm start gave.
 
     Raises:
-        InputError: a warm start is asked for from what cannot be a parent.
+        InputError: a warm start is asked for from what cannot be a parent, or a record of blocks
+            that the backbone has not.
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
     arm = Arm.of(bank, task)
@@ -81,7 +80,7 @@ def train(
         kept.run_id = run.run_id
         run.dataset(task, config.data.digest, arm.data.source)
         begun = time.perf_counter()
-        frozen = _Frozen.of(arm.backbone, arm.data, progress, refit=arm.plan.refit)
+        frozen = _Frozen.of(bank, arm, progress)
         choice = choose_parent(bank, arm, named, frozen.routing, progress)
         told = RunSink(run, refit=arm.plan.refit)
         earlier_s = told.catch_up(kept)
@@ -113,19 +112,19 @@ class _Frozen:
     probe_val: Score  # of one that never saw the validation images
 
     @classmethod
-    def of(
-        cls, backbone: Backbone, data: TaskData, progress: Progress | None, *, refit: bool
-    ) -> _Frozen:
-        train = extract_features(backbone, data.train, progress=progress)
-        val = extract_features(backbone, data.val, progress=progress)
-        classes = len(data.classes)
+    def of(cls, bank: Bank, arm: Arm, progress: Progress | None) -> _Frozen:
+        backbone, data = arm.backbone, arm.data
+        blocks = bank.config.router.recorded(backbone.traits.blocks)
+        train_layers = extract_frozen(backbone, data.train, blocks, progress)
+        val_layers = extract_frozen(backbone, data.val, blocks, progress)
+        train, val, classes = train_layers[:, -1], val_layers[:, -1], len(data.classes)
         probe = fit_ridge(train, data.train.labels, classes)
         probe_val = score(probe.scores(val), data.val.labels).score
-        if refit:
+        if arm.plan.refit:
             labels = torch.cat([data.train.labels, data.val.labels])
             probe = fit_ridge(torch.cat([train, val]), labels, classes)
         return cls(
-            routing=task_record(train, data.train.labels, classes, val),
+            routing=task_record(train_layers, data.train.labels, classes, val_layers, blocks),
             probe=probe,
             probe_val=probe_val,
         )

@@ -39,7 +39,7 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.store import Version
 from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_statistics
+from adapterbank.routing.statistics import as_record
 from adapterbank.training.evaluation import Progress
 from adapterbank.training.loop import Sink, TrainResult
 
@@ -185,10 +185,11 @@ def rank_parents(bank: Bank, task: str, progress: Progress | None = None) -> Ran
     """
     arm = Arm.of(bank, task)
     train, val = (
-        frozen_split(bank, arm.backbone, task, split, progress) for split in ("train", "val")
+        frozen_split(bank, arm.backbone, task, split, progress=progress)
+        for split in ("train", "val")
     )
-    classes = len(arm.data.classes)
-    record = task_record(train.features, train.labels, classes, val.features)
+    classes, blocks = len(arm.data.classes), bank.config.router.recorded(arm.backbone.traits.blocks)
+    record = task_record(train.features, train.labels, classes, val.features, blocks)
     return rank(bank.registry, arm.backbone, _target(arm, record), progress)
 
 
@@ -267,7 +268,7 @@ def _target(arm: Arm, record: Mapping[str, NDArray[np.generic]]) -> Target:
         task=arm.config.task,
         method=arm.config.method.name,
         start=arm.adapter,
-        record=as_statistics(record, where=f"the record of {arm.config.task}"),
+        record=as_record(record, where=f"the record of {arm.config.task}").last,
         train=arm.data.train,
         digest=arm.config.data.digest,
     )

@@ -85,6 +85,6 @@ def find_tasks(
     version, router = found
     with torch.inference_mode():
         images = normalise(pixels.to(backbone.device), backbone.spec)
-        features = model.features(backbone, images).float().cpu().numpy()
+        features = model.frozen_features(backbone, images, router.blocks).float().cpu().numpy()
     routes = router.route(features, top_k=top_k, backbone=backbone.fingerprint)
     return [replace(route, router=version.digest) for route in routes]

@@ -13,23 +13,33 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.routing.statistics import Floats, TaskStatistics
+from adapterbank.routing.statistics import Floats, RoutingRecord
 
-__all__ = ["Labelled", "Need", "Queries", "RouterModule", "Scored", "Sources", "TaskScorer"]
+__all__ = [
+    "Labelled",
+    "Need",
+    "Queries",
+    "RouterModule",
+    "Scored",
+    "Sources",
+    "TaskScorer",
+    "class_means",
+    "joined",
+]
 
 Need: TypeAlias = Literal["records", "features", "logits"]
 """``records`` alone are stored with versions; ``features`` are raw training features, which a
 bank does not keep; ``logits`` are those of every task's adapter for each image: T passes."""
 
 Labelled: TypeAlias = tuple[Floats, NDArray[np.int64]]
-"""Training features (n, D) of length one, and their labels."""
+"""Training features (n, L, D), each of length one, and their labels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sources:
     """What routers may be built from, by task."""
 
-    records: Mapping[str, TaskStatistics]
+    records: Mapping[str, RoutingRecord]
     features: Mapping[str, Labelled] = field(default_factory=dict)
 
     @property
@@ -40,7 +50,7 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
-    """Images to route: frozen features (B, D) of length one, and logits (B, C) by task."""
+    """Images to route: frozen features (B, L, D) after each block, and logits (B, C) by task."""
 
     features: Floats
     logits: Mapping[str, Floats] = field(default_factory=dict)
@@ -65,6 +75,21 @@ class TaskScorer(Protocol):
 
     def score(self, queries: Queries) -> Scored:
         """Score images under every task."""
+
+
+def joined(features: Floats) -> Floats:
+    """Lay features (…, L, D) of length one side by side: (…, L·D), of length one again.
+
+    That is how routers that know of one feature take several blocks.
+    """
+    layers = features.shape[-2]
+    side_by_side: Floats = features.reshape(*features.shape[:-2], -1) / np.sqrt(layers)
+    return side_by_side
+
+
+def class_means(record: RoutingRecord) -> Floats:
+    """(C, L·D) means of the joined training features of each class."""
+    return joined(np.stack([layer.means for layer in record.layers.values()], axis=1))
 
 
 class RouterModule(Protocol):

@@ -21,7 +21,7 @@ class TaskPart:
     """What a router keeps of one task.
 
     Args:
-        prototypes: (C, D) whitened class means.
+        prototypes: (L, C, D) whitened class means, after each block.
         counts: (C,) images of each.
         calibration: (K,) scores of held-out images under their own task, sorted.
     """
@@ -52,19 +52,20 @@ class Mixtures:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, parts: Sequence[TaskPart], between: Floats) -> Mixtures:
-        """Prepare the classes of all tasks.
+    def of(cls, parts: Sequence[TaskPart], layer: int, between: Floats) -> Mixtures:
+        """Prepare the classes of all tasks after one block.
 
         Args:
             parts: of the tasks, in their order.
-            between: (D,) variance of class means within a task.
+            layer: which of their blocks.
+            between: (D,) variance of class means within a task, after that block.
         """
         weights, offsets = [], []
         for part in parts:
-            counts = part.counts[:, None]
-            centre = part.counts @ part.prototypes / part.counts.sum()
+            counts, prototypes = part.counts[:, None], part.prototypes[layer]
+            centre = part.counts @ prototypes / part.counts.sum()
             trust = counts * between / (1 + counts * between)
-            means = centre + trust * (part.prototypes - centre)
+            means = centre + trust * (prototypes - centre)
             precision = 1 / (1 + between / (1 + counts * between))
             weights.append(np.concatenate([precision, -2 * means * precision], axis=1))
             offsets.append((means**2 * precision - np.log(precision)).sum(axis=1))

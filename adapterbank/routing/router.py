@@ -1,10 +1,14 @@
 """Which task does an image belong to, and does it belong to any?
 
-One frozen pass gives a feature; everything after it is a whitening, a distance to each class mean
-and a sum. A task's score is how likely its classes are to give the image: all classes of all tasks
-share one covariance, class means of a task scatter by another, and a mean of few images is trusted
-as little as the two say (the predictive density of the two-covariance model: Ioffe, "Probabilistic
-linear discriminant analysis", 2006). Whether it is of any task is told by plain distance: an
+One frozen pass gives a feature after each of a few blocks; everything after it is a whitening, a
+distance to each class mean and a sum. Blocks are taken for independent: log-likelihoods add up, and
+so do distances. Early features tell domains apart and late ones classes; the sum of two does both
+better than either (``benchmarks/router.py``).
+
+A task's score is how likely its classes are to give the image: all classes of all tasks share one
+covariance, class means of a task scatter by another, and a mean of few images is trusted as little
+as the two say (the predictive density of the two-covariance model: Ioffe, "Probabilistic linear
+discriminant analysis", 2006). Whether it is of any task is told by plain distance: an
 image is judged against a background (Ren et al., "A simple fix to Mahalanobis distance for
 improving near-OOD detection", 2021), for what all images have in common says nothing.
 
@@ -23,16 +27,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from adapterbank.errors import BackboneMismatch, InputError
 from adapterbank.records import Route
 from adapterbank.routing.calibration import fit_temperature, p_values
+from adapterbank.routing.likelihood import background, nearness, sum_scores, unit_rows, whiten
 from adapterbank.routing.metric import Spread, measure_spread
 from adapterbank.routing.mixtures import Mixtures, TaskPart
-from adapterbank.routing.statistics import Floats, TaskStatistics
+from adapterbank.routing.statistics import Floats, RoutingRecord
 
-__all__ = ["Judgement", "Router", "RouterSettings", "build", "unit_rows"]
+__all__ = ["Judgement", "Router", "RouterSettings", "build"]
 
 _TIE = 1e-4  # of probability: two tasks so close are a tie, whatever ``margin`` says
 _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not grow as T²
@@ -94,18 +99,24 @@ class Router:
     Args:
         settings: what it was built by.
         backbone: fingerprint of the backbone of all features.
-        spread: the metrics.
+        blocks: after which blocks features are taken, counted from 1, ascending.
+        spreads: the metrics after each of them.
         temperature: what scores are divided by before they become probabilities.
         parts: by task, in the order of names.
         sources: SHA-256 of each task's record, or whatever names it.
+        reference: in ``isolated`` mode, what names the record that gave the metrics.
+        aside: and the task that it is of, to which no image is given.
     """
 
     settings: RouterSettings
     backbone: str
-    spread: Spread
+    blocks: tuple[int, ...]
+    spreads: tuple[Spread, ...]
     temperature: float
     parts: Mapping[str, TaskPart]
     sources: Mapping[str, str]
+    reference: str = ""
+    aside: str = ""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -115,7 +126,7 @@ class Router:
     @property
     def width(self) -> int:
         """D."""
-        return len(self.spread.background.mean)
+        return len(self.spreads[0].background.mean)
 
     @property
     def twins(self) -> tuple[tuple[str, str], ...]:
@@ -124,9 +135,9 @@ class Router:
         return tuple((a[1], b[1]) for a, b in pairwise(named) if a[0] == b[0])
 
     @cached_property
-    def _mixtures(self) -> Mixtures:
-        """Its classes, ready to be scored; made once."""
-        return Mixtures.of(list(self.parts.values()), self.spread.between)
+    def _mixtures(self) -> tuple[Mixtures, ...]:
+        """Its classes after each block, ready to be scored; made once."""
+        return _mixtures(list(self.parts.values()), self.spreads)
 
     def among(self, tasks: Collection[str]) -> Router:
         """The same router with some of its tasks only; what it measures by stays.
@@ -146,25 +157,27 @@ class Router:
         """Score images under every task.
 
         Args:
-            features: (B, D) frozen features, of any length.
+            features: (B, L, D) frozen features after each of ``blocks``, of any length.
             backbone: fingerprint of what gave them, where the caller knows it.
 
         Raises:
             BackboneMismatch: another backbone's features.
             InputError: a feature is zero, NaN or infinite.
         """
-        if backbone not in {None, self.backbone} or features.shape[1:] != (self.width,):
+        expected = (len(self.blocks), self.width)
+        if backbone not in {None, self.backbone} or features.shape[1:] != expected:
             raise BackboneMismatch(
                 f"the router is of backbone {self.backbone[:12]} with {self.width} numbers a"
-                f" feature; got {(backbone or 'features')[:12]} of shape {features.shape}",
+                f" feature after blocks {_listed(self.blocks)}; got"
+                f" {(backbone or 'features')[:12]} of shape {features.shape}",
                 fix="adapterbank router rebuild",
             )
         rows = unit_rows(features)
-        white = self.spread.within.whiten(rows)
+        white = whiten(self.spreads, rows)
         parts = list(self.parts.values())
-        scores = self._mixtures.score(white)
+        scores = sum_scores(self._mixtures, white)
         chosen = scores.argmax(axis=1)
-        known = background(self.spread, rows)
+        known = background(self.spreads, rows)
         for task in np.unique(chosen):
             mine = chosen == task
             known[mine] += 2 * nearness(white[mine], parts[task].prototypes)
@@ -177,13 +190,18 @@ class Router:
             probabilities=softmax(scores / self.temperature, axis=1),
         )
 
+    def familiarity(self, rows: Floats, task: str) -> Floats:
+        """How much nearer (B, L, D) rows of length one are to a task than to the background."""
+        near = nearness(whiten(self.spreads, rows), self.parts[task].prototypes)
+        return 2 * near + background(self.spreads, rows)
+
     def route(
         self, features: NDArray[np.floating], *, top_k: int = 3, backbone: str | None = None
     ) -> list[Route]:
         """Name the task of each image, several where they are close, or none.
 
         Args:
-            features: (B, D) frozen features, of any length.
+            features: (B, L, D) frozen features after each of ``blocks``, of any length.
             top_k: how many tasks to name with their probabilities.
             backbone: fingerprint of what gave the features, where the caller knows it.
 
@@ -221,14 +239,18 @@ class Router:
 
 
 def build(
-    records: Mapping[str, TaskStatistics],
+    records: Mapping[str, RoutingRecord],
     *,
     backbone: str,
     settings: RouterSettings | None = None,
-    reference: TaskStatistics | None = None,
+    reference: RoutingRecord | None = None,
     sources: Mapping[str, str] | None = None,
+    reference_source: str = "",
+    aside: str = "",
 ) -> Router:
     """Build a router from the records of its tasks.
+
+    It is of the blocks that all records have, the reference's among them.
 
     Args:
         records: by task.
@@ -237,9 +259,11 @@ def build(
         reference: gives the covariances in ``isolated`` mode; never of one of the tasks, and the
             same for as long as scores shall be comparable.
         sources: what names each record, such as its SHA-256.
+        reference_source: the same of the reference.
+        aside: the task of the reference.
 
     Raises:
-        BackboneMismatch: records of features of different widths.
+        BackboneMismatch: records of features of different widths, or of no block in common.
         InputError: no task, or nothing that scatters, or a reference too many or too few.
     """
     chosen = settings or RouterSettings()
@@ -249,62 +273,65 @@ def build(
         raise InputError(f"mode {chosen.mode}: isolated takes a reference, pooled takes none")
     tasks = {task: records[task] for task in sorted(records)}
     judged = tasks if reference is None else {**tasks, "the reference": reference}
-    widths = {name: record.width for name, record in judged.items()}
-    if len(set(widths.values())) > 1:
-        raise BackboneMismatch(f"records of different backbones: widths {widths}")
-    spread = measure_spread(tasks.values() if reference is None else (reference,), chosen.cap)
-    parts = {task: _part(record, spread) for task, record in tasks.items()}
+    blocks = _common_blocks(judged)
+    measured = tuple(tasks.values()) if reference is None else (reference,)
+    spreads = tuple(
+        measure_spread((record.layers[block] for record in measured), chosen.cap)
+        for block in blocks
+    )
+    held = {task: record.calibration(blocks) for task, record in tasks.items()}
+    parts = {task: _part(record, blocks, spreads, held[task]) for task, record in tasks.items()}
     return Router(
         settings=chosen,
         backbone=backbone,
-        spread=spread,
-        temperature=_temperature(tasks, list(parts.values()), spread),
+        blocks=blocks,
+        spreads=spreads,
+        temperature=_temperature(list(held.values()), list(parts.values()), spreads),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
+        reference=reference_source,
+        aside=aside,
     )
 
 
-def unit_rows(features: NDArray[np.floating]) -> Floats:
-    """Scale (B, D) features to length one, in float64.
+def _common_blocks(records: Mapping[str, RoutingRecord]) -> tuple[int, ...]:
+    """The blocks that all records have.
 
     Raises:
-        InputError: a row is zero, NaN or infinite.
+        BackboneMismatch: there is none, or widths differ.
     """
-    rows = np.asarray(features, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or (lengths == 0).any():
-        bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
-        raise InputError(f"features of images {bad[:5].tolist()} are zero or not finite")
-    scaled: Floats = rows / lengths
-    return scaled
+    widths = {name: record.last.width for name, record in records.items()}
+    if len(set(widths.values())) > 1:
+        raise BackboneMismatch(f"records of different backbones: widths {widths}")
+    common = set.intersection(*(set(record.blocks) for record in records.values()))
+    if not common:
+        blocks = {name: record.blocks for name, record in records.items()}
+        raise BackboneMismatch(f"records of features of no block in common: {blocks}")
+    return tuple(sorted(common))
 
 
-def nearness(white: Floats, prototypes: Floats) -> Floats:
-    """(B,) log of the mean of exp(−½ squared distance) of whitened rows to class means."""
-    squared = (white**2).sum(axis=1)[:, None] + (prototypes**2).sum(axis=1)
-    distances = np.maximum(squared - 2 * white @ prototypes.T, 0.0)
-    found: Floats = logsumexp(-distances / 2, axis=1) - np.log(len(prototypes))
-    return found
+def _mixtures(parts: Sequence[TaskPart], spreads: Sequence[Spread]) -> tuple[Mixtures, ...]:
+    return tuple(Mixtures.of(parts, layer, spread.between) for layer, spread in enumerate(spreads))
 
 
-def background(spread: Spread, rows: Floats) -> Floats:
-    """(B,) squared distance of rows to the background."""
-    squared: Floats = (spread.background.whiten(rows) ** 2).sum(axis=1)
-    return squared
-
-
-def _part(record: TaskStatistics, spread: Spread) -> TaskPart:
-    prototypes = np.ascontiguousarray(spread.within.whiten(record.means))
-    own = nearness(spread.within.whiten(record.calibration), prototypes)
-    known = 2 * own + background(spread, record.calibration)
+def _part(
+    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held: Floats
+) -> TaskPart:
+    means = np.stack([record.layers[block].means for block in blocks], axis=1)
+    prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
+    known = 2 * nearness(whiten(spreads, held), prototypes) + background(spreads, held)
     return TaskPart(prototypes=prototypes, counts=record.counts, calibration=np.sort(known))
 
 
 def _temperature(
-    records: Mapping[str, TaskStatistics], parts: Sequence[TaskPart], spread: Spread
+    held: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
 ) -> float:
-    each = max(1, _TEMPERATURE_IMAGES // len(records))
-    held = [record.calibration[:each] for record in records.values()]
-    white = spread.within.whiten(np.concatenate(held))
-    scores = Mixtures.of(parts, spread.between).score(white)
-    return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))
+    each = max(1, _TEMPERATURE_IMAGES // len(held))
+    some = [rows[:each] for rows in held]
+    white = whiten(spreads, np.concatenate(some))
+    scores = sum_scores(_mixtures(parts, spreads), white)
+    return fit_temperature(scores, np.repeat(np.arange(len(some)), [len(h) for h in some]))
+
+
+def _listed(blocks: Sequence[int]) -> str:
+    return " and ".join(map(str, blocks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import numpy as np
@@ -43,14 +44,22 @@ class _Shape:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Block:
+    block: Count
+    within: _Shape
+    background: _Shape
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class _Config:
-    schema: Literal[1]
+    schema: Literal[2]
     backbone: str
     width: Count
     settings: RouterSettings
     temperature: Annotated[float, Field(gt=0)]
-    within: _Shape
-    background: _Shape
+    blocks: Annotated[list[_Block], Field(min_length=1)]
+    reference: str
+    aside: str
     tasks: dict[str, _Task]
 
 
@@ -59,48 +68,55 @@ def pack_router(router: Router) -> dict[str, bytes]:
 
     Returns:
         Bytes by file name: ``router.json`` for people and checks, ``router.safetensors`` with
-        ``within`` and ``background`` (upper triangles by rows of Lᵀ), ``turn`` (D, D), ``mean``
-        and ``between`` (D,), ``prototypes`` (sum of C, D), ``counts`` (sum of C,) and
-        ``calibration`` (sum of K,), tasks by name; float64 but for counts, which are int64.
+        ``within`` and ``background`` (L, D·(D+1)/2), upper triangles by rows of Lᵀ after each
+        block, ``turn`` (L, D, D), ``mean`` and ``between`` (L, D), ``prototypes`` (L, sum of C, D),
+        ``counts`` (sum of C,) and ``calibration`` (sum of K,), tasks by name; float64 but for
+        counts, which are int64.
     """
-    settings, spread, parts = router.settings, router.spread, router.parts
+    settings, spreads, parts = router.settings, router.spreads, router.parts
     config = {
-        "schema": 1,
+        "schema": 2,
         "backbone": router.backbone,
         "width": router.width,
-        "settings": {
-            "mode": settings.mode,
-            "alpha": settings.alpha,
-            "margin": settings.margin,
-            "cap": settings.cap,
-        },
+        "settings": asdict(settings),
         "temperature": router.temperature,
-        "within": {"shrinkage": spread.within.shrinkage, "jitter": spread.within.jitter},
-        "background": {
-            "shrinkage": spread.background.shrinkage,
-            "jitter": spread.background.jitter,
-        },
+        "reference": router.reference,
+        "aside": router.aside,
+        "blocks": [
+            {
+                "block": block,
+                "within": _shape(spread.within),
+                "background": _shape(spread.background),
+            }
+            for block, spread in zip(router.blocks, spreads, strict=True)
+        ],
         "tasks": {
             task: {
-                "classes": len(part.prototypes),
+                "classes": len(part.counts),
                 "calibration": len(part.calibration),
                 "record": router.sources[task],
             }
             for task, part in parts.items()
         },
     }
+    same = np.eye(router.width)
+    turns = [same if spread.within.turn is None else spread.within.turn for spread in spreads]
     tensors = {
-        "within": triangle(spread.within.factor.T),
-        "background": triangle(spread.background.factor.T),
-        "turn": np.eye(router.width) if spread.within.turn is None else spread.within.turn,
-        "mean": spread.background.mean,
-        "between": spread.between,
-        "prototypes": np.concatenate([part.prototypes for part in parts.values()]),
+        "within": np.stack([triangle(spread.within.factor.T) for spread in spreads]),
+        "background": np.stack([triangle(spread.background.factor.T) for spread in spreads]),
+        "turn": np.stack(turns),
+        "mean": np.stack([spread.background.mean for spread in spreads]),
+        "between": np.stack([spread.between for spread in spreads]),
+        "prototypes": np.concatenate([part.prototypes for part in parts.values()], axis=1),
         "counts": np.concatenate([part.counts for part in parts.values()]),
         "calibration": np.concatenate([part.calibration for part in parts.values()]),
     }
     text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
     return {CONFIG: f"{text}\n".encode(), TENSORS: save(tensors)}
+
+
+def _shape(metric: Metric) -> dict[str, float]:
+    return {"shrinkage": metric.shrinkage, "jitter": metric.jitter}
 
 
 def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
@@ -122,12 +138,10 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
             f"{where} is not a router: {error}", fix="adapterbank router rebuild"
         ) from error
     _check_shapes(config, arrays, where)
-    within = _metric(config.within, np.zeros(config.width), arrays["within"], arrays["turn"])
-    background = _metric(config.background, arrays["mean"], arrays["background"])
     parts, row, held = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
-            prototypes=arrays["prototypes"][row : row + stated.classes],
+            prototypes=np.ascontiguousarray(arrays["prototypes"][:, row : row + stated.classes]),
             counts=arrays["counts"][row : row + stated.classes].astype(np.int64),
             calibration=arrays["calibration"][held : held + stated.calibration],
         )
@@ -135,23 +149,26 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
     return Router(
         settings=config.settings,
         backbone=config.backbone,
-        spread=Spread(within=within, background=background, between=arrays["between"]),
+        blocks=tuple(one.block for one in config.blocks),
+        spreads=tuple(_spread(stated, arrays, n) for n, stated in enumerate(config.blocks)),
         temperature=config.temperature,
         parts=parts,
         sources={task: stated.record for task, stated in sorted(config.tasks.items())},
+        reference=config.reference,
+        aside=config.aside,
     )
 
 
 def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> None:
-    width, tasks = config.width, config.tasks.values()
-    packed = (width * (width + 1) // 2,)
+    layers, width, tasks = len(config.blocks), config.width, config.tasks.values()
+    packed = (layers, width * (width + 1) // 2)
     expected = {
         "within": packed,
         "background": packed,
-        "turn": (width, width),
-        "mean": (width,),
-        "between": (width,),
-        "prototypes": (sum(task.classes for task in tasks), width),
+        "turn": (layers, width, width),
+        "mean": (layers, width),
+        "between": (layers, width),
+        "prototypes": (layers, sum(task.classes for task in tasks), width),
         "counts": (sum(task.classes for task in tasks),),
         "calibration": (sum(task.calibration for task in tasks),),
     }
@@ -162,6 +179,16 @@ def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> 
                 f" {shape} finite numbers",
                 fix="adapterbank router rebuild",
             )
+
+
+def _spread(stated: _Block, arrays: Mapping[str, Floats], layer: int) -> Spread:
+    mean = arrays["mean"][layer]
+    turn = arrays["turn"][layer]
+    return Spread(
+        within=_metric(stated.within, np.zeros_like(mean), arrays["within"][layer], turn),
+        background=_metric(stated.background, mean, arrays["background"][layer]),
+        between=arrays["between"][layer],
+    )
 
 
 def _metric(stated: _Shape, mean: Floats, packed: Floats, turn: Floats | None = None) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "batches",
     "evaluate",
     "extract_features",
+    "extract_frozen",
     "predict_labels",
     "score",
     "split_logits",
@@ -64,6 +65,18 @@ def extract_features(
     """Pooled features (n, D) of a split, on the CPU, under an adapter or the bare backbone."""
     parts = [
         model.features(backbone, images, folded).cpu()
+        for images in batches(backbone, split, progress=progress)
+    ]
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def extract_frozen(
+    backbone: Backbone, split: Split, blocks: Sequence[int], progress: Progress | None = None
+) -> Tensor:
+    """Features (n, L, D) of a split after some blocks of the bare backbone, on the CPU."""
+    parts = [
+        model.frozen_features(backbone, images, blocks).cpu()
         for images in batches(backbone, split, progress=progress)
     ]
     return torch.cat(parts)

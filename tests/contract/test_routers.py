@@ -23,7 +23,7 @@ def module(name: str) -> RouterModule:
 
 
 def unit(features: Array) -> Array:
-    scaled: Array = features / np.linalg.norm(features, axis=1, keepdims=True)
+    scaled: Array = features / np.linalg.norm(features, axis=2, keepdims=True)
     return scaled
 
 
@@ -43,7 +43,7 @@ def queries(task: int, each: int = 10) -> Queries:
     features, labels = WORLD.draw(task, each, part=2)
     logits = {}
     for head in range(TASKS):
-        logits[f"t{head:03}"] = 0.1 * features[:, :4]
+        logits[f"t{head:03}"] = 0.1 * features[:, 0, :4]
         if head == task:
             logits[f"t{head:03}"] = 9.0 * np.eye(4)[labels]
     return Queries(features=unit(features), logits=logits)

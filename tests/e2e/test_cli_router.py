@@ -92,6 +92,26 @@ def test_without_a_router_the_error_says_what_to_type(opened: Bank, cli: Cli) ->
         assert "adapterbank router rebuild" in ran.err
 
 
+def test_the_bank_says_how_the_router_is_built(opened: Bank, cli: Cli) -> None:
+    params = opened.root / "pipelines" / "params.yaml"
+    text = params.read_text()
+    params.write_text(f"{text}router: {{alpha: 0.25, reference: greens@1}}\n")
+    assert cli("router", "rebuild").code == 0
+    told = json.loads(cli("router", "show", "--json").out)
+    assert (told["mode"], told["alpha"], told["aside"]) == ("isolated", 0.25, "greens")
+    assert sorted(told["tasks"]) == ["blues", "reds"]
+    assert "isolated, features after block" in cli("router", "show").out
+    release(Bank.open(opened.root))
+    assert opened.registry.resolve(ROUTER).version == 1  # the very same
+    params.write_text(text)
+    release(Bank.open(opened.root))
+    assert sorted(json.loads(cli("router", "show", "--json").out)["tasks"]) == sorted(COLOURS)
+    params.write_text(f"{text}router: {{reference: nobody@1}}\n")
+    ran = cli("router", "rebuild")
+    assert ran.code == 3
+    assert "nobody" in ran.err
+
+
 def test_the_router_has_a_history_and_goes_back(opened: Bank, cli: Cli) -> None:
     assert cli("router", "rebuild").code == 0
     opened.registry.retire("reds")

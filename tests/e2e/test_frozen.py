@@ -12,7 +12,7 @@ from adapterbank.continual.bank import Bank
 from adapterbank.continual.frozen import FrozenSplit, frozen_split
 from adapterbank.data.store import load_task
 from adapterbank.inference.predictor import load_bank_backbone
-from adapterbank.training.evaluation import extract_features
+from adapterbank.training.evaluation import extract_features, extract_frozen
 from tests.search_trials import TASK
 
 
@@ -25,14 +25,30 @@ def test_frozen_features_are_those_of_the_split_and_are_kept(
 
     for name in ("val", "test"):
         found = frozen_split(opened, backbone, TASK, name)
-        torch.testing.assert_close(
-            found.features, extract_features(backbone, data.split(name)), rtol=0, atol=0
-        )
+        last = extract_features(backbone, data.split(name))
+        middle = extract_frozen(backbone, data.split(name), (backbone.traits.blocks // 2,))
+        torch.testing.assert_close(found.last, last, rtol=0, atol=0)
+        # Of a block that is the last to run only the token that is read is computed.
+        torch.testing.assert_close(found.features[:, :1], middle, rtol=0, atol=1e-5)
         assert found.labels.equal(data.split(name).labels)
 
-    monkeypatch.setattr(frozen, "extract_features", None)  # to be asked no more
+    monkeypatch.setattr(frozen, "extract_frozen", None)  # to be asked no more
     again = frozen_split(opened, backbone, TASK, "val")
     assert again.features.equal(frozen_split(opened, backbone, TASK, "val").features)
+    one = frozen_split(opened, backbone, TASK, "val", (backbone.traits.blocks,))
+    assert one.features.equal(again.features[:, 1:])
+
+
+def test_another_block_is_run_once_and_kept_beside_those_of_the_bank(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bank.open(bank)
+    backbone = load_bank_backbone(opened.registry, torch.device("cpu"))
+    usual = frozen_split(opened, backbone, TASK, "val")
+    first = frozen_split(opened, backbone, TASK, "val", (1,))
+    monkeypatch.setattr(frozen, "extract_frozen", None)  # to be asked no more
+    _assert_equal(frozen_split(opened, backbone, TASK, "val", (1,)), first)
+    _assert_equal(frozen_split(opened, backbone, TASK, "val"), usual)
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing", "of other images"])

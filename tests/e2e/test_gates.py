@@ -21,7 +21,7 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
 from adapterbank.registry.store import Version
 from adapterbank.routing.record import task_record
-from adapterbank.training.evaluation import extract_features
+from adapterbank.training.evaluation import extract_frozen
 from tests.bank_samples import confuse, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
 
@@ -66,8 +66,9 @@ def inverted(data: TaskData) -> TaskData:
 
 def own_record(bank: Bank, data: TaskData) -> Mapping[str, NDArray[np.generic]]:
     backbone = load_bank_backbone(bank.registry)
-    train, val = (extract_features(backbone, data.split(name)) for name in ("train", "val"))
-    return task_record(train, data.train.labels, len(data.classes), val)
+    blocks = bank.config.router.recorded(backbone.traits.blocks)
+    train, val = (extract_frozen(backbone, data.split(name), blocks) for name in ("train", "val"))
+    return task_record(train, data.train.labels, len(data.classes), val, blocks)
 
 
 def other_task(bank: Bank) -> Version:

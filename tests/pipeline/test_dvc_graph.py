@@ -239,6 +239,15 @@ def test_the_epochs_of_the_profile_do_not_touch_the_data(bank: Path) -> None:
     assert {stage.split("@")[0] for stage in ran} == {*_BRANCH[1:], "release"}
 
 
+def test_how_the_router_is_built_trains_nothing_but_what_records_hold_does(bank: Path) -> None:
+    router = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["router"]
+    _params(bank, router=router | {"alpha": 0.2})
+    assert _repro(bank) == ["release"]
+
+    _params(bank, router=router | {"alpha": 0.2, "blocks": [4, 12]})
+    assert "train@digits" in _repro(bank)
+
+
 @pytest.mark.slow
 def test_a_removed_task_leaves_the_others_alone(bank: Path) -> None:
     _params(bank, tasks={"textures": _task("textures")})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import TaskStatistics
+from adapterbank.routing.statistics import RoutingRecord
 from adapterbank.routing.storage import pack_router, unpack_router
 from tests.routing_samples import World, auroc, built
 
@@ -19,16 +19,16 @@ HARD = World(width=64, classes=5, domain=0.1, strongest=2.0)
 
 
 @functools.cache
-def records() -> dict[str, TaskStatistics]:
+def records() -> dict[str, RoutingRecord]:
     """Records of eight tasks."""
     return WORLD.records(8)
 
 
-def reference() -> TaskStatistics:
+def reference() -> RoutingRecord:
     return WORLD.record(500, each=80)
 
 
-def bytes_of(tasks: list[str], fixed: TaskStatistics | None = None) -> dict[str, bytes]:
+def bytes_of(tasks: list[str], fixed: RoutingRecord | None = None) -> dict[str, bytes]:
     """Build from these tasks, inserted in this order."""
     return pack_router(built({task: records()[task] for task in tasks}, reference=fixed))
 
@@ -132,9 +132,9 @@ def test_the_shared_covariance_is_worth_what_the_study_found() -> None:
         judged = router.judge(features)
         right += (judged.chosen == task).tolist()
         known += judged.known.tolist()
-        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        unit = features / np.linalg.norm(features, axis=2, keepdims=True)
         gaps = [
-            ((unit[:, None] - record.means) ** 2).sum(2).min(1)
+            ((unit[:, None, -1] - record.last.means) ** 2).sum(2).min(1)
             for record in world.records(tasks).values()
         ]
         nearest += (np.argmin(gaps, axis=0) == task).tolist()

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapterbank.config import GateConfig
 from adapterbank.continual.bank_gate import route_task, routing_failures
 from adapterbank.continual.gates import as_comparison
 from adapterbank.continual.paired import compare
 from adapterbank.continual.verdicts import RoutedTask
+from adapterbank.policies import GateConfig
 from adapterbank.routing.router import build
 from tests.routing_samples import BACKBONE, World
 
@@ -25,7 +25,7 @@ def routed(*, own_again: bool) -> RoutedTask:
     added = {"a-new": WORLD.record(0 if own_again else 7)}
     before, after = (build(one, backbone=BACKBONE) for one in (records, records | added))
     features, _ = WORLD.draw(0, each=25, part=3)
-    return route_task("t000", features, before, after)
+    return route_task("t000", [features, features], before, after)
 
 
 def abstaining(before: int, now: int, total: int = 100) -> RoutedTask:

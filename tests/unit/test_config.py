@@ -130,6 +130,7 @@ tasks:
         ("taskz: {}", "tasks"),
         ("backbone: {urri: x}", "uri"),
         ("gates: {min_acuracy: 0.5}", "min_accuracy"),
+        ("router: {referense: places@1}", "reference"),
         ("tasks: {dtd: {data: x, hyperr: {}}}", "hyper"),
         ("tasks: {dtd: {data: x, train: {lerning_rate: 0.1}}}", "learning_rate"),
     ],
@@ -156,6 +157,12 @@ def test_an_unknown_key_names_the_one_that_may_be_meant(line: str, meant: str) -
         ("backbone: {std: [0.2, 0.0, 0.2]}", "backbone.std.1"),
         ("backbone: {mean: [0.5, 0.5, .nan]}", "backbone.mean.2"),
         ("gates: {min_accuracy: .nan}", "gates.min_accuracy"),
+        ("router: {alpha: 1.0}", "router.alpha"),
+        ("router: {blocks: []}", "router.blocks"),
+        ("router: {blocks: [0, 12]}", "router.blocks.0"),
+        ("router: {reference: places}", "router.reference"),
+        ("router: {reference: places@champion}", "router.reference"),
+        ("router: {reference: not a name@1}", "router.reference"),
     ],
 )
 def test_a_value_that_means_nothing_is_refused_under_its_key(line: str, key: str) -> None:

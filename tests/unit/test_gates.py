@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from adapterbank.config import GateConfig, parse_config
+from adapterbank.config import parse_config
 from adapterbank.continual.gates import (
     Answers,
     Measured,
@@ -24,6 +24,7 @@ from adapterbank.continual.gates import (
 from adapterbank.continual.paired import Paired
 from adapterbank.continual.verdicts import Comparison
 from adapterbank.errors import InputError
+from adapterbank.policies import GateConfig
 from adapterbank.records import Score
 from benchmarks.gates import count_refused
 from tests.source import ROOT

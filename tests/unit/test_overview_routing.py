@@ -11,7 +11,7 @@ import pytest
 from adapterbank.continual import overview_routing
 from adapterbank.continual.overview_routing import ALPHAS, routing_figures
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import TaskStatistics
+from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import Array, World, auroc, built
 
 WORLD = World(domain=2.0)
@@ -54,7 +54,7 @@ def test_an_unknown_task_is_judged_by_a_router_that_never_had_it() -> None:
 
 
 @pytest.mark.parametrize("reference", [None, WORLD.record(9)], ids=["pooled", "isolated"])
-def test_curves_rise_and_meet_the_served_alpha(reference: TaskStatistics | None) -> None:
+def test_curves_rise_and_meet_the_served_alpha(reference: RoutingRecord | None) -> None:
     router = built(RECORDS, reference=reference)
     found = routing_figures(router, RECORDS, FEATURES)
     assert found.unknown_curve is not None

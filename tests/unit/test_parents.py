@@ -17,8 +17,8 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.store import Registry
 from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_statistics
-from adapterbank.training.evaluation import extract_features
+from adapterbank.routing.statistics import as_record
+from adapterbank.training.evaluation import extract_frozen
 from tests import served
 from tests.registry_samples import config_of
 from tests.router_bank import COLOURS, colour_registry, split
@@ -34,14 +34,15 @@ def registry(tmp_path: Path) -> Registry:
 def target() -> Target:
     """Return a task of other images, whose adapter has the colours' method and shapes."""
     train, held = split("whites", 20), split("whites", 20, 700)
-    features = [extract_features(served.backbone(), part) for part in (train, held)]
+    blocks = (served.backbone().traits.blocks,)
+    features = [extract_frozen(served.backbone(), part, blocks) for part in (train, held)]
     return Target(
         task="whites",
         method="vapt",
         start=served.adapter(9, classes=("thin", "wide")),
-        record=as_statistics(
-            task_record(features[0], train.labels, 2, features[1]), where="whites"
-        ),
+        record=as_record(
+            task_record(features[0], train.labels, 2, features[1], blocks), where="whites"
+        ).last,
         train=train,
         digest="d" * 64,
     )

@@ -12,7 +12,13 @@ from adapterbank.errors import BackboneMismatch, InputError, IntegrityError
 from adapterbank.routing.metric import factorise, shrink
 from adapterbank.routing.record import task_record
 from adapterbank.routing.router import RouterSettings, build
-from adapterbank.routing.statistics import as_statistics, read_statistics, triangle, unpack
+from adapterbank.routing.statistics import (
+    RoutingRecord,
+    as_record,
+    read_record,
+    triangle,
+    unpack,
+)
 from adapterbank.routing.storage import CONFIG, TENSORS, pack_router, unpack_router
 from tests.routing_samples import BACKBONE, World, built
 
@@ -33,7 +39,7 @@ def test_images_of_known_tasks_are_named_and_strangers_are_not() -> None:
 
 def test_a_route_says_how_sure_it_is() -> None:
     router = built(WORLD.records(4))
-    (route,) = router.route(WORLD.draw(2, 1, part=2)[0][:1], top_k=4)
+    (route,) = router.route(WORLD.draw(2, 1, part=3)[0][:1], top_k=4)
     names, shares = zip(*route.candidates, strict=True)
     assert sorted(names) == list(router.tasks)
     assert list(shares) == sorted(shares, reverse=True)
@@ -69,8 +75,11 @@ def test_a_router_of_one_task_still_turns_strangers_away() -> None:
 
 
 def test_without_calibration_images_nothing_is_turned_away() -> None:
-    record = WORLD.record(0)
-    router = built({"only": replace(record, calibration=record.calibration[:0])})
+    layers = {
+        block: replace(layer, calibration=layer.calibration[:0])
+        for block, layer in WORLD.record(0).layers.items()
+    }
+    router = built({"only": RoutingRecord(layers=layers)})
     assert {r.outcome for r in router.route(WORLD.draw(9, 2)[0])} == {"task"}
 
 
@@ -82,9 +91,11 @@ def test_a_task_of_one_image_a_class_can_join_others() -> None:
 
 def test_a_large_task_does_not_decide_the_metric_alone() -> None:
     small = WORLD.records(3)
-    large = replace(small["t000"], counts=small["t000"].counts * 1000,
-                    scatter=small["t000"].scatter * 1000)  # fmt: skip
-    router = built({**small, "t000": large})
+    layers = {
+        block: replace(layer, counts=layer.counts * 1000, scatter=layer.scatter * 1000)
+        for block, layer in small["t000"].layers.items()
+    }
+    router = built({**small, "t000": RoutingRecord(layers=layers)})
     assert np.abs(router.judge(WORLD.draw(1, 5)[0]).scores).max() < 1e6
     rights = [router.judge(WORLD.draw(t, 20, part=2)[0]).chosen == t for t in range(3)]
     assert np.mean(rights) > 0.95
@@ -101,9 +112,11 @@ def test_a_feature_without_a_direction_is_refused_by_its_number(bad: float) -> N
 def test_another_backbone_is_refused_by_width_and_by_fingerprint() -> None:
     router = built(WORLD.records(2))
     with pytest.raises(BackboneMismatch, match="32 numbers"):
-        router.route(np.ones((2, 16)))
+        router.route(np.ones((2, 2, 16)))
     with pytest.raises(BackboneMismatch, match="cdcdcdcd"):
-        router.route(np.ones((2, 32)), backbone="cd" * 32)
+        router.route(np.ones((2, 2, 32)), backbone="cd" * 32)
+    with pytest.raises(BackboneMismatch, match="blocks 6 and 12"):
+        router.route(np.ones((2, 1, 32)))
     with pytest.raises(BackboneMismatch, match="widths"):
         built({**WORLD.records(1), "other": World(width=16).record(0)})
 
@@ -115,8 +128,8 @@ def test_nothing_to_build_from_is_refused() -> None:
         built({"shots": WORLD.record(0, each=1)})
     with pytest.raises(InputError, match="isolated takes a reference"):
         build(WORLD.records(1), backbone=BACKBONE, settings=RouterSettings(mode="isolated"))
-    flat = torch.ones(8, 4)
-    record = as_statistics(task_record(flat, torch.arange(8) % 2, 2, flat), where="flat")
+    flat = torch.ones(8, 1, 4)
+    record = as_record(task_record(flat, torch.arange(8) % 2, 2, flat, (3,)), where="flat")
     with pytest.raises(InputError, match="do not scatter"):
         built({"flat": record})
 
@@ -138,16 +151,57 @@ def test_top_k_starts_at_one() -> None:
 def test_a_record_that_lacks_something_is_refused(name: str) -> None:
     features, labels = WORLD.draw(0, 3)
     tensors = torch.from_numpy(features)
-    arrays = task_record(tensors, torch.from_numpy(labels), 4, tensors)
+    arrays = task_record(tensors, torch.from_numpy(labels), 4, tensors, WORLD.blocks)
     with pytest.raises(IntegrityError, match=name):
-        as_statistics({k: v for k, v in arrays.items() if k != name}, where="x")
+        as_record({k: v for k, v in arrays.items() if k != name}, where="x")
     with pytest.raises(IntegrityError, match="shapes"):
-        as_statistics(arrays | {name: arrays[name][:-1, ...][None]}, where="x")
+        as_record(arrays | {name: arrays[name][:-1, ...][None]}, where="x")
+
+
+def test_a_record_that_names_no_blocks_or_wrong_ones_is_refused() -> None:
+    features, labels = WORLD.draw(0, 3)
+    tensors = torch.from_numpy(features)
+    arrays = task_record(tensors, torch.from_numpy(labels), 4, tensors, WORLD.blocks)
+    with pytest.raises(InputError, match="before records named"):
+        as_record({k: v for k, v in arrays.items() if k != "blocks"}, where="x")
+    for blocks in ([12, 6], [6, 6], [0, 12]):
+        with pytest.raises(IntegrityError, match="ascending"):
+            as_record(arrays | {"blocks": np.array(blocks)}, where="x")
+
+
+def test_a_router_is_of_the_blocks_that_all_records_have() -> None:
+    records = WORLD.records(3)
+    last = RoutingRecord(layers={12: records["t001"].layers[12]})
+    assert built(records).blocks == (6, 12)
+    router = built({**records, "t001": last})
+    assert router.blocks == (12,)
+    assert router.judge(WORLD.draw(0, 5)[0][:, 1:]).scores.shape == (20, 3)
+    other = RoutingRecord(layers={3: records["t001"].layers[12]})
+    with pytest.raises(BackboneMismatch, match="no block in common"):
+        built({**records, "t001": other})
+
+
+def test_two_blocks_know_more_than_either() -> None:
+    world, tasks = World(domain=0.0, strongest=3.5), 6
+    records = world.records(tasks)
+    right = {}
+    for blocks in ((6,), (12,), (6, 12)):
+        chosen = {
+            task: RoutingRecord(layers={block: record.layers[block] for block in blocks})
+            for task, record in records.items()
+        }
+        router, places = built(chosen), [world.blocks.index(block) for block in blocks]
+        found = [
+            router.judge(world.draw(task, 30, part=2)[0][:, places]).chosen == task
+            for task in range(tasks)
+        ]
+        right[blocks] = float(np.mean(found))
+    assert right[6, 12] > max(right[6,], right[12,]) + 0.02
 
 
 def test_bytes_that_are_no_record_are_refused() -> None:
     with pytest.raises(IntegrityError, match="not a usable"):
-        read_statistics(b"12345678", where="x")
+        read_record(b"12345678", where="x")
 
 
 @pytest.mark.parametrize("name", [CONFIG, TENSORS])

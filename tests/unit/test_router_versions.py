@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from adapterbank.continual.routers import rebuild_router
 from adapterbank.continual.status import find_drift
 from adapterbank.errors import BackboneMismatch, InputError, IntegrityError, UnknownName
+from adapterbank.inference.artifact import add_metrics
 from adapterbank.inference.routing import load_router
+from adapterbank.policies import RouterConfig
 from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.collect import collect
+from adapterbank.routing.router import RouterSettings
 from tests import served
 from tests.bank_samples import damage
 from tests.kept_bank import content_of
@@ -67,6 +72,56 @@ def test_a_new_champion_on_the_same_images_leaves_the_router_as_it_is(tmp_path: 
     first = rebuild_router(registry, reason="release").version
     publish(registry, "reds", 9)
     assert rebuild_router(registry, reason="release").version == first
+
+
+def test_settings_are_part_of_what_the_router_is(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path)
+    first = rebuild_router(registry, reason="release").version
+    strict = RouterConfig(alpha=0.2, margin=0.5, cap=30)
+    second = rebuild_router(registry, strict, reason="release")
+    assert second.published
+    _, router = load_router(registry)
+    assert router.settings == RouterSettings(alpha=0.2, margin=0.5, cap=30)
+    assert rebuild_router(registry, reason="release").version == first
+
+
+def test_a_record_of_an_earlier_layout_is_left_out_and_named(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path)
+    old = registry.resolve("reds")
+    arrays = load(registry.read(old)["routing.safetensors"])
+    del arrays["blocks"]
+    kept = ("adapter_model.safetensors", "adapter_config.json", "canary.safetensors")
+    files = {name: data for name, data in registry.read(old).items() if name in kept}
+    packed = add_metrics(files | {"routing.safetensors": save(arrays)}, served.METRICS)
+    registry.promote(str(registry.register("reds", packed)), expected=1)
+    done = rebuild_router(registry, reason="release")
+    assert done.tasks == ("blues", "greens")
+    assert done.left_out == ("reds",)
+
+
+def test_an_isolated_router_moves_nobodys_scores_when_a_task_comes(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "reds", "greens", "whites")
+    config = RouterConfig(reference="whites@1")
+    rebuild_router(registry, config, reason="release")
+    _, few = load_router(registry)
+    assert few.tasks == ("greens", "reds")  # no image is ever given to the reference's task
+    assert few.settings.mode == "isolated"
+    assert (few.aside, len(few.reference)) == ("whites", 64)
+    publish(registry, "blues", 3)
+    rebuild_router(registry, config, reason="release")
+    _, more = load_router(registry)
+    assert more.tasks == ("blues", "greens", "reds")
+    for task in few.tasks:
+        np.testing.assert_array_equal(few.parts[task].prototypes, more.parts[task].prototypes)
+        np.testing.assert_array_equal(few.parts[task].calibration, more.parts[task].calibration)
+    assert [one.message for one in find_drift(registry) if one.place == "router"] == []
+
+
+@pytest.mark.parametrize("reference", ["whites@2", "nobody@1"])
+def test_a_reference_that_is_not_there_is_named(tmp_path: Path, reference: str) -> None:
+    registry = colour_registry(tmp_path, "reds", "whites")
+    with pytest.raises(UnknownName):
+        rebuild_router(registry, RouterConfig(reference=reference), reason="release")
 
 
 def test_a_rolled_back_router_stays_back_until_it_is_asked_for(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_what_gives_no_h_score_is_refused(rows: Array, labels: Labels) -> None:
 @given(seeds, st.integers(2, 30), st.integers(2, 30))
 def test_a_distance_is_symmetric_and_nothing_to_itself(seed: int, one: int, other: int) -> None:
     world = World(seed=seed, width=12)
-    first = TaskGaussian.of(world.record(0, one))
-    second = TaskGaussian.of(world.record(1, other))
+    first = TaskGaussian.of(world.record(0, one).last)
+    second = TaskGaussian.of(world.record(1, other).last)
     there, back = bhattacharyya(first, second), bhattacharyya(second, first)
     assert there == pytest.approx(back, rel=1e-9)
     assert there > 0.0
@@ -143,7 +143,7 @@ def test_a_distance_grows_with_how_far_tasks_lie_apart() -> None:
     found = []
     for domain in (0.0, 1.0, 4.0):
         world = World(width=12, domain=domain)
-        first, second = (TaskGaussian.of(world.record(task, 60)) for task in (0, 1))
+        first, second = (TaskGaussian.of(world.record(task, 60).last) for task in (0, 1))
         found.append(bhattacharyya(first, second))
     assert found == sorted(found)
     assert found[2] > 2 * found[0]

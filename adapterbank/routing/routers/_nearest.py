@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapterbank.routing.base import Queries, Scored
+from adapterbank.routing.base import Queries, Scored, joined
 from adapterbank.routing.statistics import Floats
 
 __all__ = ["NearestCentre"]
@@ -21,7 +21,7 @@ class NearestCentre:
 
     def score(self, queries: Queries) -> Scored:
         """Score images under every task."""
-        x = queries.features
+        x = joined(queries.features)
         columns = []
         for centres in self.centres:
             squared = (x**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)

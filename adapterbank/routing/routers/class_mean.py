@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapterbank.routing.base import Need, Sources
+from adapterbank.routing.base import Need, Sources, class_means
 from adapterbank.routing.routers._nearest import NearestCentre
 
 __all__ = ["NEEDS", "build"]
@@ -12,4 +12,4 @@ NEEDS: tuple[Need, ...] = ("records",)
 
 def build(sources: Sources) -> NearestCentre:
     """Take the class means that the records store."""
-    return NearestCentre(centres=[sources.records[task].means for task in sources.tasks])
+    return NearestCentre(centres=[class_means(sources.records[task]) for task in sources.tasks])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapterbank.routing.base import Need, Sources
+from adapterbank.routing.base import Need, Sources, joined
 from adapterbank.routing.routers._nearest import NearestCentre
 from adapterbank.routing.statistics import Floats
 
@@ -23,9 +23,9 @@ def build(sources: Sources) -> NearestCentre:
     """Cluster each task's features; the seed is fixed, the order of images is the record's."""
     centres = []
     for task in sources.tasks:
-        given = sources.features.get(task)
-        rows = sources.records[task].calibration if given is None else given[0]
-        centres.append(_cluster(rows, np.random.default_rng(0)))
+        given, record = sources.features.get(task), sources.records[task]
+        rows = record.calibration(record.blocks) if given is None else given[0]
+        centres.append(_cluster(joined(rows), np.random.default_rng(0)))
     return NearestCentre(centres=centres)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve
 
-from adapterbank.routing.base import Need, Queries, Scored, Sources
+from adapterbank.routing.base import Need, Queries, Scored, Sources, joined
 from adapterbank.routing.metric import factorise
 from adapterbank.routing.statistics import Floats
 
@@ -31,17 +31,17 @@ class RandomRidge:
 
     def score(self, queries: Queries) -> Scored:
         """Score images under every task."""
-        scores = expand(queries.features, self.projection) @ self.weights
+        scores = expand(joined(queries.features), self.projection) @ self.weights
         return Scored(tasks=scores, known=scores.max(axis=1))
 
 
 def build(sources: Sources) -> RandomRidge:
     """Solve one ridge regression for all tasks; a task's images weigh as much as another's."""
-    width = sources.records[sources.tasks[0]].width
+    width = joined(sources.features[sources.tasks[0]][0]).shape[1]
     projection = np.random.default_rng(0).standard_normal((width, _WIDTH))
     gram, targets = np.zeros((_WIDTH, _WIDTH)), []
     for task in sources.tasks:
-        h = expand(sources.features[task][0], projection)
+        h = expand(joined(sources.features[task][0]), projection)
         gram += h.T @ h / len(h)
         targets.append(h.mean(axis=0))
     gram[np.diag_indices(_WIDTH)] += _RIDGE * float(np.trace(gram)) / _WIDTH

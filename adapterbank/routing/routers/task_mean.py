@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from adapterbank.routing.base import Need, Sources
+from adapterbank.routing.base import Need, Sources, class_means
 from adapterbank.routing.routers._nearest import NearestCentre
+from adapterbank.routing.statistics import Floats, RoutingRecord
 
 __all__ = ["NEEDS", "build"]
 
@@ -12,4 +13,10 @@ NEEDS: tuple[Need, ...] = ("records",)
 
 def build(sources: Sources) -> NearestCentre:
     """Take the mean of all training images of each task."""
-    return NearestCentre(centres=[sources.records[task].mean[None] for task in sources.tasks])
+    return NearestCentre(centres=[_mean(sources.records[task]) for task in sources.tasks])
+
+
+def _mean(record: RoutingRecord) -> Floats:
+    weights = record.counts / record.counts.sum()
+    mean: Floats = weights[None] @ class_means(record)
+    return mean
