@@ -66,8 +66,7 @@ def train(
         Validation score, linear probe's, parameters and seconds, and what a warm start gave.
 
     Raises:
-        InputError: a warm start is asked for from what cannot be a parent, or a record of blocks
-            that the backbone has not.
+        InputError: a warm start from what cannot be a parent, or a record of blocks there are not.
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
     arm = Arm.of(bank, task)
