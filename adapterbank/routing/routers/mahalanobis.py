@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapterbank.routing.base import Need, Queries, Scored, Sources
-from adapterbank.routing.router import Router
+from adapterbank.routing.router import Router, RouterSettings
 from adapterbank.routing.router import build as build_router
 
 __all__ = ["NEEDS", "Relative", "build"]
@@ -26,5 +26,8 @@ class Relative:
 
 
 def build(sources: Sources) -> Relative:
-    """Pool the covariance of all tasks."""
-    return Relative(router=build_router(sources.records, backbone=""))
+    """Take the covariance of the reference, or of all tasks together."""
+    reference = sources.reference
+    settings = RouterSettings(mode="pooled" if reference is None else "isolated")
+    router = build_router(sources.records, backbone="", settings=settings, reference=reference)
+    return Relative(router=router)
