@@ -152,6 +152,15 @@ def divided(name: str, task: Task, parts: int) -> dict[str, Task]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Shares of a task's own images."""
+
+    routed: float  # to the task
+    gap: float  # right under its head, but routed elsewhere
+    turned_away: float
+
+
 class Bench:
     """All routers over some tasks."""
 
@@ -179,20 +188,22 @@ class Bench:
             for name, task in self.tasks.items()
         }
 
-    def accuracy(self, router: str) -> tuple[dict[str, float], float, float]:
-        """Task accuracy by task, oracle gap and false abstention, the latter means of tasks."""
+    def accuracy(self, router: str) -> dict[str, Found]:
+        """How the images of each task fare with a router of all."""
         among = list(self.tasks)
         calibration = self.calibration(router, among)
-        found, gaps, turned = {}, [], []
+        found = {}
         for index, (name, scored) in enumerate(self.scored(router, among, self.on).items()):
             features, labels = self.tasks[name].sets[self.on]
             routed = scored.chosen == index
             right = self.tasks[name].right(features, labels)
-            found[name] = float(routed.mean())
-            gaps.append(float(right.mean() - (right & routed).mean()))
             p = p_values(calibration, scored.chosen, scored.known)
-            turned.append(float((p <= ALPHA).mean()))
-        return found, float(np.mean(gaps)), float(np.mean(turned))
+            found[name] = Found(
+                routed=float(routed.mean()),
+                gap=float(right.mean() - (right & routed).mean()),
+                turned_away=float((p <= ALPHA).mean()),
+            )
+        return found
 
     def calibration(self, router: str, among: Sequence[str]) -> list[Floats]:
         """Sorted familiarity of each task's validation images."""
@@ -221,27 +232,34 @@ def compare(bench: Bench, near: Sequence[str], title: str) -> tuple[Table, Table
     """All routers in one table, and each task in another for the bank's own."""
     far = [task for task in bench.tasks if task not in near]
     near = [task for task in bench.tasks if task in near]
-    columns = ("router", "needs", "all", "worst", "distinct", "worst", "oracle gap",
+    columns = ("router", "needs", "all", "worst", "gap", "distinct", "worst", "gap",
                "false abst.", "AUROC far", "near", "turned away far", "near")  # fmt: skip
     table = Table(*columns, title=title, caption=machine())
     detail = Table("task", "task accuracy", "AUROC left out", "turned away", title="mahalanobis")
     for router in catalog.names(ROUTERS):
         module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
-        found, gap, turned = bench.accuracy(router)
+        found = bench.accuracy(router)
         out = {task: bench.strangers(router, task) for task in bench.tasks}
-        of_far = [found[task] for task in far] or [float("nan")]
         table.add_row(
-            router, ", ".join(module.NEEDS), *(f"{100 * v:.1f}" for v in (
-                np.mean(list(found.values())), min(found.values()), np.mean(of_far), min(of_far),
-                gap, turned)),
+            router, ", ".join(module.NEEDS),
+            *(cell for group in (list(bench.tasks), far)
+              for cell in routed_cells([found[task] for task in group])),
+            f"{100 * mean([one.turned_away for one in found.values()]):.1f}",
             *(f"{mean([out[t][0] for t in group]):.3f}" for group in (far, near)),
             *(f"{100 * mean([out[t][1] for t in group]):.0f}" for group in (far, near)),
         )  # fmt: skip
         if router == "mahalanobis":
             for task in bench.tasks:
-                detail.add_row(task, f"{100 * found[task]:.1f}", f"{out[task][0]:.3f}",
+                detail.add_row(task, f"{100 * found[task].routed:.1f}", f"{out[task][0]:.3f}",
                                f"{100 * out[task][1]:.0f}")  # fmt: skip
     return table, detail
+
+
+def routed_cells(found: Sequence[Found]) -> tuple[str, str, str]:
+    """Task accuracy of some tasks, the worst of them, and their oracle gap, per cent."""
+    routed = [one.routed for one in found]
+    cells = (mean(routed), min(routed, default=float("nan")), mean([one.gap for one in found]))
+    return f"{100 * cells[0]:.1f}", f"{100 * cells[1]:.1f}", f"{100 * cells[2]:.1f}"
 
 
 def mean(values: Sequence[float]) -> float:
