@@ -55,18 +55,17 @@ def frozen_features(backbone: Backbone, images: Tensor, blocks: Sequence[int]) -
     Args:
         backbone: the frozen backbone.
         images: (B, 3, H, W) normalised.
-        blocks: which, counted from 1, ascending.
+        blocks: which, counted from 1.
 
     Returns:
-        (B, L, D).
+        (B, L, D), blocks in the order of ``blocks``.
     """
-    tokens, found = backbone.embed(images), []
-    for index in range(blocks[-1]):
-        last = index + 1 == blocks[-1]
-        tokens = backbone.block(index, tokens, pooled=last)
-        if index + 1 in blocks:
-            found.append(backbone.finalize(tokens))
-    return torch.stack(found, dim=1)
+    tokens, found, deepest = backbone.embed(images), {}, max(blocks)
+    for block in range(1, deepest + 1):
+        tokens = backbone.block(block - 1, tokens, pooled=block == deepest)
+        if block in blocks:
+            found[block] = backbone.finalize(tokens)
+    return torch.stack([found[block] for block in blocks], dim=1)
 
 
 def forward(

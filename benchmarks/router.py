@@ -104,7 +104,7 @@ def make_task(sets: Mapping[str, tuple[Floats, NDArray[np.int64]]], blocks: Sequ
 
 def chosen_blocks(asked: Sequence[int] | None, backbone: TimmViT) -> tuple[int, ...]:
     """Those that were asked for, or those that a bank records."""
-    return tuple(asked) if asked else RouterConfig().recorded(backbone.traits.blocks)
+    return tuple(sorted(set(asked))) if asked else RouterConfig().recorded(backbone.traits.blocks)
 
 
 def read_task(folder: Path, backbone: TimmViT, args: argparse.Namespace) -> Task:

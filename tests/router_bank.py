@@ -46,7 +46,12 @@ def split(task: str, each: int, start: int = 0) -> Split:
 
 
 def publish(
-    registry: Registry, task: str, seed: int = 1, more: Mapping[str, object] | None = None
+    registry: Registry,
+    task: str,
+    seed: int = 1,
+    more: Mapping[str, object] | None = None,
+    *,
+    blocks: tuple[int, ...] | None = None,
 ) -> Version:
     """Register a version of a colour's task with its true routing record, and promote it.
 
@@ -55,15 +60,16 @@ def publish(
         task: a colour, or any name for white.
         seed: of the adapter.
         more: what its configuration says otherwise.
+        blocks: of its record; None: the usual ones.
     """
     classes = ("thin", "wide")
     made = served.adapter(seed, classes=classes)
     config = {**served.describe(task, made, classes=classes), **(more or {})}
     train, held = split(task, 20), split(task, 30, 500)
     backbone = served.backbone()
-    blocks = RouterConfig().recorded(backbone.traits.blocks)
-    features, held_out = (extract_frozen(backbone, images, blocks) for images in (train, held))
-    routing = task_record(features, train.labels, 2, held_out, blocks)
+    of = blocks or RouterConfig().recorded(backbone.traits.blocks)
+    features, held_out = (extract_frozen(backbone, images, of) for images in (train, held))
+    routing = task_record(features, train.labels, 2, held_out, of)
     parsed = parse_adapter_config(dump_document(config))
     files = add_metrics(pack_trained(made, parsed, backbone, routing), served.METRICS)
     version = registry.register(task, files)

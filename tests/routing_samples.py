@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapterbank.routing.record import task_record
-from adapterbank.routing.router import Router, RouterSettings, build
+from adapterbank.routing.router import Router, RouterSettings, Yardstick, build
 from adapterbank.routing.statistics import RoutingRecord, as_record
 
 BACKBONE = "ab" * 32
@@ -74,8 +74,9 @@ def built(
     """Build a router, isolated where there is a reference."""
     settings = RouterSettings(mode="isolated" if reference else "pooled", alpha=alpha)
     sources = {task: f"{index:064x}" for index, task in enumerate(sorted(records))}
+    yardstick = Yardstick(record=reference) if reference else None
     return build(
-        records, backbone=BACKBONE, settings=settings, reference=reference, sources=sources
+        records, backbone=BACKBONE, settings=settings, yardstick=yardstick, sources=sources
     )  # fmt: skip
 
 

@@ -67,4 +67,4 @@ class Backbone(Protocol):
         """
 
     def finalize(self, tokens: Tensor) -> Tensor:
-        """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
+        """Normalise and pool a block's tokens (B, T, D) into features (B, D), as the last's are."""

@@ -113,7 +113,7 @@ class TimmViT(nn.Module):
         return _close(block, tokens[:, :queries], mixed)
 
     def finalize(self, tokens: Tensor) -> Tensor:
-        """Normalise and pool the last block's tokens (B, T, D) into features (B, D)."""
+        """Normalise and pool a block's tokens (B, T, D) into features (B, D), as the last's are."""
         return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True)
 
 

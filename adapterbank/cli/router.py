@@ -79,7 +79,8 @@ def rebuild(bank: _options.BankDir = None, *, as_json: _options.Json = False) ->
         version = None if done.version is None else _summary.version_json(done.version)
         _render.print_json(
             {"router": version, "published": done.published, "tasks": list(done.tasks),
-             "left_out": list(done.left_out), "twins": [list(pair) for pair in done.twins]}
+             "blocks": list(done.blocks), "left_out": dict(done.left_out),
+             "narrowing": list(done.narrowing), "twins": [list(pair) for pair in done.twins]}
         )  # fmt: skip
         return
     if done.version is None:
@@ -88,10 +89,8 @@ def rebuild(bank: _options.BankDir = None, *, as_json: _options.Json = False) ->
         news = "is new" if done.published else "is what it was"
         known = _render.count(len(done.tasks), "task")
         _render.line(f"{done.version} {news}: {known}, sha256:{done.version.digest}")
-    if done.left_out:
-        _render.note(f"Without a routing record, so never named: {', '.join(done.left_out)}")
-    for one, other in done.twins:
-        _render.note(f"{one} and {other} have the same images: they are always ambiguous")
+    for sentence in done.notes:
+        _render.note(sentence)
 
 
 @routers.command("show")

@@ -110,3 +110,5 @@ def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
 def _print_release(report: ReleaseReport) -> None:
     rows = [(v.task, str(v.version), v.outcome, v.reason) for v in report.verdicts]
     _render.table(("task", ">version", "outcome", "why"), rows)
+    for sentence in report.notes:
+        _render.note(sentence)

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from adapterbank.backbones.base import Backbone
 from adapterbank.continual.bank import Bank
+from adapterbank.continual.champions import read_routing
 from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.gates import Failure, as_comparison, is_worse
 from adapterbank.continual.paired import compare
-from adapterbank.continual.routers import RouterPlan, champion_records, read_routing
+from adapterbank.continual.routers import RouterPlan
 from adapterbank.continual.verdicts import BankCheck, RoutedTask
 from adapterbank.data.store import stored_digest
 from adapterbank.errors import InputError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.policies import GateConfig
 from adapterbank.registry.store import Version
-from adapterbank.routing.router import Router
+from adapterbank.routing.router import Router, common_blocks
+from adapterbank.routing.statistics import RoutingRecord
 
-__all__ = ["bank_terms", "check_bank", "route_task", "routing_failures"]
+__all__ = ["bank_terms", "check_bank", "paired_routers", "route_task", "routing_failures"]
 
 ABSTENTION_SLACK = 0.02  # beyond the router's alpha, of a task's own images
 _LEVEL = 0.05  # of the binomial tolerance on top
@@ -50,10 +51,12 @@ def check_bank(
         the check, and each other task that could be asked.
 
     Raises:
+        InputError: how the router is to be built, or what its records are to hold, makes no sense.
         IntegrityError: a record or prepared data is damaged.
+        UnknownName: the router's reference is no version of the bank.
     """
     plan = RouterPlan.of(bank.registry, bank.config.router)
-    found = champion_records(bank.registry, aside=plan.aside)
+    found = plan.champions(bank.registry)
     terms = _terms(bank, version.task, found.sources)
     mine = read_routing(version)
     source = "" if mine is None else mine[1]
@@ -61,45 +64,56 @@ def check_bank(
         return BankCheck(champions=champions, same_router=True, terms=terms), ()
     after = {task: record for task, record in found.records.items() if task != version.task}
     others = tuple(after)
+    unusable = len(found.left_out.keys() - {version.task})
     if mine is not None:
         after[version.task] = mine[0]
-    try:
-        routers = [plan.build(one) for one in (found.records, after)]
-    except InputError:  # no task yet, or nothing that scatters: there is no router to spoil
-        return BankCheck(champions=champions, left_out=len(others), terms=terms), ()
+    routers = paired_routers(plan, found.records, after)
+    if routers is None:
+        left_out = len(others) + unusable
+        return BankCheck(champions=champions, left_out=left_out, terms=terms), ()
+    bank.config.router.recorded(predictor.backbone.traits.blocks)  # or nobody could be asked
     routed = []
     for task in others:
         try:
-            features = _val_features(bank, predictor.backbone, task, routers)
+            val = frozen_split(bank, predictor.backbone, task, "val", routers[0].blocks)
         except InputError:  # not prepared here
             continue
-        routed.append(route_task(task, features, *routers))
+        routed.append(route_task(task, val.features.numpy(), *routers))
     check = BankCheck(
         champions=champions,
         judged=len(routed),
-        left_out=len(others) - len(routed),
+        left_out=len(others) - len(routed) + unusable,
         worst=min(routed, key=lambda one: (one.recall.difference, one.recall.p), default=None),
         terms=terms,
     )
     return check, tuple(routed)
 
 
-def _val_features(
-    bank: Bank, backbone: Backbone, task: str, routers: Iterable[Router]
-) -> list[NDArray[np.floating]]:
-    """A task's validation images as each router takes them."""
-    return [
-        frozen_split(bank, backbone, task, "val", router.blocks).features.numpy()
-        for router in routers
-    ]
+def paired_routers(
+    plan: RouterPlan, before: Mapping[str, RoutingRecord], after: Mapping[str, RoutingRecord]
+) -> tuple[Router, Router] | None:
+    """Build both of the same blocks, so that the newcomer is all they differ in.
+
+    While a bank changes over to other blocks its records have some each.
+
+    Returns:
+        None where there is no router to spoil: no task yet, or nothing that scatters.
+    """
+    if not before or not after:
+        return None
+    records = {f"{task} now": record for task, record in before.items()}
+    blocks = common_blocks(records | {f"{task} then": record for task, record in after.items()})
+    try:
+        return plan.build(before, blocks=blocks), plan.build(after, blocks=blocks)
+    except InputError:
+        return None
 
 
 def route_task(
-    task: str, features: Sequence[NDArray[np.floating]], before: Router, after: Router
+    task: str, features: NDArray[np.floating], before: Router, after: Router
 ) -> RoutedTask:
-    """Ask two routers for images of one task that both know: (n, L, D) as each takes them."""
-    pairs = list(zip((before, after), features, strict=True))
-    judged = [router.judge(rows) for router, rows in pairs]
+    """Ask two routers for images (n, L, D) of one task that both know."""
+    judged = [router.judge(features) for router in (before, after)]
     own = [router.tasks.index(task) for router in (before, after)]
     right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
     kept = [
@@ -108,7 +122,7 @@ def route_task(
     ]
     return RoutedTask(
         task=task,
-        total=len(features[0]),
+        total=len(features),
         recall=as_comparison(compare(right[1], right[0])),
         right=(int(right[0].sum()), int(right[1].sum())),
         abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
@@ -160,8 +174,8 @@ def bank_terms(bank: Bank, task: str) -> str:
 
     That is how routers are built, and the other tasks' records and data.
     """
-    found = champion_records(bank.registry, aside=bank.config.router.aside)
-    return _terms(bank, task, found.sources)
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    return _terms(bank, task, plan.champions(bank.registry).sources)
 
 
 def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:

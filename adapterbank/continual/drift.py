@@ -21,7 +21,8 @@ from torch import Tensor
 from adapterbank import model
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.continual.bank import Bank
-from adapterbank.continual.routers import RouterPlan, champion_records, read_routing
+from adapterbank.continual.champions import read_routing
+from adapterbank.continual.routers import RouterPlan
 from adapterbank.continual.windows import (
     Images,
     Reference,
@@ -160,11 +161,7 @@ def measure_drift(
     record = _record(version)
     held_out = len(record.last.calibration)
     check_enough(version.task, held_out, len(images), chosen)  # before they are run
-    plan = RouterPlan.of(bank.registry, bank.config.router)
-    if version.task == plan.aside:
-        raise InputError(f"{version} is what the router measures by: no image is ever of its task")
-    records = champion_records(bank.registry, aside=plan.aside).records
-    router = plan.build({**records, version.task: record})
+    router = _router(bank, version, record)
     _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
     features, confidence, unreadable = _run(
         predictor.backbone, router.blocks, loaded.folded, images, progress
@@ -185,6 +182,21 @@ def measure_drift(
         left_over=len(confidence) - chosen.window * len(windows),
         unreadable=unreadable,
     )
+
+
+def _router(bank: Bank, version: Version, record: RoutingRecord) -> Router:
+    """Build the bank's router with a version in the place of its task's champion.
+
+    Raises:
+        InputError: no image is ever given to its task.
+    """
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    if version.task == plan.aside:
+        raise InputError(
+            f"{version} is of what the router measures by: no image is ever given to its task",
+            fix="set router.reference in pipelines/params.yaml to null, or ask for another task",
+        )
+    return plan.build({**plan.champions(bank.registry).records, version.task: record})
 
 
 def compare_images(

@@ -14,11 +14,12 @@ from adapterbank.continual.bank import Bank
 from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.matrix import MATRIX, Step, read_matrix, summary
 from adapterbank.continual.overview_routing import RoutingFigures, routing_figures
-from adapterbank.continual.routers import champion_records
+from adapterbank.continual.routers import RouterPlan
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
 from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, METRICS
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import TaskRouter
+from adapterbank.policies import RouterConfig
 from adapterbank.records import ROUTER, Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
@@ -247,7 +248,7 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
         history = bank.registry.history(ROUTER)
         version, router = TaskRouter(bank.registry).current()
         backbone = load_bank_backbone(bank.registry)
-        records = champion_records(bank.registry).records
+        records = RouterPlan.of(bank.registry, RouterConfig()).champions(bank.registry).records
         features = {}
         for task in router.tasks:
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ def _without(router: Router, records: Mapping[str, RoutingRecord], task: str) ->
     kept = {name: records[name] for name in others if name in records}
     if len(kept) < len(others):
         return None
-    return build(kept, backbone=router.backbone, settings=replace(router.settings))
+    return build(kept, backbone=router.backbone, settings=router.settings, blocks=router.blocks)
 
 
 def _confusion(router: Router, task: str, features: NDArray[np.floating]) -> Confusion:

@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from adapterbank.backbones.base import Backbone
-from adapterbank.continual.routers import champions, read_routing
+from adapterbank.continual.champions import champions, read_routing
 from adapterbank.continual.transferability import TaskGaussian, bhattacharyya, shrunk_h_score
 from adapterbank.data.base import Split
 from adapterbank.data.splits import choose, generator

@@ -26,9 +26,15 @@ REPORT = "reports/release.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseReport:
-    """One release: a verdict for each task, in the order of their names."""
+    """One release.
+
+    Args:
+        verdicts: one for each task, in the order of their names.
+        notes: sentences on the router that was built.
+    """
 
     verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[Verdict, ...]:
@@ -93,8 +99,9 @@ def release(
             problem = follow_verdict(bank, verdict.task, verdict.version)
             if problem is not None:
                 failures.append((f"MLflow does not show a verdict: {problem}", None))
-    failures += _follow(bank)
-    failures += record_steps(bank, predictor)
+    notes, problems = _follow(bank)
+    report = replace(report, notes=notes)
+    failures += problems + record_steps(bank, predictor)
     if show is not None:
         show(report)
     if failures:
@@ -105,14 +112,14 @@ def release(
     return report
 
 
-def _follow(bank: Bank) -> list[tuple[str, str | None]]:
-    """Have the router follow the champions; say why it does not."""
+def _follow(bank: Bank) -> tuple[tuple[str, ...], list[tuple[str, str | None]]]:
+    """Have the router follow the champions; say what to look at, and why it does not."""
     make_directory(bank.registry.root / ROUTER)  # an output of DVC's, if nothing is in it too
     try:
-        rebuild_router(bank.registry, bank.config.router, reason="release")
+        done = rebuild_router(bank.registry, bank.config.router, reason="release")
     except AdapterBankError as error:
-        return [(f"the router does not follow the champions: {error.message}", error.fix)]
-    return []
+        return (), [(f"the router does not follow the champions: {error.message}", error.fix)]
+    return done.notes, []
 
 
 def promote(

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from adapterbank.continual.champions import champions, read_routing
 from adapterbank.errors import InputError, UnknownName
 from adapterbank.inference.artifact import ROUTING
 from adapterbank.policies import RouterConfig
 from adapterbank.records import ROUTER
-from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry, Version
 from adapterbank.registry.task_record import CHAMPION
-from adapterbank.routing.router import Router, RouterSettings, build
-from adapterbank.routing.statistics import RoutingRecord, read_record
+from adapterbank.routing.router import Router, RouterSettings, Yardstick, build, listed
+from adapterbank.routing.statistics import RoutingRecord
 from adapterbank.routing.storage import pack_router
 
-__all__ = [
-    "ChampionRecords",
-    "Rebuilt",
-    "RouterPlan",
-    "champion_records",
-    "champions",
-    "read_routing",
-    "rebuild_router",
-]
+__all__ = ["ChampionRecords", "Rebuilt", "RouterPlan", "rebuild_router"]
+
+_ANOTHER_REFERENCE = "name another version as router.reference in pipelines/params.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +30,9 @@ class Rebuilt:
         published: the version is a new one.
         served: it is what ``predict --task auto`` asks now.
         tasks: those it knows.
-        left_out: tasks whose champion has no routing record that can be read.
+        blocks: those it is of.
+        left_out: tasks that it cannot know, and why.
+        narrowing: tasks whose record is of other blocks, so that not all can be used.
         twins: pairs of tasks of the very same images, which no router can tell apart.
     """
 
@@ -45,8 +40,26 @@ class Rebuilt:
     published: bool = False
     served: bool = False
     tasks: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    narrowing: tuple[str, ...] = ()
     twins: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what should be looked at."""
+        found = [
+            f"{task} is never named, for {why}. Next: dvc repro -f train@{task} && dvc repro"
+            for task, why in self.left_out.items()
+        ]
+        if self.narrowing:
+            found.append(
+                f"The router is of block {listed(self.blocks)} only, which all records have; more"
+                f" have {', '.join(self.narrowing)}. Next: train all tasks with the same blocks"
+            )
+        found += [f"{one} and {other} have the same images: they are always ambiguous"
+                  for one, other in self.twins]  # fmt: skip
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +69,24 @@ class RouterPlan:
     Args:
         backbone: fingerprint.
         settings: of every one of them.
-        aside: the task of the reference, whose images are nobody's; None where there is none.
-        reference: its record.
-        source: SHA-256 of that.
+        yardstick: what the configuration names as their reference.
     """
 
     backbone: str
     settings: RouterSettings
-    aside: str | None = None
-    reference: RoutingRecord | None = None
-    source: str = ""
+    yardstick: Yardstick | None = None
+
+    @property
+    def aside(self) -> str | None:
+        """The task of the reference, whose images are nobody's."""
+        return None if self.yardstick is None else self.yardstick.task
 
     @classmethod
     def of(cls, registry: Registry, config: RouterConfig) -> RouterPlan:
         """Read what the configuration names.
 
         Raises:
+            FetchError: the registry has no backbone yet.
             InputError: the reference stores no usable record.
             IntegrityError: the reference's record is damaged.
             UnknownName: there is no such version.
@@ -86,35 +101,99 @@ class RouterPlan:
         if config.reference is None:
             return cls(backbone=fingerprint, settings=settings)
         version = registry.resolve(config.reference)
-        found = read_routing(version)
+        try:
+            found = read_routing(version)
+        except InputError as error:
+            raise InputError(error.message, fix=_ANOTHER_REFERENCE) from error
         if found is None:
             raise InputError(
-                f"router.reference is {version}, which stores no {ROUTING}",
-                fix="name another version in pipelines/params.yaml",
+                f"router.reference is {version}, which stores no {ROUTING}", fix=_ANOTHER_REFERENCE
             )
         record, source = found
-        return cls(backbone=fingerprint, settings=settings, aside=version.task, reference=record,
-                   source=source)  # fmt: skip
+        yardstick = Yardstick(record=record, source=source, task=version.task)
+        return cls(backbone=fingerprint, settings=settings, yardstick=yardstick)
+
+    def champions(self, registry: Registry) -> ChampionRecords:
+        """Read the routing records of all champions but the reference's task.
+
+        Each is checked against its version's manifest. Those that this router cannot be built from
+        are left out.
+
+        Raises:
+            IntegrityError: a record is damaged, or none.
+        """
+        records, sources, left_out = {}, {}, {}
+        for version in champions(registry):
+            task = version.task
+            if task == self.aside:
+                continue
+            try:
+                found = read_routing(version)
+            except InputError:
+                left_out[task] = "its record was written before records named their blocks"
+                continue
+            why = "it stores no routing record" if found is None else self._misfit(found[0])
+            if why or found is None:
+                left_out[task] = why
+            else:
+                records[task], sources[task] = found
+        return ChampionRecords(records=records, sources=sources, left_out=left_out)
+
+    def _misfit(self, record: RoutingRecord) -> str:
+        """Say why no score of a record can be measured by the reference; "" where it can."""
+        needed = () if self.yardstick is None else self.yardstick.record.blocks
+        if set(needed) <= set(record.blocks):
+            return ""
+        return (
+            f"its record is of blocks {listed(record.blocks)}, that of the reference of"
+            f" {listed(needed)}"
+        )
 
     def build(
-        self, records: Mapping[str, RoutingRecord], sources: Mapping[str, str] | None = None
+        self,
+        records: Mapping[str, RoutingRecord],
+        sources: Mapping[str, str] | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> Router:
         """Build the router of some tasks, the reference's never one of them.
+
+        Args:
+            records: by task.
+            sources: their SHA-256 by task.
+            blocks: those to be of; None: all that can be.
 
         Raises:
             BackboneMismatch: records of different backbones, or of no block in common.
             InputError: no task, or nothing that scatters.
         """
-        routed = {task: record for task, record in records.items() if task != self.aside}
+        fitting = {
+            task: record
+            for task, record in records.items()
+            if task != self.aside and not self._misfit(record)
+        }
         return build(
-            routed,
+            fitting,
             backbone=self.backbone,
             settings=self.settings,
-            reference=self.reference,
+            yardstick=self.yardstick,
             sources=sources,
-            reference_source=self.source,
-            aside=self.aside or "",
+            blocks=blocks,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionRecords:
+    """The routing records of all champions.
+
+    Args:
+        records: by task.
+        sources: their SHA-256 by task.
+        left_out: tasks whose champion has none that can be used, and why.
+    """
+
+    records: Mapping[str, RoutingRecord]
+    sources: Mapping[str, str]
+    left_out: Mapping[str, str]
 
 
 def rebuild_router(
@@ -131,7 +210,7 @@ def rebuild_router(
     back, as an adapter does.
 
     Args:
-        registry: an open registry with a backbone.
+        registry: an open registry; it needs a backbone once there is a champion.
         config: how to build it; the defaults if None.
         reason: for the router's history.
         forward: serve it also where it was rolled back.
@@ -139,90 +218,39 @@ def rebuild_router(
     Raises:
         ConflictError: somebody else moved the router meanwhile.
         IntegrityError: a champion or its record is damaged.
-        InputError: the records give no router: no class of any task scatters.
+        InputError: the records give no router: no class of any task scatters, or there is no task
+            but the reference's.
         UnknownName: the reference is no version of the bank.
     """
-    asked = config or RouterConfig()
-    found = champion_records(registry, aside=asked.aside)
-    if not found.records:
+    if next(champions(registry), None) is None:
+        return Rebuilt(version=None)
+    plan = RouterPlan.of(registry, config or RouterConfig())
+    found = plan.champions(registry)
+    if not found.records and plan.aside is None:
         return Rebuilt(version=None, left_out=found.left_out)
-    router = RouterPlan.of(registry, asked).build(found.records, found.sources)
+    if not found.records:
+        raise InputError(
+            f"no task but {plan.aside}, by which the router measures, has a usable record",
+            fix="adapterbank task add NAME --data FOLDER, or set router.reference to null",
+        )
+    router = plan.build(found.records, found.sources)
     before, held = _state(registry)
     version = registry.register(ROUTER, pack_router(router), reason=reason)
     stays_back = not forward and version.version != held and _was_taken_back(registry, version)
     if not stays_back:
         ref = f"{ROUTER}@sha256:{version.digest}"
         registry.promote(ref, expected=held, reason=reason)
+    more = {task for task, one in found.records.items() if one.blocks != router.blocks}
     return Rebuilt(
         version=version,
         published=version.version > before,
         served=not stays_back,
         tasks=router.tasks,
+        blocks=router.blocks,
         left_out=found.left_out,
+        narrowing=tuple(sorted(more)),
         twins=router.twins,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChampionRecords:
-    """The routing records of all champions.
-
-    Args:
-        records: by task.
-        sources: their SHA-256 by task.
-        left_out: tasks whose champion has none, or one that is too old to be read.
-    """
-
-    records: Mapping[str, RoutingRecord]
-    sources: Mapping[str, str]
-    left_out: tuple[str, ...]
-
-
-def champion_records(registry: Registry, *, aside: str | None = None) -> ChampionRecords:
-    """Read the routing records of all champions, each checked against its version's manifest.
-
-    Args:
-        registry: an open registry.
-        aside: a task to pass over.
-
-    Raises:
-        IntegrityError: a record is damaged, or none.
-    """
-    records, sources, left_out = {}, {}, []
-    for version in champions(registry):
-        if version.task == aside:
-            continue
-        try:
-            found = read_routing(version)
-        except InputError:  # of an earlier layout
-            found = None
-        if found is None:
-            left_out.append(version.task)
-        else:
-            records[version.task], sources[version.task] = found
-    return ChampionRecords(records=records, sources=sources, left_out=tuple(left_out))
-
-
-def champions(registry: Registry) -> Iterator[Version]:
-    """Yield the champion of every task that has one, in the order of names."""
-    for task in registry.tasks():
-        versions, aliases = registry.overview(task)
-        if CHAMPION in aliases:
-            yield versions[aliases[CHAMPION] - 1]
-
-
-def read_routing(version: Version) -> tuple[RoutingRecord, str] | None:
-    """Read a version's routing record and its SHA-256; None where it stores none.
-
-    Raises:
-        InputError: it was written before records named their blocks.
-        IntegrityError: it is not what was published, or no record.
-    """
-    files, _ = check_some(version.path, version.digest, (ROUTING,))
-    if ROUTING not in files:
-        return None
-    record = read_record(files[ROUTING], where=f"{version}/{ROUTING}")
-    return record, hashlib.sha256(files[ROUTING]).hexdigest()
 
 
 def _state(registry: Registry) -> tuple[int, int | None]:

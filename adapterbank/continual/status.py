@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from adapterbank.errors import AdapterBankError, IntegrityError, UnknownName
+from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.integrations.dvc_objects import DvcObjects
 from adapterbank.integrations.git import git_uncommitted
 from adapterbank.integrations.mlflow_mirror import (
@@ -27,6 +27,8 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.manifest import MANIFEST, parse_manifest
 from adapterbank.registry.store import Registry, Version
 from adapterbank.registry.task_record import CHAMPION, PREVIOUS
+from adapterbank.routing.router import Router
+from adapterbank.routing.statistics import read_record
 from adapterbank.routing.storage import unpack_router
 
 __all__ = ["BACKBONE", "UNKNOWN", "Drift", "Place", "find_drift", "shown_of"]
@@ -36,6 +38,7 @@ BACKBONE = "registry/backbone"
 # The mend of what MLflow has more than the registry: it may be another clone's, so none but its
 # owner can say.
 UNKNOWN = "git pull, if another clone registered it; or delete it in MLflow"
+_REBUILD = "adapterbank router rebuild"
 _ROUTING = "routing.safetensors"  # of a version; named here since its owner needs torch
 _IN_GIT = ("registry/aliases", "registry/backbone.json", "registry/router.json", "dvc.lock")
 
@@ -119,32 +122,54 @@ def _router_drift(
     """Tasks that the served router knows by another record than their champion's, or not at all."""
     try:
         router = registry.resolve(ROUTER)
-        served = unpack_router(registry.read(router), where=str(router))
+        files = registry.read(router)
     except (IntegrityError, UnknownName):
         return  # told as the registry's own problem; or nobody routes
+    try:
+        served = unpack_router(files, where=str(router))
+    except IntegrityError as error:  # its bytes are what was published
+        yield Drift(place="router", task=None, message=error.message, fix=_REBUILD)
+        return
     records = dict(served.sources)
     for task, entries in versions.items():
         if task == served.aside:
             continue
-        champion = registry.aliases(task).get(CHAMPION)
-        manifests = {version.version: manifest for version, manifest in entries}
+        number = registry.aliases(task).get(CHAMPION)
+        champion, manifest = next(
+            (one for one in entries if one[0].version == number), (None, None)
+        )
         known = records.pop(task, None)
-        if champion is None and known is None:
-            continue
-        manifest = None if champion is None else manifests[champion]
-        if champion is not None and manifest is None:
-            continue  # told as the registry's own problem
-        record = None if manifest is None else parse_manifest(manifest).get(_ROUTING)
+        if champion is None and known is not None:
+            told = f"{router} has {task}, which has no champion"
+            yield Drift(place="router", task=task, message=told, fix=_REBUILD)
+        if champion is None or manifest is None:
+            continue  # where bytes are not what was published, told as the registry's own problem
+        record = parse_manifest(manifest).get(_ROUTING)
         if (None if record is None else record.sha256) != known:
-            told = (
-                f"{router} has {task}, which has no champion"
-                if champion is None
-                else f"{router} does not have the record of {task}@{champion}"
+            told = f"{router} does not have the record of {champion}"
+            why = None if record is None else _why_never(champion, served)
+            yield Drift(
+                place="router",
+                task=task,
+                message=f"{told}, {why}" if why else told,
+                fix=f"dvc repro -f train@{task} && dvc repro" if why else _REBUILD,
             )
-            yield Drift(place="router", task=task, message=told, fix="adapterbank router rebuild")
     for task in records:
-        yield Drift(place="router", task=task, fix="adapterbank router rebuild",
-                    message=f"{router} has {task}, which the registry has not")  # fmt: skip
+        message = f"{router} has {task}, which the registry has not"
+        yield Drift(place="router", task=task, message=message, fix=_REBUILD)
+
+
+def _why_never(version: Version, served: Router) -> str | None:
+    """Why no rebuild takes a version's record in; None where one does, or its bytes are wrong."""
+    try:
+        record = read_record((version.path / _ROUTING).read_bytes(), where=_ROUTING)
+    except InputError:
+        return "which was written before records named their blocks"
+    except (IntegrityError, OSError):
+        return None
+    if served.aside and not set(served.blocks) <= set(record.blocks):
+        return "which is of other blocks than its reference"
+    return None
 
 
 def _git_drift(registry: Registry) -> list[Drift]:

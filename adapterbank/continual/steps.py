@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapterbank.continual.bank import Bank, write_json
+from adapterbank.continual.champions import champions
 from adapterbank.continual.frozen import frozen_split, right_answers
 from adapterbank.continual.matrix import (
     FIGURES,
@@ -32,7 +33,7 @@ from adapterbank.continual.matrix import (
     summary,
     write_matrix,
 )
-from adapterbank.continual.routers import RouterPlan, champions
+from adapterbank.continual.routers import RouterPlan
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError, InputError
@@ -102,7 +103,6 @@ def _grow(bank: Bank, predictor: Predictor, matrix: Matrix) -> Matrix:
     now = {
         version.task: Champion(version=version.version, digest=version.digest)
         for version in champions(bank.registry)
-        if version.task != bank.config.router.aside
     }
     for task, held in arrivals(matrix.champions, now, list(bank.config.tasks)):
         matrix = matrix.with_step(_measure(bank, predictor, matrix, task, held))
@@ -120,13 +120,14 @@ def _measure(
     registry = bank.registry
     versions = {name: _version(registry, name, one) for name, one in held.items()}
     files = {name: _files(version) for name, version in versions.items()}
-    router = _router(RouterPlan.of(registry, bank.config.router), files)
+    plan = RouterPlan.of(registry, bank.config.router)
+    router = _router(plan, files)
     last = matrix.steps[-1] if matrix.steps else None
     found: dict[str, _Measured] = {}
     carried = []
     oracle = {name: right for name, one in files.items() if (right := _oracle(one)) is not None}
     for name, version in versions.items():
-        if router is None or name not in oracle:
+        if router is None or name not in oracle or name == plan.aside:
             continue
         if _is_prepared(bank, name, files[name]):
             found[name] = _judge(bank, predictor, router, version)

@@ -78,11 +78,11 @@ class BankCheck:
 
     Args:
         champions: champions whose bytes were verified and whose canaries were replayed before.
-        same_router: its routing record is the one the router has, so that nothing can change.
+        same_router: nothing can change: the router has its routing record, or never has its task.
         judged: other tasks whose images were routed again.
-        left_out: other tasks without prepared images here.
+        left_out: other tasks without prepared images here, or without a usable record.
         worst: the task that would lose most.
-        terms: SHA-256 of the other tasks' records and data.
+        terms: SHA-256 of how routers are built and of the other tasks' records and data.
     """
 
     champions: int

@@ -46,6 +46,7 @@ class TaskRouter:
         self._registry = registry
         self._lock = threading.Lock()
         self._read: tuple[Version, Router] | None = None
+        self._live: tuple[str, frozenset[str], Router] | None = None
 
     def current(self) -> tuple[Version, Router]:
         """The router that is served now, of the tasks that have a champion now.
@@ -64,8 +65,11 @@ class TaskRouter:
                 self._read = load_router(self._registry, f"{ROUTER}@sha256:{version.digest}")
             version, router = self._read
         known = set(self._registry.tasks()) & set(router.tasks)
-        live = {task for task in known if CHAMPION in self._registry.aliases(task)}
-        return version, router.among(live)
+        live = frozenset(task for task in known if CHAMPION in self._registry.aliases(task))
+        with self._lock:
+            if self._live is None or self._live[:2] != (version.digest, live):
+                self._live = version.digest, live, router.among(live)
+            return version, self._live[2]
 
 
 def find_tasks(

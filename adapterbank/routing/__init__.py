@@ -1,1 +1,1 @@
-"""Which task an image belongs to. So far: the immutable record that routers are built from."""
+"""Which task an image belongs to: the record of each task, and the routers built from them."""

@@ -13,7 +13,7 @@ from adapterbank.routing.metric import Spread
 from adapterbank.routing.mixtures import Mixtures
 from adapterbank.routing.statistics import Floats
 
-__all__ = ["background", "nearness", "sum_scores", "unit_rows", "whiten"]
+__all__ = ["background", "familiarity", "nearness", "sum_scores", "unit_rows", "whiten"]
 
 
 def unit_rows(features: NDArray[np.floating]) -> Floats:
@@ -52,6 +52,20 @@ def nearness(white: Floats, prototypes: Floats) -> Floats:
         distances = np.maximum(squared - 2 * rows @ means.T, 0.0)
         found += logsumexp(-distances / 2, axis=1) - np.log(len(means))
     return found
+
+
+def familiarity(
+    spreads: Sequence[Spread], rows: Floats, white: Floats, prototypes: Floats
+) -> Floats:
+    """(B,) how much nearer rows are to class means than to the background, summed over blocks.
+
+    Args:
+        spreads: after each block.
+        rows: (B, L, D) of length one.
+        white: the same, whitened.
+        prototypes: (L, C, D) whitened class means.
+    """
+    return 2 * nearness(white, prototypes) + background(spreads, rows)
 
 
 def background(spreads: Sequence[Spread], rows: Floats) -> Floats:

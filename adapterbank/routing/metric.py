@@ -112,7 +112,7 @@ def factorise(covariance: Floats) -> tuple[Floats, float]:
     raise InputError(f"the covariance of the features is not positive, even with {jitter:g} added")
 
 
-def measure_spread(records: Iterable[TaskStatistics], cap: int) -> Spread:
+def measure_spread(records: Iterable[TaskStatistics], cap: float) -> Spread:
     """Pool the scatter of tasks, in the order they come.
 
     Args:

@@ -19,6 +19,7 @@ mode the covariances come from a fixed reference instead, so that no other task 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,12 +33,19 @@ from scipy.special import softmax
 from adapterbank.errors import BackboneMismatch, InputError
 from adapterbank.records import Route
 from adapterbank.routing.calibration import fit_temperature, p_values
-from adapterbank.routing.likelihood import background, nearness, sum_scores, unit_rows, whiten
+from adapterbank.routing.likelihood import (
+    background,
+    familiarity,
+    nearness,
+    sum_scores,
+    unit_rows,
+    whiten,
+)
 from adapterbank.routing.metric import Spread, measure_spread
 from adapterbank.routing.mixtures import Mixtures, TaskPart
 from adapterbank.routing.statistics import Floats, RoutingRecord
 
-__all__ = ["Judgement", "Router", "RouterSettings", "build"]
+__all__ = ["Judgement", "Router", "RouterSettings", "Yardstick", "build", "common_blocks", "listed"]
 
 _TIE = 1e-4  # of probability: two tasks so close are a tie, whatever ``margin`` says
 _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not grow as T²
@@ -70,6 +78,21 @@ class RouterSettings:
                 f"a router takes alpha in (0, 1), margin in [0, 1] and cap from 2, got"
                 f" {self.alpha}, {self.margin} and {self.cap}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Yardstick:
+    """What an ``isolated`` router measures by, for as long as scores shall be comparable.
+
+    Args:
+        record: never of one of the router's tasks.
+        source: what names it, such as its SHA-256.
+        task: the one it is of, to which no image is given.
+    """
+
+    record: RoutingRecord
+    source: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,7 +191,7 @@ class Router:
         if backbone not in {None, self.backbone} or features.shape[1:] != expected:
             raise BackboneMismatch(
                 f"the router is of backbone {self.backbone[:12]} with {self.width} numbers a"
-                f" feature after blocks {_listed(self.blocks)}; got"
+                f" feature after blocks {listed(self.blocks)}; got"
                 f" {(backbone or 'features')[:12]} of shape {features.shape}",
                 fix="adapterbank router rebuild",
             )
@@ -177,7 +200,7 @@ class Router:
         parts = list(self.parts.values())
         scores = sum_scores(self._mixtures, white)
         chosen = scores.argmax(axis=1)
-        known = background(self.spreads, rows)
+        known = background(self.spreads, rows)  # of all rows in one product
         for task in np.unique(chosen):
             mine = chosen == task
             known[mine] += 2 * nearness(white[mine], parts[task].prototypes)
@@ -192,8 +215,8 @@ class Router:
 
     def familiarity(self, rows: Floats, task: str) -> Floats:
         """How much nearer (B, L, D) rows of length one are to a task than to the background."""
-        near = nearness(whiten(self.spreads, rows), self.parts[task].prototypes)
-        return 2 * near + background(self.spreads, rows)
+        white = whiten(self.spreads, rows)
+        return familiarity(self.spreads, rows, white, self.parts[task].prototypes)
 
     def route(
         self, features: NDArray[np.floating], *, top_k: int = 3, backbone: str | None = None
@@ -243,59 +266,63 @@ def build(
     *,
     backbone: str,
     settings: RouterSettings | None = None,
-    reference: RoutingRecord | None = None,
+    yardstick: Yardstick | None = None,
     sources: Mapping[str, str] | None = None,
-    reference_source: str = "",
-    aside: str = "",
+    blocks: Sequence[int] | None = None,
 ) -> Router:
     """Build a router from the records of its tasks.
 
-    It is of the blocks that all records have, the reference's among them.
+    It is of the blocks that all records have, the yardstick's among them, unless ``blocks`` says
+    of which of them.
 
     Args:
         records: by task.
         backbone: fingerprint of the backbone that gave their features.
         settings: the defaults if None.
-        reference: gives the covariances in ``isolated`` mode; never of one of the tasks, and the
-            same for as long as scores shall be comparable.
+        yardstick: gives the covariances in ``isolated`` mode.
         sources: what names each record, such as its SHA-256.
-        reference_source: the same of the reference.
-        aside: the task of the reference.
+        blocks: which to use; None: all that can be.
 
     Raises:
         BackboneMismatch: records of features of different widths, or of no block in common.
-        InputError: no task, or nothing that scatters, or a reference too many or too few.
+        InputError: no task, or nothing that scatters, or a yardstick too many or too few.
     """
     chosen = settings or RouterSettings()
     if not records:
         raise InputError("a router needs at least one task", fix="adapterbank list")
-    if (chosen.mode == "isolated") != (reference is not None):
-        raise InputError(f"mode {chosen.mode}: isolated takes a reference, pooled takes none")
+    if (chosen.mode == "isolated") != (yardstick is not None):
+        raise InputError(f"mode {chosen.mode}: isolated takes a yardstick, pooled takes none")
     tasks = {task: records[task] for task in sorted(records)}
-    judged = tasks if reference is None else {**tasks, "the reference": reference}
-    blocks = _common_blocks(judged)
-    measured = tuple(tasks.values()) if reference is None else (reference,)
+    judged = tasks if yardstick is None else {**tasks, "the reference": yardstick.record}
+    used = common_blocks(judged)
+    if blocks is not None:
+        used = tuple(block for block in used if block in blocks)
+    measured = tuple(tasks.values()) if yardstick is None else (yardstick.record,)
+    cap = chosen.cap if yardstick is None else math.inf  # alone, it decides alone
     spreads = tuple(
-        measure_spread((record.layers[block] for record in measured), chosen.cap)
-        for block in blocks
+        measure_spread((record.layers[block] for record in measured), cap) for block in used
     )
-    held = {task: record.calibration(blocks) for task, record in tasks.items()}
-    parts = {task: _part(record, blocks, spreads, held[task]) for task, record in tasks.items()}
+    each = max(1, _TEMPERATURE_IMAGES // len(tasks))
+    parts, some = {}, []
+    for task, record in tasks.items():
+        held = record.calibration(used)
+        parts[task] = _part(record, used, spreads, held)
+        some.append(held[:each].copy())
     return Router(
         settings=chosen,
         backbone=backbone,
-        blocks=blocks,
+        blocks=used,
         spreads=spreads,
-        temperature=_temperature(list(held.values()), list(parts.values()), spreads),
+        temperature=_temperature(some, list(parts.values()), spreads),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
-        reference=reference_source,
-        aside=aside,
+        reference="" if yardstick is None else yardstick.source,
+        aside="" if yardstick is None else yardstick.task,
     )
 
 
-def _common_blocks(records: Mapping[str, RoutingRecord]) -> tuple[int, ...]:
-    """The blocks that all records have.
+def common_blocks(records: Mapping[str, RoutingRecord]) -> tuple[int, ...]:
+    """The blocks that all records have, ascending.
 
     Raises:
         BackboneMismatch: there is none, or widths differ.
@@ -319,19 +346,18 @@ def _part(
 ) -> TaskPart:
     means = np.stack([record.layers[block].means for block in blocks], axis=1)
     prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
-    known = 2 * nearness(whiten(spreads, held), prototypes) + background(spreads, held)
+    known = familiarity(spreads, held, whiten(spreads, held), prototypes)
     return TaskPart(prototypes=prototypes, counts=record.counts, calibration=np.sort(known))
 
 
 def _temperature(
     held: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
 ) -> float:
-    each = max(1, _TEMPERATURE_IMAGES // len(held))
-    some = [rows[:each] for rows in held]
-    white = whiten(spreads, np.concatenate(some))
+    white = whiten(spreads, np.concatenate(held))
     scores = sum_scores(_mixtures(parts, spreads), white)
-    return fit_temperature(scores, np.repeat(np.arange(len(some)), [len(h) for h in some]))
+    return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))
 
 
-def _listed(blocks: Sequence[int]) -> str:
+def listed(blocks: Sequence[int]) -> str:
+    """Name blocks in a sentence."""
     return " and ".join(map(str, blocks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ __all__ = ["CONFIG", "TENSORS", "pack_router", "unpack_router"]
 
 CONFIG = "router.json"
 TENSORS = "router.safetensors"
+_SCHEMA: Final = 2
 
 _NAMES = ("within", "turn", "background", "mean", "between", "prototypes", "counts", "calibration")
 
@@ -75,7 +76,7 @@ def pack_router(router: Router) -> dict[str, bytes]:
     """
     settings, spreads, parts = router.settings, router.spreads, router.parts
     config = {
-        "schema": 2,
+        "schema": _SCHEMA,
         "backbone": router.backbone,
         "width": router.width,
         "settings": asdict(settings),
@@ -130,6 +131,7 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
         IntegrityError: a file is missing or is none of a router's, or they do not fit together.
     """
     try:
+        _check_schema(files[CONFIG], where)
         config = TypeAdapter(_Config).validate_json(files[CONFIG])
         tensors = load(files[TENSORS])
         arrays = {name: tensors[name].astype(np.float64) for name in _NAMES}
@@ -159,7 +161,23 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
     )
 
 
+def _check_schema(data: bytes, where: str) -> None:
+    """Name a router of another layout as what it is."""
+    content = json.loads(data)
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != _SCHEMA:
+        raise IntegrityError(
+            f"{where} is of layout {found}, this adapterbank reads {_SCHEMA}",
+            fix="adapterbank router rebuild",
+        )
+
+
 def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> None:
+    blocks = [one.block for one in config.blocks]
+    if blocks != sorted(set(blocks)):
+        raise IntegrityError(
+            f"{where} is not a router: of blocks {blocks}, expected ascending ones"
+        )
     layers, width, tasks = len(config.blocks), config.width, config.tasks.values()
     packed = (layers, width * (width + 1) // 2)
     expected = {

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from adapterbank.continual.bank import Bank
+from adapterbank.continual.matrix import read_matrix
 from adapterbank.continual.release import promote, release, rollback
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
 from tests import kept_bank
 from tests.cli_samples import Cli
-from tests.router_bank import COLOURS, colour_registry, picture, strange
+from tests.router_bank import COLOURS, colour_registry, picture, publish, strange
 
 
 @pytest.fixture
@@ -110,6 +111,26 @@ def test_the_bank_says_how_the_router_is_built(opened: Bank, cli: Cli) -> None:
     ran = cli("router", "rebuild")
     assert ran.code == 3
     assert "nobody" in ran.err
+
+
+def test_the_task_that_the_router_measures_by_answers_but_is_never_found(
+    opened: Bank, cli: Cli
+) -> None:
+    params = opened.root / "pipelines" / "params.yaml"
+    params.write_text(f"{params.read_text()}router: {{reference: greens@1}}\n")
+    publish(opened.registry, "whites", 5)
+    release(Bank.open(opened.root))
+    assert sorted(json.loads(cli("router", "show", "--json").out)["tasks"]) == [
+        "blues", "reds", "whites",
+    ]  # fmt: skip
+    last = read_matrix(opened.root).steps[-1]
+    assert "greens" in last.champions  # it answers who asks it by its name
+    assert "greens" in last.oracle
+    assert "greens" not in last.routed
+    ran = cli("drift", "greens", "--window", "30", *["greens.png"] * 30)
+    assert ran.code == 2
+    assert "router.reference" in ran.err
+    assert cli("predict", "--task", "greens", "greens.png").code == 0
 
 
 def test_the_router_has_a_history_and_goes_back(opened: Bank, cli: Cli) -> None:

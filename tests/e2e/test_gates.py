@@ -18,6 +18,7 @@ from adapterbank.data.base import Split, TaskData
 from adapterbank.data.store import load_task, save_task
 from adapterbank.errors import GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
 from adapterbank.registry.store import Version
 from adapterbank.routing.record import task_record
@@ -172,6 +173,27 @@ def test_a_version_that_would_take_another_tasks_images_is_refused(opened: Bank)
     assert verdict_on(opened, OTHER) == verdict
     assert opened.registry.history(OTHER) == before
     assert verdict_on(gated(opened, max_routing_drop=None), OTHER).outcome == "promoted"
+
+
+def test_the_task_that_the_router_measures_by_costs_nobody_an_image(opened: Bank) -> None:
+    other_task(opened)
+    release(opened)
+    republish(opened, "colours@1", sharpen, task=OTHER)  # a twin: it would take its images
+    assert verdict_on(opened, OTHER).gate == "max_routing_drop"
+    params = opened.root / "pipelines" / "params.yaml"
+    params.write_text(f"{params.read_text()}router: {{reference: colours@1}}\n")
+    isolated = Bank.open(opened.root)
+    spec = opened.registry.backbone().spec
+    negatives = inverted(load_task(opened.data("colours"), spec=spec))
+    republish(isolated, "colours@1", sharpen, routing=own_record(isolated, negatives))
+    verdicts = {verdict.task: verdict for verdict in release(isolated).verdicts}
+    assert [verdict.outcome for verdict in verdicts.values()] == ["promoted", "promoted"]
+    for task, same in ((OTHER, False), ("colours", True)):
+        check = verdicts[task].bank  # of no task that could lose an image
+        assert check is not None
+        assert (check.judged, check.left_out, check.same_router) == (0, 0, same)
+    _, router = load_router(isolated.registry)
+    assert (router.tasks, router.aside) == ((OTHER,), "colours")
 
 
 def test_a_refusal_for_the_banks_sake_is_judged_again_when_the_bank_changes(opened: Bank) -> None:

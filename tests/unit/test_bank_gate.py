@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapterbank.continual.bank_gate import route_task, routing_failures
+from adapterbank.continual.bank_gate import paired_routers, route_task, routing_failures
 from adapterbank.continual.gates import as_comparison
 from adapterbank.continual.paired import compare
+from adapterbank.continual.routers import RouterPlan
 from adapterbank.continual.verdicts import RoutedTask
 from adapterbank.policies import GateConfig
-from adapterbank.routing.router import build
+from adapterbank.routing.router import RouterSettings, build
+from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import BACKBONE, World
 
 WORLD = World(domain=3.0)
@@ -25,7 +27,7 @@ def routed(*, own_again: bool) -> RoutedTask:
     added = {"a-new": WORLD.record(0 if own_again else 7)}
     before, after = (build(one, backbone=BACKBONE) for one in (records, records | added))
     features, _ = WORLD.draw(0, each=25, part=3)
-    return route_task("t000", [features, features], before, after)
+    return route_task("t000", features, before, after)
 
 
 def abstaining(before: int, now: int, total: int = 100) -> RoutedTask:
@@ -55,6 +57,25 @@ def test_a_task_that_looks_like_another_takes_its_images_and_is_refused_with_the
     for number in (f"{found.right[1]} of 100 images of t000", "it finds 100"):
         assert number in failure.reason
     assert routing_failures(GATES, [found], allowed=1.0) == ()
+
+
+def test_a_newcomer_is_not_blamed_for_blocks_that_its_record_has_not() -> None:
+    """A bank that changes over to other blocks judges its new versions one by one."""
+    world = World(domain=0.0, strongest=3.0)
+    before = world.records(4)
+    again = {12: before["t003"].layers[12], 9: world.record(3).layers[6]}
+    after = before | {"t003": RoutingRecord(layers=dict(sorted(again.items())))}
+    plan = RouterPlan(backbone=BACKBONE, settings=RouterSettings())
+    routers = paired_routers(plan, before, after)
+    assert routers is not None
+    assert [router.blocks for router in routers] == [(12,), (12,)]
+    features, _ = world.draw(0, each=50, part=3)
+    found = route_task("t000", features[:, 1:], *routers)
+    assert found.recall.difference == 0
+    alone = [plan.build(records).judge(rows).chosen == 0 for records, rows in
+             ((before, features), (after, features[:, 1:]))]  # fmt: skip
+    assert alone[0].mean() > alone[1].mean() + 0.02  # what it would have been blamed for
+    assert paired_routers(plan, {}, after) is None
 
 
 def test_an_accident_of_few_images_is_no_loss() -> None:

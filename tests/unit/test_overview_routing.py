@@ -93,6 +93,14 @@ def test_of_many_tasks_only_some_are_left_out(monkeypatch: pytest.MonkeyPatch) -
     assert len(found.confusion) == 4
 
 
+def test_a_lesser_router_is_of_the_same_blocks() -> None:
+    few = RoutingRecord(layers={12: RECORDS["t000"].layers[12]})
+    records = RECORDS | {"t000": few}
+    features = {task: rows[:, 1:] for task, rows in FEATURES.items()}
+    found = routing_figures(built(records), records, features)
+    assert [one.task for one in found.unknown] == list(RECORDS)
+
+
 def test_without_all_records_no_lesser_router_is_made_up() -> None:
     some = {task: record for task, record in RECORDS.items() if task != "t003"}
     found = routing_figures(built(RECORDS), some, FEATURES)

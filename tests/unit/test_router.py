@@ -126,7 +126,7 @@ def test_nothing_to_build_from_is_refused() -> None:
         build({}, backbone=BACKBONE)
     with pytest.raises(InputError, match="one image"):
         built({"shots": WORLD.record(0, each=1)})
-    with pytest.raises(InputError, match="isolated takes a reference"):
+    with pytest.raises(InputError, match="isolated takes a yardstick"):
         build(WORLD.records(1), backbone=BACKBONE, settings=RouterSettings(mode="isolated"))
     flat = torch.ones(8, 1, 4)
     record = as_record(task_record(flat, torch.arange(8) % 2, 2, flat, (3,)), where="flat")

@@ -96,7 +96,8 @@ def test_a_record_of_an_earlier_layout_is_left_out_and_named(tmp_path: Path) -> 
     registry.promote(str(registry.register("reds", packed)), expected=1)
     done = rebuild_router(registry, reason="release")
     assert done.tasks == ("blues", "greens")
-    assert done.left_out == ("reds",)
+    assert list(done.left_out) == ["reds"]
+    assert "train@reds" in done.notes[0]
 
 
 def test_an_isolated_router_moves_nobodys_scores_when_a_task_comes(tmp_path: Path) -> None:
@@ -115,6 +116,55 @@ def test_an_isolated_router_moves_nobodys_scores_when_a_task_comes(tmp_path: Pat
         np.testing.assert_array_equal(few.parts[task].prototypes, more.parts[task].prototypes)
         np.testing.assert_array_equal(few.parts[task].calibration, more.parts[task].calibration)
     assert [one.message for one in find_drift(registry) if one.place == "router"] == []
+
+
+def test_a_record_of_fewer_blocks_narrows_the_router_and_says_so(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "reds", "greens")
+    assert rebuild_router(registry, reason="release").blocks == (1, 2)
+    publish(registry, "blues", 3, blocks=(2,))
+    done = rebuild_router(registry, reason="release")
+    assert (done.blocks, done.narrowing) == ((2,), ("greens", "reds"))
+    assert "block 2 only" in done.notes[0]
+    isolated = rebuild_router(registry, RouterConfig(reference="reds@1"), reason="release")
+    assert isolated.blocks == (1, 2)  # no other task changes what scores are measured by
+    assert isolated.tasks == ("greens",)
+    assert "of blocks 2, that of the reference of 1 and 2" in isolated.left_out["blues"]
+    told = [one for one in find_drift(registry) if one.place == "router"]
+    assert [(one.task, one.fix) for one in told] == [
+        ("blues", "dvc repro -f train@blues && dvc repro")
+    ]
+
+
+def test_a_reference_alone_makes_no_router(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "whites")
+    with pytest.raises(InputError, match="no task but whites"):
+        rebuild_router(registry, RouterConfig(reference="whites@1"), reason="release")
+
+
+def test_the_cap_is_of_pooled_routers_alone(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "reds", "whites")
+    for reference, same in (("whites@1", True), (None, False)):
+        found = []
+        for cap in (5, 400):
+            rebuild_router(registry, RouterConfig(reference=reference, cap=cap), reason="a test")
+            found.append(load_router(registry)[1].parts["reds"].prototypes)
+        assert np.array_equal(found[0], found[1]) is same
+
+
+def test_a_router_of_another_layout_is_told_as_such(tmp_path: Path) -> None:
+    registry = colour_registry(tmp_path, "reds")
+    version = rebuild_router(registry, reason="release").version
+    assert version is not None
+    files = dict(registry.read(version))
+    files["router.json"] = files["router.json"].replace(b'"schema": 2', b'"schema": 1')
+    del files["manifest.json"]
+    registry.promote(str(registry.register(ROUTER, files)), expected=1)
+    with pytest.raises(IntegrityError, match="layout 1"):
+        load_router(registry)
+    (told,) = [one for one in find_drift(registry) if one.place == "router"]
+    assert told.fix == "adapterbank router rebuild"
+    rebuild_router(registry, reason="by hand")
+    assert [one for one in find_drift(registry) if one.place == "router"] == []
 
 
 @pytest.mark.parametrize("reference", ["whites@2", "nobody@1"])

@@ -15,7 +15,7 @@ __all__ = ["NearestCentre"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NearestCentre:
-    """Score a task by the negative squared distance to the nearest of its (n, D) centres."""
+    """Score a task by the negative squared distance to the nearest of its (n, L·D) centres."""
 
     centres: Sequence[Floats]
 

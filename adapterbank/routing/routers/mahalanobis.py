@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapterbank.routing.base import Need, Queries, Scored, Sources
-from adapterbank.routing.router import Router, RouterSettings
+from adapterbank.routing.router import Router, RouterSettings, Yardstick
 from adapterbank.routing.router import build as build_router
 
 __all__ = ["NEEDS", "Relative", "build"]
@@ -27,7 +27,7 @@ class Relative:
 
 def build(sources: Sources) -> Relative:
     """Take the covariance of the reference, or of all tasks together."""
-    reference = sources.reference
-    settings = RouterSettings(mode="pooled" if reference is None else "isolated")
-    router = build_router(sources.records, backbone="", settings=settings, reference=reference)
+    yardstick = None if sources.reference is None else Yardstick(record=sources.reference)
+    settings = RouterSettings(mode="pooled" if yardstick is None else "isolated")
+    router = build_router(sources.records, backbone="", settings=settings, yardstick=yardstick)
     return Relative(router=router)

@@ -26,7 +26,7 @@ _RIDGE = 1e-3  # of the mean of the Gram matrix's diagonal
 class RandomRidge:
     """Scores are regression outputs: about 1 for the right task, 0 for others."""
 
-    projection: Floats  # (D, M)
+    projection: Floats  # (L·D, M)
     weights: Floats  # (M, T)
 
     def score(self, queries: Queries) -> Scored:
@@ -51,5 +51,5 @@ def build(sources: Sources) -> RandomRidge:
 
 
 def expand(features: Floats, projection: Floats) -> Floats:
-    """Map (n, D) to (n, M) non-negative random features."""
+    """Map (n, L·D) to (n, M) non-negative random features."""
     return np.maximum(features @ projection, 0.0)
