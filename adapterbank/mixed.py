@@ -8,6 +8,7 @@ products; only what differs runs apart:
 * In a lane, adapters that stack (:meth:`~adapterbank.methods.base.Folded.stack_key`) compute
   their prompts in batched products over the tensors of each row, gathered once for a forward. An
   adapter with many rows does so alone: its weights need not be copied for each row.
+* On a processor a lane runs in parts whose activations stay in its caches.
 * Attention runs for rows with equally many prompts at a time, see
   :meth:`adapterbank.backbones.base.Backbone.block`; nothing is padded, so nothing is masked.
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapterbank.backbones.base import Backbone, Groups
+from adapterbank.backbones.base import Backbone, Groups, slices
 from adapterbank.methods.base import Folded
 
 __all__ = ["forward_mixed"]
@@ -72,17 +73,18 @@ def forward_mixed(
     logits = images.new_full((len(adapters), max(classes, default=0)), -torch.inf)
     if not adapters:
         return logits, counts
-    tokens = backbone.embed(images)
-    for order in _lanes(adapters):
-        mine = [adapters[row] for row in order]
-        index = torch.tensor(order, device=images.device)
-        found = logits.new_full((len(order), logits.shape[1]), -torch.inf)
-        pooled = _features(backbone, tokens[index], mine)
-        for start, stop in _runs(mine):
-            head = mine[start]
-            out = functional.linear(pooled[start:stop], head.head_weight, head.head_bias)
-            found[start:stop, : out.shape[1]] = out
-        logits[index] = found
+    for lane in _lanes(adapters):
+        for part in slices(backbone, len(lane)):
+            order = lane[part]
+            mine = [adapters[row] for row in order]
+            index = torch.tensor(order, device=images.device)
+            found = logits.new_full((len(order), logits.shape[1]), -torch.inf)
+            pooled = _features(backbone, backbone.embed(images[index]), mine)
+            for start, stop in _runs(mine):
+                head = mine[start]
+                out = functional.linear(pooled[start:stop], head.head_weight, head.head_bias)
+                found[start:stop, : out.shape[1]] = out
+            logits[index] = found
     return logits, counts
 
 

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from adapterbank import mixed, model
+from adapterbank import mixed
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import normalise
@@ -356,10 +356,7 @@ class Predictor:
         """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU; 0 beyond a row's own."""
         images = normalise(pixels.to(self._device), self.backbone.spec)
         folded = [adapter.folded for adapter in adapters]
-        if all(one is folded[0] for one in folded):
-            logits = model.forward(self.backbone, images, folded[0])
-        else:
-            logits, _ = mixed.forward_mixed(self.backbone, images, folded)
+        logits, _ = mixed.forward_mixed(self.backbone, images, folded)
         return logits.softmax(dim=1).cpu()
 
 

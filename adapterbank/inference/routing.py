@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adapterbank import model
-from adapterbank.backbones.base import Backbone
+from adapterbank.backbones.base import Backbone, slices
 from adapterbank.data.images import normalise
 from adapterbank.records import ROUTER, Reference, Route
 from adapterbank.registry.store import Registry, Version
@@ -89,6 +89,10 @@ def find_tasks(
     version, router = found
     with torch.inference_mode():
         images = normalise(pixels.to(backbone.device), backbone.spec)
-        features = model.frozen_features(backbone, images, router.blocks).float().cpu().numpy()
+        parts = [
+            model.frozen_features(backbone, images[part], router.blocks)
+            for part in slices(backbone, len(images))
+        ]
+    features = torch.cat(parts).float().cpu().numpy()
     routes = router.route(features, top_k=top_k, backbone=backbone.fingerprint)
     return [replace(route, router=version.digest) for route in routes]

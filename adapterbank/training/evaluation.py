@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapterbank import model
-from adapterbank.backbones.base import Backbone
+from adapterbank.backbones.base import Backbone, slices
 from adapterbank.data.base import Split
 from adapterbank.data.images import normalise
 from adapterbank.methods.base import Folded
@@ -43,16 +43,16 @@ class Evaluation:
     confusion: Tensor  # (C, C) int64 counts, rows are true classes
 
 
-def batches(
-    backbone: Backbone, split: Split, size: int = EVALUATION_BATCH, progress: Progress | None = None
-) -> Iterator[Tensor]:
-    """Yield normalised images of a split in order, on the backbone's device."""
+def batches(backbone: Backbone, split: Split, progress: Progress | None = None) -> Iterator[Tensor]:
+    """Yield normalised images of a split in order, as many at a time as run fastest."""
     total = len(split)
-    for start in range(0, total, size):
-        pixels = split.images[start : start + size].to(backbone.device)
-        yield normalise(pixels, backbone.spec)
+    for start in range(0, total, EVALUATION_BATCH):
+        pixels = split.images[start : start + EVALUATION_BATCH].to(backbone.device)
+        images = normalise(pixels, backbone.spec)
+        for part in slices(backbone, len(images)):
+            yield images[part]
         if progress is not None:
-            progress(min(start + size, total), total)
+            progress(min(start + EVALUATION_BATCH, total), total)
 
 
 @torch.inference_mode()

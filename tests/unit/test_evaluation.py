@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, log_loss
 
+from adapterbank.backbones import base
+from adapterbank.backbones.base import slices
 from adapterbank.data.images import normalise
 from adapterbank.model import features, forward
 from adapterbank.training.evaluation import batches, evaluate, extract_features, score
@@ -32,14 +34,32 @@ def test_counts_and_loss_are_those_of_scikit_learn(seed: int, count: int, classe
     assert found.loss == pytest.approx(log_loss(labels.numpy(), probabilities, labels=every), 1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 7, 69, 70, 1000])
-def test_batches_hold_every_image_once_in_order_whatever_their_size(size: int) -> None:
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+def test_batches_hold_every_image_once_in_order_whatever_their_size(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
     model = tiny.backbone("plain")
+    monkeypatch.setattr(base, "CACHED_BYTES", rows * bytes_of_a_row(model))
     told: list[tuple[int, int]] = []
-    parts = list(batches(model, SPLIT, size, lambda done, total: told.append((done, total))))
-    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    parts = list(batches(model, SPLIT, lambda done, total: told.append((done, total))))
+    assert max(map(len, parts)) == min(rows, 64)
     assert torch.equal(torch.cat(parts), normalise(SPLIT.images, model.spec))
-    assert told == [(min(size * (i + 1), 70), 70) for i in range(len(parts))]
+    assert told == [(64, 70), (70, 70)]
+
+
+def bytes_of_a_row(model: base.Backbone) -> int:
+    tokens = model.traits.patches + model.traits.prefix_tokens
+    return tokens * 4 * model.traits.width * 4  # an MLP's hidden activations, float32
+
+
+@given(rows=st.integers(0, 300), most=st.integers(0, 70))
+def test_slices_cover_every_row_once_and_none_is_larger_than_fits(rows: int, most: int) -> None:
+    model = tiny.backbone("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "CACHED_BYTES", most * bytes_of_a_row(model))
+        parts = [range(rows)[part] for part in slices(model, rows)]
+    assert [row for part in parts for row in part] == list(range(rows))
+    assert all(1 <= len(part) <= max(1, most) for part in parts)
 
 
 @pytest.mark.parametrize("adapted", [False, True])
