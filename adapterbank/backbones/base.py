@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -85,8 +86,9 @@ def slices(backbone: Backbone, rows: int) -> Iterator[slice]:
         backbone: what they will go through.
         rows: of the batch.
     """
-    traits, step = backbone.traits, rows
+    traits, most = backbone.traits, max(1, rows)
     if backbone.device.type == "cpu":
         tokens = traits.patches + traits.prefix_tokens
-        step = max(1, CACHED_BYTES // (4 * 4 * traits.width * tokens))
+        most = max(1, CACHED_BYTES // (4 * 4 * traits.width * tokens))
+    step = math.ceil(rows / max(1, math.ceil(rows / most)))  # none is a small remainder
     yield from (slice(start, start + step) for start in range(0, rows, max(1, step)))
