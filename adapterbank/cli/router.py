@@ -34,7 +34,8 @@ def route(
     """Find the task of images, without answering them.
 
     One pass of the backbone, however many tasks there are. p is the share of a task's own images
-    that look as unusual for it; where it is at most 0.05 the image is of no known task.
+    that look as unusual for it; where it is at most the router's alpha (0.05 unless the bank says
+    otherwise) the image is of no known task.
     """
     registry = _options.open_registry(bank)
     registry.resolve(ROUTER)  # before torch is imported

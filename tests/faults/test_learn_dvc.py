@@ -30,7 +30,8 @@ def make(root: Path) -> Path:
     params = root / "pipelines/params.yaml"
     line = "    train: {epochs: 1, batch_size: 8}\n"
     text = params.read_text().replace(line, f"{line}    search: null\n")
-    params.write_text(f"gates: {{min_accuracy: 0.0}}\nspaces: {{}}\n{text}")
+    sections = "gates: {min_accuracy: 0.0}\nrouter: {blocks: null}\nspaces: {}\n"
+    params.write_text(sections + text)
     init_bank(root, git=False)
     ensure_dvc(root, git=False)
     return root
