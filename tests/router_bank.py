@@ -52,6 +52,7 @@ def publish(
     more: Mapping[str, object] | None = None,
     *,
     blocks: tuple[int, ...] | None = None,
+    classes: tuple[str, ...] = ("thin", "wide"),
 ) -> Version:
     """Register a version of a colour's task with its true routing record, and promote it.
 
@@ -61,15 +62,16 @@ def publish(
         seed: of the adapter.
         more: what its configuration says otherwise.
         blocks: of its record; None: the usual ones.
+        classes: of which the images are spread over all.
     """
-    classes = ("thin", "wide")
     made = served.adapter(seed, classes=classes)
     config = {**served.describe(task, made, classes=classes), **(more or {})}
     train, held = split(task, 20), split(task, 30, 500)
     backbone = served.backbone()
     of = blocks or RouterConfig().recorded(backbone.traits.blocks)
     features, held_out = (extract_frozen(backbone, images, of) for images in (train, held))
-    routing = task_record(features, train.labels, 2, held_out, of)
+    labels = torch.arange(len(train)) % len(classes) if len(classes) > 2 else train.labels
+    routing = task_record(features, labels, len(classes), held_out, of)
     parsed = parse_adapter_config(dump_document(config))
     files = add_metrics(pack_trained(made, parsed, backbone, routing), served.METRICS)
     version = registry.register(task, files)

@@ -112,7 +112,7 @@ def show(
     settings = router.settings
     if as_json:
         tasks = {
-            task: {"classes": len(part.prototypes), "calibration": len(part.calibration)}
+            task: {"classes": len(part.counts), "calibration": len(part.calibration)}
             for task, part in router.parts.items()
         }
         _render.print_json(
@@ -133,7 +133,7 @@ def show(
         f" alpha {settings.alpha}"
     )
     rows = [
-        (task, str(len(part.prototypes)), str(len(part.calibration)))
+        (task, str(len(part.counts)), str(len(part.calibration)))
         for task, part in router.parts.items()
     ]
     _render.table(("task", ">classes", ">calibration images"), rows)

@@ -188,13 +188,19 @@ def _router(bank: Bank, version: Version, record: RoutingRecord) -> Router:
     """Build the bank's router with a version in the place of its task's champion.
 
     Raises:
-        InputError: no image is ever given to its task.
+        InputError: no image is ever given to its task, or its record cannot be measured.
     """
     plan = RouterPlan.of(bank.registry, bank.config.router)
     if version.task == plan.aside:
         raise InputError(
             f"{version} is of what the router measures by: no image is ever given to its task",
             fix="set router.reference in pipelines/params.yaml to null, or ask for another task",
+        )
+    why = plan.misfit(record)
+    if why:
+        raise InputError(
+            f"{version} cannot be compared: {why}",
+            fix=f"dvc repro -f train@{version.task} && dvc repro",
         )
     return plan.build({**plan.champions(bank.registry).records, version.task: record})
 

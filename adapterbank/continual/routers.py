@@ -132,14 +132,14 @@ class RouterPlan:
             except InputError:
                 left_out[task] = "its record was written before records named their blocks"
                 continue
-            why = "it stores no routing record" if found is None else self._misfit(found[0])
+            why = "it stores no routing record" if found is None else self.misfit(found[0])
             if why or found is None:
                 left_out[task] = why
             else:
                 records[task], sources[task] = found
         return ChampionRecords(records=records, sources=sources, left_out=left_out)
 
-    def _misfit(self, record: RoutingRecord) -> str:
+    def misfit(self, record: RoutingRecord) -> str:
         """Say why no score of a record can be measured by the reference; "" where it can."""
         needed = () if self.yardstick is None else self.yardstick.record.blocks
         if set(needed) <= set(record.blocks):
@@ -169,7 +169,7 @@ class RouterPlan:
         fitting = {
             task: record
             for task, record in records.items()
-            if task != self.aside and not self._misfit(record)
+            if task != self.aside and not self.misfit(record)
         }
         return build(
             fitting,

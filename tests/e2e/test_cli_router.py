@@ -113,6 +113,28 @@ def test_the_bank_says_how_the_router_is_built(opened: Bank, cli: Cli) -> None:
     assert "nobody" in ran.err
 
 
+def test_the_router_is_shown_with_the_classes_of_each_task(opened: Bank, cli: Cli) -> None:
+    for name, classes in (("reds", ("one", "two", "three", "four")), ("whites", ("one", "two"))):
+        publish(opened.registry, name, 9, classes=classes)
+    release(opened)
+    tasks = json.loads(cli("router", "show", "--json").out)["tasks"]
+    assert {name: tasks[name]["classes"] for name in ("reds", "whites")} == {"reds": 4, "whites": 2}
+    rows = [line.split() for line in cli("router", "show").out.splitlines()]
+    assert ["reds", "4"] in [row[:2] for row in rows]
+
+
+def test_drift_of_a_task_that_the_reference_cannot_measure_is_refused(
+    opened: Bank, cli: Cli
+) -> None:
+    publish(opened.registry, "reds", 9, blocks=(2,))
+    params = opened.root / "pipelines" / "params.yaml"
+    params.write_text(f"{params.read_text()}router: {{reference: greens@1}}\n")
+    ran = cli("drift", "reds", "--window", "30", *["reds.png"] * 30)
+    assert ran.code == 2
+    assert "its record is of blocks 2" in ran.err
+    assert "train@reds" in ran.err
+
+
 def test_the_task_that_the_router_measures_by_answers_but_is_never_found(
     opened: Bank, cli: Cli
 ) -> None:
