@@ -107,6 +107,7 @@ def show(
     registry = _options.open_registry(bank)
     registry.resolve(ref)
     from adapterbank.inference.routing import load_router
+    from adapterbank.routing.router import listed
 
     version, router = load_router(registry, ref)
     settings = router.settings
@@ -127,9 +128,9 @@ def show(
             }
         )
         return
-    blocks = " and ".join(map(str, router.blocks))
     _render.line(
-        f"{version} sha256:{version.digest}, {settings.mode}, features after block {blocks},"
+        f"{version} sha256:{version.digest}, {settings.mode}, features after block"
+        f" {listed(router.blocks)},"
         f" alpha {settings.alpha}"
     )
     rows = [

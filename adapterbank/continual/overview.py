@@ -248,6 +248,7 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
         history = bank.registry.history(ROUTER)
         version, router = TaskRouter(bank.registry).current()
         backbone = load_bank_backbone(bank.registry)
+        # Of all tasks: only a pooled router needs them, to be built without one of its tasks.
         records = RouterPlan.of(bank.registry, RouterConfig()).champions(bank.registry).records
         features = {}
         for task in router.tasks:

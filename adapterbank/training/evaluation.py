@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,7 +56,6 @@ def batches(backbone: Backbone, split: Split, progress: Progress | None = None) 
             progress(min(start + EVALUATION_BATCH, total), total)
 
 
-@torch.inference_mode()
 def extract_features(
     backbone: Backbone,
     split: Split,
@@ -63,23 +63,22 @@ def extract_features(
     progress: Progress | None = None,
 ) -> Tensor:
     """Pooled features (n, D) of a split, on the CPU, under an adapter or the bare backbone."""
-    parts = [
-        model.features(backbone, images, folded).cpu()
-        for images in batches(backbone, split, progress=progress)
-    ]
-    return torch.cat(parts)
+    step = partial(model.features, backbone, folded=folded)
+    return _collect(step, batches(backbone, split, progress))
 
 
-@torch.inference_mode()
 def extract_frozen(
     backbone: Backbone, split: Split, blocks: Sequence[int], progress: Progress | None = None
 ) -> Tensor:
     """Features (n, L, D) of a split after some blocks of the bare backbone, on the CPU."""
-    parts = [
-        model.frozen_features(backbone, images, blocks).cpu()
-        for images in batches(backbone, split, progress=progress)
-    ]
-    return torch.cat(parts)
+    step = partial(model.frozen_features, backbone, blocks=blocks)
+    return _collect(step, batches(backbone, split, progress))
+
+
+@torch.inference_mode()
+def _collect(step: Callable[[Tensor], Tensor], batched: Iterable[Tensor]) -> Tensor:
+    """Run a step over batches, and bring what it gives to the CPU."""
+    return torch.cat([step(images).cpu() for images in batched])
 
 
 @torch.inference_mode()
