@@ -25,12 +25,10 @@ from collections.abc import Sequence
 
 import typer
 
-from adapterbank.cli import _render
+from adapterbank.cli import render
 from adapterbank.cli.app import app
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import quiet_environment
-
-__all__ = ["main"]
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -51,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As an exception, so that an MLflow run ends as killed rather than running for ever.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     quiet_environment()
-    _render.prepare_streams()
+    render.prepare_streams()
     try:
         code = _run(words)
     except BrokenPipeError:
-        code = _render.silence()
+        code = render.silence()
     return code
 
 
@@ -64,13 +62,13 @@ def _run(words: Sequence[str]) -> int:
     try:
         # Not standalone: usage errors come here too, and are reported as all others are.
         result = app(args=words, prog_name="adapterbank", standalone_mode=False)
-        _render.flush()
+        render.flush()
     except AdapterBankError as error:
         kind = type(error).__name__
-        _render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)
+        render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:
-        _render.usage_error(error, as_json=as_json)
+        render.usage_error(error, as_json=as_json)
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED
@@ -79,10 +77,10 @@ def _run(words: Sequence[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message = f"{where}{error.strerror or error}"
-        _render.error(type(error).__name__, message, None, 1, as_json=as_json)
+        render.error(type(error).__name__, message, None, 1, as_json=as_json)
         return _traceback(1)
     except Exception as error:  # noqa: BLE001  # the one place where nothing may escape
-        _render.error(
+        render.error(
             "InternalError",
             f"Internal error: {type(error).__name__}: {error}",
             "run it again with ADAPTERBANK_DEBUG=1 and report the traceback",

@@ -13,8 +13,6 @@ from types import ModuleType
 
 from adapterbank.errors import UnknownName
 
-__all__ = ["load", "names"]
-
 
 @cache
 def names(package: str) -> tuple[str, ...]:

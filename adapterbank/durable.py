@@ -20,20 +20,6 @@ from pathlib import Path
 
 from adapterbank.errors import AdapterBankError, ConflictError, IntegrityError
 
-__all__ = [
-    "TEMPORARY",
-    "locked",
-    "make_directory",
-    "read_file",
-    "remove_temporaries",
-    "replace_directory",
-    "replace_file",
-    "sync_directory",
-    "temporary_beside",
-    "writable",
-    "write_file",
-]
-
 TEMPORARY = ".tmp-"
 
 

@@ -23,21 +23,6 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-__all__ = [
-    "AdapterBankError",
-    "BackboneMismatch",
-    "CanaryMismatch",
-    "ConfigError",
-    "ConflictError",
-    "FetchError",
-    "GateRefused",
-    "ImageError",
-    "InputError",
-    "IntegrityError",
-    "TrainingDiverged",
-    "UnknownName",
-]
-
 
 class AdapterBankError(Exception):
     """Base of all errors raised on purpose.

@@ -23,20 +23,6 @@ from typing import Final, Literal
 
 from adapterbank.errors import InputError
 
-__all__ = [
-    "AUTO",
-    "ROUTER",
-    "Abstention",
-    "InputSpec",
-    "Prediction",
-    "Reference",
-    "Route",
-    "Score",
-    "Traits",
-    "check_new_task",
-    "check_task_name",
-]
-
 AUTO: Final = "auto"
 """Stands for the task of a prediction: the router finds it. No task has this name."""
 ROUTER: Final = "router"

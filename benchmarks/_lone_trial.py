@@ -20,8 +20,8 @@ import torch
 
 from adapterbank.backbones.loading import pick_device
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config import TrainConfig
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
+from adapterbank.config.bank import TrainConfig
 from adapterbank.data.store import load_task
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.inference.predictor import load_bank_backbone
@@ -29,8 +29,6 @@ from adapterbank.search.space import split_values
 from adapterbank.training.loop import train
 from adapterbank.training.recipes import find_recipe
 from adapterbank.training.sinks import Epoch
-
-__all__ = ["Marks"]
 
 _MIB = 1024**2
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["interleaved_medians", "machine"]
-
 
 def machine() -> str:
     """Processor, cores, threads and versions that a figure depends on."""

@@ -12,16 +12,15 @@ from typing import Any
 import torch
 import yaml
 
-from adapterbank.config import PARAMS
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import fetch_backbone, prepare
-from adapterbank.integrations import scaffold
+from adapterbank.bank import scaffold
+from adapterbank.bank.bank import Bank
+from adapterbank.config.bank import PARAMS
+from adapterbank.pipeline.backbone import fetch_backbone
+from adapterbank.pipeline.prepare import prepare
 from adapterbank.search.ledger import Trial
 from adapterbank.search.study import Where, tune
 from adapterbank.search.watch import Standing
 from benchmarks._tuning_cost import cost_of
-
-__all__ = ["Report", "Searched", "Setting", "at_once", "search", "shipped_space"]
 
 METHOD = "vapt"
 

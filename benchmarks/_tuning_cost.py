@@ -7,11 +7,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from adapterbank.config.search import Range
 from adapterbank.search.ledger import Trial
 from adapterbank.search.outcome import choose
-from adapterbank.spaces import Range
-
-__all__ = ["FRACTIONS", "best_so_far", "cost_of", "grid_of", "levels", "mean_of"]
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 """Of the whole cost, at which searches are compared."""

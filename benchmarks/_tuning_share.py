@@ -14,22 +14,20 @@ import torch
 from torch.nn import functional
 
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config import TrainConfig
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
+from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import TaskData
 from adapterbank.data.images import normalise
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.methods.base import Adapter, Dropout
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
 from adapterbank.search.storage import Storage
 from adapterbank.search.trial import Brief, _start_head
 from adapterbank.training.recipes import build_optimizer, find_recipe
 from benchmarks._machine import interleaved_medians
 from benchmarks._tuning_bank import METHOD, Report, Setting
-
-__all__ = ["measure"]
 
 
 def measure(setting: Setting, rounds: int) -> Report:

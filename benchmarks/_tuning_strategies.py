@@ -7,8 +7,6 @@ from typing import Any
 from benchmarks._tuning_bank import Report, Setting, at_once, search, shipped_space
 from benchmarks._tuning_cost import FRACTIONS, best_so_far, cost_of, grid_of, mean_of
 
-__all__ = ["measure"]
-
 
 def strategies(trials: int, epochs: int) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Searches and spaces by name; those that stop trials have more than they can pay for."""

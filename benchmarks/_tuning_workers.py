@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.data.base import TaskData
 from adapterbank.search import study, trial
 from adapterbank.search.contest import FairSearcher
@@ -24,8 +24,6 @@ from adapterbank.training.loop import train
 from benchmarks._lone_trial import Marks
 from benchmarks._tuning_bank import Report, Setting, at_once, search, shipped_space
 from benchmarks._tuning_cost import levels
-
-__all__ = ["measure_start", "measure_throughput"]
 
 _GRID = {"sampler": "grid", "scheduler": "none", "trials": None}
 _ROOT = Path(__file__).parents[1]

@@ -39,10 +39,10 @@ from torchvision.transforms.v2 import functional
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.continual.drift import compare_images
-from adapterbank.continual.windows import Settings, Verdict, Window, judge
 from adapterbank.data.base import Limits, Split
 from adapterbank.data.sources import load_source
+from adapterbank.drift.measure import compare_images
+from adapterbank.drift.windows import Settings, Verdict, Window, judge
 from adapterbank.records import InputSpec
 from adapterbank.routing.router import Router, build
 from adapterbank.routing.statistics import Floats

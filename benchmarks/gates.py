@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from adapterbank.continual.gates import as_comparison, is_worse
-from adapterbank.continual.paired import compare
-from adapterbank.policies import GateConfig
+from adapterbank.config.gates import GateConfig
+from adapterbank.release.gates import as_comparison, is_worse
+from adapterbank.release.paired import compare
 from benchmarks._machine import machine
-
-__all__ = ["answer_pool", "count_refused", "main"]
 
 _POOL = 20_000
 _ACCURACY = 0.8  # of the champion; the test does not depend on it

@@ -5,7 +5,7 @@
 
 The first compares forwards of one batch whose rows belong to 1, 4, 16… adapters:
 
-* *mixed*: one forward for all of them (:func:`adapterbank.mixed.forward_mixed`);
+* *mixed*: one forward for all of them (:func:`adapterbank.model.mixed.forward_mixed`);
 * *one by one*: the rows of each adapter in a forward of their own;
 * *PEFT*: its LoRA, ``adapter_names`` for each row, on the same timm ViT, if it is installed.
 
@@ -47,8 +47,8 @@ from adapterbank.inference.artifact import (
 )
 from adapterbank.inference.residents import Residents
 from adapterbank.methods.base import Folded
-from adapterbank.mixed import forward_mixed
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.mixed import forward_mixed
 from adapterbank.records import InputSpec
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.documents import dump_document

@@ -26,9 +26,9 @@ from torch.nn import functional
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.methods import vapt, vpt_deep
 from adapterbank.methods.base import Adapter
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.reference import reference_forward
 from adapterbank.records import InputSpec
-from adapterbank.reference import reference_forward
 
 # Relative to the reference tensor's largest magnitude; ATOL on top, because a gradient that is
 # zero up to rounding has no magnitude to be relative to.

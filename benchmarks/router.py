@@ -41,11 +41,10 @@ from adapterbank import catalog
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.config.router import RouterConfig
 from adapterbank.data.base import Limits, Split
 from adapterbank.data.sources import load_source
-from adapterbank.policies import RouterConfig
 from adapterbank.records import InputSpec
-from adapterbank.routing.base import Queries, RouterModule, Scored, Sources
 from adapterbank.routing.calibration import p_values
 from adapterbank.routing.likelihood import unit_rows
 from adapterbank.routing.record import task_record
@@ -54,8 +53,9 @@ from adapterbank.routing.statistics import Floats, RoutingRecord, as_record, rea
 from adapterbank.training.evaluation import extract_frozen
 from adapterbank.training.ridge import Ridge, fit_ridge
 from benchmarks._machine import interleaved_medians, machine
+from benchmarks.routers.base import Queries, RouterModule, Scored, Sources
 
-ROUTERS = "adapterbank.routing.routers"
+ROUTERS = "benchmarks.routers"
 ALPHA = 0.05
 
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from adapterbank import model
 from adapterbank.backbones.base import slices
 from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
+from adapterbank.model import forward
 from adapterbank.records import InputSpec
 from benchmarks._machine import interleaved_medians, machine
 
@@ -33,7 +33,7 @@ DEFAULT = (
 def run(backbone: TimmViT, images: Tensor, parts: Iterable[slice]) -> None:
     """Extract features part by part."""
     for part in parts:
-        model.features(backbone, images[part])
+        forward.features(backbone, images[part])
 
 
 def measure(arch: str, pixels: int, batch: int, rounds: int) -> list[str]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.step [--arch ARCH] [--size 224] [--prompts 10 50 100] [--batch 8]
 
-(a) is VAPT written as the paper draws it (:mod:`adapterbank.reference`): prompts as tokens, a
+(a) is VAPT written as the paper draws it (:mod:`adapterbank.model.reference`): prompts as tokens, a
 depthwise convolution, timm's own blocks. (b) is what trains and serves here. (c) is the plain ViT
 on a sequence with as many tokens, which for a training step also carries gradients from its input
 prompts to the loss. One process, turn by turn, medians.
@@ -21,9 +21,9 @@ from torch.nn import functional
 from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
 from adapterbank.methods import vapt
 from adapterbank.methods.base import Dropout
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.reference import reference_forward
 from adapterbank.records import InputSpec
-from adapterbank.reference import reference_forward
 from benchmarks._machine import interleaved_medians, machine
 
 

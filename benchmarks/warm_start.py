@@ -30,14 +30,14 @@ from scipy.stats import kendalltau
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config import TrainConfig
-from adapterbank.continual.parents import KEPT, h_score, some
-from adapterbank.continual.transferability import TaskGaussian, bhattacharyya
-from adapterbank.continual.warm_start import copy_tensors, epochs_to, is_better
+from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import Limits, TaskData
 from adapterbank.data.sources import load_source
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Adapter
+from adapterbank.pipeline.parents import KEPT, h_score, some
+from adapterbank.pipeline.transferability import TaskGaussian, bhattacharyya
+from adapterbank.pipeline.warm_start import copy_tensors, epochs_to, is_better
 from adapterbank.records import InputSpec, Score
 from adapterbank.routing.record import task_record
 from adapterbank.routing.statistics import as_record

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.torch import load as load_tensors
 
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.inference.artifact import add_metrics, build_adapter, pack_trained
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.methods.base import Adapter
 from adapterbank.registry.adapter_config import parse_adapter_config
-from adapterbank.registry.store import Version
+from adapterbank.registry.versions import Version
 
 Change = Callable[[Adapter], None]
 

@@ -14,7 +14,8 @@ from PIL import Image
 from adapterbank.errors import IntegrityError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.registry.manifest import FILE_LIMITS, MANIFEST
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests import served
 
 FILES = (*FILE_LIMITS, MANIFEST)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from adapterbank.bank.scaffold import init_bank
 from adapterbank.integrations.environment import DEFAULTS
-from adapterbank.integrations.scaffold import init_bank
 from adapterbank.registry.store import Registry
 from tests.registry_samples import files_of, new_registry
 

@@ -7,10 +7,8 @@ import os
 from pathlib import Path
 from threading import Barrier
 
-from adapterbank.integrations.mlflow_mirror import mirror_alias, mirror_version
-from adapterbank.integrations.mlflow_runs import open_run
-
-__all__ = ["TASK", "digest_of", "use_store"]
+from adapterbank.integrations.mlflow.mirror import mirror_alias, mirror_version
+from adapterbank.integrations.mlflow.runs import open_run
 
 TASK = "digits"
 

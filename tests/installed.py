@@ -11,8 +11,6 @@ from pathlib import Path
 from adapterbank.integrations.environment import DEFAULTS
 from tests.source import ROOT
 
-__all__ = ["ENTRY_POINTS", "run_installed"]
-
 ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
 
 

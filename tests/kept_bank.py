@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual import mirroring, release, remove_task
-from adapterbank.continual.bank import Bank
-from adapterbank.integrations import dvc_repo
+from adapterbank.bank import mirror, remove_task
+from adapterbank.bank.bank import Bank
+from adapterbank.integrations.dvc import repo
+from adapterbank.release import moves
 from tests import served
 from tests.cli_samples import PARAMS
 
@@ -46,9 +47,9 @@ def files_of(task: str, seed: int) -> dict[str, bytes]:
 
 def leave_mirrors_out(patch: pytest.MonkeyPatch) -> None:
     """Show nothing to MLflow and DVC: they come after the registry, and take seconds each time."""
-    patch.setattr(release, "follow_aliases", lambda *_: None)
-    patch.setattr(mirroring, "follow_version", lambda *_: None)
-    patch.setattr(dvc_repo, "keep_output", lambda *_: None)
+    patch.setattr(moves, "follow_aliases", lambda *_: None)
+    patch.setattr(mirror, "follow_version", lambda *_: None)
+    patch.setattr(repo, "keep_output", lambda *_: None)
     patch.setattr(remove_task, "_unmirror", lambda *_: None)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from adapterbank.continual import stages
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.ready import backbone_is_ready
-from adapterbank.continual.release import release
-from adapterbank.continual.train_stage import train
-from adapterbank.continual.tuned import write_pinned
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.plan import write_pinned
+from adapterbank.bank.ready import backbone_is_ready
+from adapterbank.pipeline import backbone, evaluate, prepare, register
+from adapterbank.pipeline.train import train
+from adapterbank.release.moves import release
 from tests.cli_samples import PARAMS
 from tests.router_bank import picture
 
@@ -52,17 +52,17 @@ def run_pipeline(root: Path, *, until: str = "release") -> None:
     """Do what ``dvc repro`` does: run what changed since it last ran, then release."""
     bank = Bank.open(root)
     if not backbone_is_ready(bank):
-        stages.fetch_backbone(bank)
+        backbone.fetch_backbone(bank)
     for task, section in bank.config.tasks.items():
         note = bank.note(task, "section.json")
         wanted = json.dumps(section.model_dump())
         if note.is_file() and note.read_text() == wanted:
             continue
-        stages.prepare(bank, task)
+        prepare.prepare(bank, task)
         write_pinned(bank, task)
         train(bank, task)
-        stages.evaluate(bank, task)
-        stages.register(bank, task)
+        evaluate.evaluate(bank, task)
+        register.register(bank, task)
         note.write_text(wanted)
     if until == "release":
         release(bank)

@@ -15,8 +15,6 @@ from typing import Self
 
 from adapterbank.integrations.environment import DEFAULTS
 
-__all__ = ["MlflowServer"]
-
 _PATIENCE_S = 90.0
 
 

@@ -10,8 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["survives"]
-
 CALLS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 

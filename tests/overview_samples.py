@@ -7,7 +7,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from adapterbank.continual.matrix import Champion, Matrix, Right, Step, summary
-from adapterbank.continual.overview import (
+from adapterbank.records import InputSpec, Score, Traits
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.task_record import Event
+from adapterbank.report.overview import (
     ChampionView,
     MatrixView,
     Overview,
@@ -15,12 +18,7 @@ from adapterbank.continual.overview import (
     Storage,
     TaskView,
 )
-from adapterbank.continual.overview_routing import ALPHAS, Confusion, RoutingFigures, Unknown
-from adapterbank.records import InputSpec, Score, Traits
-from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.task_record import Event
-
-__all__ = ["DIGEST", "overview", "steps", "write_matrix"]
+from adapterbank.report.routing import ALPHAS, Confusion, RoutingFigures, Unknown
 
 DIGEST = "ab" * 32
 

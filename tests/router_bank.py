@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from adapterbank.config.router import RouterConfig
 from adapterbank.data.base import Split
 from adapterbank.data.images import to_pixels
 from adapterbank.inference.artifact import add_metrics, pack_trained
-from adapterbank.policies import RouterConfig
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.documents import dump_document
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from adapterbank.routing.record import task_record
 from adapterbank.training.evaluation import extract_frozen
 from tests import served

@@ -21,9 +21,9 @@ import pytest
 from mlflow.entities import Run
 from safetensors import safe_open
 
+from adapterbank.bank.scaffold import init_bank
 from adapterbank.integrations.environment import DEFAULTS
-from adapterbank.integrations.mlflow_store import open_client
-from adapterbank.integrations.scaffold import init_bank
+from adapterbank.integrations.mlflow.store import open_client
 from tests.cli_samples import COLOURS, Ran, draw
 
 TASK = "colours"

@@ -8,13 +8,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
+from adapterbank.config.search import Range, Space
 from adapterbank.records import Score
 from adapterbank.search.ledger import Ledger, Point, State, Trial
 from adapterbank.search.samplers import Sampler, Told
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
-from adapterbank.spaces import Range, Space
 from tests.cli_samples import PARAMS, Ran
 
 VAL = 100  # validation images

@@ -22,7 +22,8 @@ from adapterbank.methods.base import Adapter
 from adapterbank.records import InputSpec
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from adapterbank.routing.record import task_record
 from tests import tiny
 

@@ -9,8 +9,6 @@ import pytest
 from adapterbank.__main__ import main
 from tests.cli_samples import COLOURS, PARAMS, draw
 
-__all__ = ["train_bank"]
-
 
 def train_bank(root: Path) -> None:
     """Build it in a folder that does not exist yet."""

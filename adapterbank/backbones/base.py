@@ -11,8 +11,6 @@ from torch import Tensor
 
 from adapterbank.records import InputSpec, Traits
 
-__all__ = ["Backbone", "Groups", "slices"]
-
 CACHED_BYTES = 8 << 20
 """Widest activations of a block, (rows, tokens, 4·D) float32, that a processor handles fastest.
 

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from adapterbank.records import InputSpec
 
-__all__ = ["fingerprint"]
-
 
 def fingerprint(
     state: Mapping[str, Tensor], spec: InputSpec, arch: str, options: Mapping[str, Any]

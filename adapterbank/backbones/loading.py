@@ -25,8 +25,6 @@ from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
-__all__ = ["Source", "checked_options", "load", "parse_arch", "pick_device", "read_weights"]
-
 _DEVICE = re.compile(r"(?P<kind>auto|cpu|cuda)|cuda:(?P<index>[0-9]+)")
 # Options of timm's factory rather than of a network; they read other files, pickled ones too.
 _FACTORY = ("cache_dir", "checkpoint_path", "features_only", "pretrained", "pretrained_cfg",

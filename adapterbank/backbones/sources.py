@@ -21,8 +21,6 @@ from adapterbank.backbones import timm_vit, wheel
 from adapterbank.backbones.loading import Source, checked_options, parse_arch, read_weights
 from adapterbank.errors import FetchError, InputError, UnknownName
 
-__all__ = ["fetch", "local_file", "neutral"]
-
 _SCHEMES = ("timm", "file", "random", "wheel")
 _SEED_DIGITS = 18  # torch takes 64 bits
 

@@ -24,8 +24,6 @@ from adapterbank.backbones.base import Groups
 from adapterbank.errors import InputError, IntegrityError, UnknownName
 from adapterbank.records import InputSpec, Traits
 
-__all__ = ["TimmViT", "build_vit", "initial_state", "pretrained_state"]
-
 
 class TimmViT(nn.Module):
     """A frozen timm `VisionTransformer`; the :class:`~adapterbank.backbones.base.Backbone`.

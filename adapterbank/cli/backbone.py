@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _render, _work
+from adapterbank.cli import options, render, work
 
 if TYPE_CHECKING:
     from adapterbank.registry.backbone import BackboneRecord
-
-__all__ = ["app"]
 
 app = typer.Typer(help="The frozen network all tasks share.", no_args_is_help=True)
 
@@ -20,18 +18,18 @@ app = typer.Typer(help="The frozen network all tasks share.", no_args_is_help=Tr
 def fetch(
     *,
     force: Annotated[bool, typer.Option("--force", help="Fetch again, whatever is there.")] = False,
-    bank: _options.BankDir = None,
-    as_json: _options.Json = False,
+    bank: options.BankDir = None,
+    as_json: options.Json = False,
 ) -> None:
     """Fetch, verify and fingerprint the backbone that pipelines/params.yaml names."""
-    record = _work.fetch(_options.open_bank(bank), force=force, quiet=as_json)
+    record = work.fetch(options.open_bank(bank), force=force, quiet=as_json)
     _report(record, fetched=True, as_json=as_json)
 
 
 @app.command("show")
-def show(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def show(bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """Show which backbone all versions of this bank were trained on."""
-    registry = _options.open_registry(bank)
+    registry = options.open_registry(bank)
     fetched = registry.backbone_weights.is_file()
     _report(registry.backbone(), fetched=fetched, as_json=as_json)
 
@@ -51,10 +49,10 @@ def _facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
 
 def _report(record: BackboneRecord, *, fetched: bool, as_json: bool) -> None:
     if as_json:
-        _render.print_json(_facts(record, fetched=fetched))
+        render.print_json(_facts(record, fetched=fetched))
         return
     traits, spec = record.traits, record.spec
-    _render.table(
+    render.table(
         ("what", "which"),
         [
             ("uri", record.uri),

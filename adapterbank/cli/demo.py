@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _render, _summary
+from adapterbank.cli import options, render, summary
 from adapterbank.cli.audit import print_audit
 from adapterbank.cli.tasks import write_samples
+from adapterbank.text import human_seconds
 
 if TYPE_CHECKING:
+    from adapterbank.bank.bank import Bank
     from adapterbank.continual.audit import AuditReport
-    from adapterbank.continual.bank import Bank
-
-__all__ = ["app"]
 
 app = typer.Typer()
 
@@ -30,24 +29,24 @@ TUNED = ("digits", "location")
 @app.command("demo")
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=100, help="Predictions a task.")] = 3,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     tune: Annotated[
         bool,
         typer.Option("--tune", help="In out/tune-demo instead: two tasks with a search first."),
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Build this bank and use it.
 
     Runs `dvc repro` twice, shows the tasks, predicts on images no adapter was trained on, has the
     router find the task of some and of a stranger, and audits what was there before the last task.
     """
-    from adapterbank.integrations.dvc_repo import ensure_dvc
+    from adapterbank.integrations.dvc.repo import ensure_dvc
     from adapterbank.integrations.git import git_holds
 
-    opened = _tuned_bank(_options.bank_root(bank)) if tune else _options.open_bank(bank)
-    note = _render.note
+    opened = _tuned_bank(options.bank_root(bank)) if tune else options.open_bank(bank)
+    note = render.note
     profile = opened.config.profile
     limits, training = opened.config.active.limits, opened.config.active.train
     size = (
@@ -58,9 +57,9 @@ def demo(
     note(f"Building {len(opened.config.tasks)} tasks, {size}{small * (profile == 'demo')}.")
     ensure_dvc(opened.root, git=git_holds(opened.root))
     built = _repro(opened, divert=as_json)
-    note(f"\nBuilt in {_render.human_seconds(built)}. A second dvc repro has nothing to do:")
+    note(f"\nBuilt in {human_seconds(built)}. A second dvc repro has nothing to do:")
     again = _repro(opened, divert=as_json)
-    rows = [row for row in _summary.list_tasks(opened.registry) if row["version"] is not None]
+    rows = [row for row in summary.list_tasks(opened.registry) if row["version"] is not None]
     seconds = _seconds(opened)
     predictions = _predict(opened, [row["task"] for row in rows], samples)
     routed = _route(opened, predictions)
@@ -70,27 +69,27 @@ def demo(
             row["train_seconds"] = seconds.get(row["task"])
         content = {"profile": profile, "build_seconds": built, "again_seconds": again}
         content |= {"tasks": rows, "predictions": predictions, "routed": routed}
-        _render.print_json({**content, "added": added, "audit": audited.as_json()})
+        render.print_json({**content, "added": added, "audit": audited.as_json()})
         return
-    note(f"That took {_render.human_seconds(again)}.\n")
-    _summary.print_tasks(rows, seconds)
-    _render.line(f"On test images, {size}. Parameters: of the method + of the head.")
-    _render.line()
+    note(f"That took {human_seconds(again)}.\n")
+    summary.print_tasks(rows, seconds)
+    render.line(f"On test images, {size}. Parameters: of the method + of the head.")
+    render.line()
     _print_predictions(predictions)
     _print_routed(routed)
     _print_audit(added, audited)
-    _render.line(f"Try: adapterbank predict --task auto out/samples/{added}")
-    _render.line(f"Runs and versions in MLflow: mlflow ui --backend-store-uri "
+    render.line(f"Try: adapterbank predict --task auto out/samples/{added}")
+    render.line(f"Runs and versions in MLflow: mlflow ui --backend-store-uri "
                  f"sqlite:///{opened.root / 'mlflow.db'}")  # fmt: skip
 
 
 def _tuned_bank(root: Path) -> Bank:
     """Make the bank of ``demo --tune``, or open it again."""
-    from adapterbank.config import PARAMS
-    from adapterbank.continual.bank import Bank
-    from adapterbank.continual.params_file import add_task
+    from adapterbank.bank.bank import Bank
+    from adapterbank.bank.scaffold import init_bank
+    from adapterbank.config.bank import PARAMS
+    from adapterbank.config.params_file import add_task
     from adapterbank.durable import replace_file
-    from adapterbank.integrations.scaffold import init_bank
 
     there = root / "out" / "tune-demo"
     init_bank(there, git=False)
@@ -105,10 +104,10 @@ def _tuned_bank(root: Path) -> Bank:
 
 def _repro(bank: Bank, *, divert: bool) -> float:
     """Run the pipeline and return the seconds it took."""
-    from adapterbank.integrations.dvc_repo import repro
+    from adapterbank.integrations.dvc.repo import repro
 
     begun = time.perf_counter()
-    with _render.answers_diverted() if divert else nullcontext():
+    with render.answers_diverted() if divert else nullcontext():
         repro(bank.root)
     return time.perf_counter() - begun
 
@@ -119,7 +118,7 @@ def _limit(count: int | None) -> str:
 
 def _seconds(bank: Bank) -> dict[str, float]:
     """How long each task trained, as its stage noted it."""
-    from adapterbank.continual.bank import read_json
+    from adapterbank.bank.bank import read_json
 
     found = {}
     for task in bank.config.tasks:
@@ -193,7 +192,7 @@ def _audit(bank: Bank) -> tuple[str, AuditReport]:
 
 
 def _print_predictions(predictions: list[dict[str, Any]]) -> None:
-    _render.table(
+    render.table(
         ("image", "task", "answer", ">probability", "true class"),
         [
             (
@@ -209,8 +208,8 @@ def _print_predictions(predictions: list[dict[str, Any]]) -> None:
 
 
 def _print_routed(routed: list[dict[str, Any]]) -> None:
-    _render.line("The same without being told the task, and a photograph of none:")
-    _render.table(
+    render.line("The same without being told the task, and a photograph of none:")
+    render.table(
         ("image", "task found", "answer", ">p", "true task"),
         [
             (
@@ -226,9 +225,9 @@ def _print_routed(routed: list[dict[str, Any]]) -> None:
 
 
 def _print_audit(added: str, report: AuditReport) -> None:
-    _render.line(f"{added} came last. What had been published before it is what it was:")
+    render.line(f"{added} came last. What had been published before it is what it was:")
     print_audit(report)
-    _render.line()
+    render.line()
 
 
 def _checked(right: bool, truth: str) -> str:  # noqa: FBT001  # the only thing it is about

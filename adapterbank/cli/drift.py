@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import _inputs, _options, _progress, _render
+from adapterbank.cli import inputs, options, progress, render
 from adapterbank.errors import ImageError, InputError
 from adapterbank.records import ROUTER
+from adapterbank.text import count
 
 if TYPE_CHECKING:
-    from adapterbank.continual.drift import Drift
-
-__all__ = ["app"]
+    from adapterbank.drift.measure import Drift
 
 app = typer.Typer()
 
@@ -31,8 +30,8 @@ def drift(
     window: Annotated[
         int, typer.Option(min=20, help="Images judged together; what is left over is not judged.")
     ] = 200,
-    device: Annotated[str, typer.Option(help=_options.DEVICES)] = "cpu",
-    bank: _options.BankDir = None,
+    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    bank: options.BankDir = None,
     *,
     shuffle: Annotated[
         bool,
@@ -40,7 +39,7 @@ def drift(
             "--shuffle", help="Mix the images first: for folders sorted by class, not by time."
         ),
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare new images of a task with those it was trained on.
 
@@ -50,19 +49,19 @@ def drift(
     Changes nothing. The exit code is 0 for the verdict none, 6 for any
     other, and 1 where the verdict is none but an image could not be read.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     version = opened.registry.resolve(task)
     if version.task == ROUTER:
         raise InputError(f"{version} is the router, not a task", fix="adapterbank list")
-    found = _inputs.collect(paths, sys.stdin)
+    found = inputs.collect(paths, sys.stdin)
     images = [image for image in found if isinstance(image, Path)]
     if shuffle:
         random.Random(0).shuffle(images)  # noqa: S311  # no secret
-    from adapterbank.continual.drift import measure_drift
-    from adapterbank.continual.windows import Settings
+    from adapterbank.drift.measure import measure_drift
+    from adapterbank.drift.windows import Settings
 
     settings = Settings(window=window)
-    with _progress.bar(f"Comparing with {version}", quiet=as_json) as shown:
+    with progress.bar(f"Comparing with {version}", quiet=as_json) as shown:
         pinned = f"{version.task}@sha256:{version.digest}"
         report = measure_drift(
             opened, pinned, images, settings=settings, device=device, progress=shown
@@ -70,7 +69,7 @@ def drift(
     nowhere = tuple(image for image in found if isinstance(image, ImageError))
     _tell(report, nowhere, as_json=as_json)
     if not shuffle and len({image.parent for image in images}) > 1:
-        _render.note("Images were taken folder by folder; --shuffle mixes them")
+        render.note("Images were taken folder by folder; --shuffle mixes them")
     if report.verdict.action != "none":
         raise typer.Exit(DRIFTED)
     if report.unreadable or nowhere:
@@ -82,18 +81,18 @@ def _tell(report: Drift, nowhere: tuple[ImageError, ...], *, as_json: bool) -> N
     if as_json:
         content = report.as_json()
         content["unreadable"] = [{"image": one.path, "error": one.reason} for one in bad]
-        _render.print_json(content)
+        render.print_json(content)
         return
     for error in bad:
-        _render.note(error.message)
-    _render.table(
+        render.note(error.message)
+    render.table(
         ("images", ">features", ">p", ">familiarity", ">p", ">less sure by", ">p",
          ">of no task", ">of others", "moved"),
         _rows(report),
     )  # fmt: skip
     if report.left_over:
-        _render.line(f"Not judged: the last {_render.count(report.left_over, 'image')}")
-    _render.line(f"{report.version}: {report.advice}")
+        render.line(f"Not judged: the last {count(report.left_over, 'image')}")
+    render.line(f"{report.version}: {report.advice}")
 
 
 def _rows(report: Drift) -> list[tuple[str, ...]]:

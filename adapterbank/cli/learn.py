@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _render
+from adapterbank.cli import options, render
 
 if TYPE_CHECKING:
     from adapterbank.continual.learn import Learned
     from adapterbank.continual.matrix import Matrix
     from adapterbank.continual.scenario import Entry
-
-__all__ = ["app"]
 
 app = typer.Typer()
 
@@ -32,12 +30,12 @@ def learn(
     scenario: Annotated[
         Path, typer.Argument(metavar="SCENARIO.yaml", help="tasks: a list, in their order.")
     ],
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on after a version that a gate refused.")
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Learn tasks one after the other, as a scenario says.
 
@@ -46,11 +44,11 @@ def learn(
     task; classes are new classes within a data set; domain_of a new domain of a task. Repeating
     the command goes on where it was stopped.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     from adapterbank.continual.learn import learn
     from adapterbank.continual.matrix import read_matrix, summary
     from adapterbank.continual.scenario import load_scenario
-    from adapterbank.integrations.dvc_repo import ensure_dvc
+    from adapterbank.integrations.dvc.repo import ensure_dvc
     from adapterbank.integrations.git import git_holds
 
     read = load_scenario(opened, scenario)
@@ -58,17 +56,17 @@ def learn(
 
     def show(done: Learned | None, place: int, entry: Entry) -> None:
         if done is None:
-            _render.note(f"\nEntry {place} of {total}: {entry.task}")
+            render.note(f"\nEntry {place} of {total}: {entry.task}")
         else:
-            _render.note(f"{entry.task}@{done.version}: {done.outcome}: {done.reason}")
+            render.note(f"{entry.task}@{done.version}: {done.outcome}: {done.reason}")
 
     ensure_dvc(opened.root, git=git_holds(opened.root))
-    with _render.answers_diverted() if as_json else nullcontext():
+    with render.answers_diverted() if as_json else nullcontext():
         learned = learn(opened, read, keep_going=keep_going, show=show)
     matrix = read_matrix(opened.root)
     figures = summary(matrix)
     if as_json:
-        _render.print_json(
+        render.print_json(
             {
                 "scenario": str(scenario),
                 "entries": [asdict(one) for one in learned],
@@ -77,7 +75,7 @@ def learn(
             }
         )
         return
-    _render.table(
+    render.table(
         (">entry", "task", "kind", "outcome", ">version"),
         [(str(one.step), one.task, one.kind, one.outcome, _number(one.version)) for one in learned],
     )
@@ -87,7 +85,7 @@ def learn(
 def print_matrix(matrix: Matrix, figures: dict[str, Any]) -> None:
     """Print the accuracy matrix and every metric of its last step."""
     if not matrix.steps:
-        _render.line("No task has a champion yet.")
+        render.line("No task has a champion yet.")
         return
     last = matrix.steps[-1]
     tasks = [task for task in dict.fromkeys(s.task for s in matrix.steps) if task in last.champions]
@@ -99,27 +97,27 @@ def print_matrix(matrix: Matrix, figures: dict[str, Any]) -> None:
             found = "" if routed is None else f" ({100 * routed.score.accuracy:.1f})"
             cells.append("" if oracle is None else f"{100 * oracle.score.accuracy:.1f}{found}")
         rows.append((str(step.step + 1), f"{step.task}@{step.version}", step.kind, *cells))
-    _render.table(
+    render.table(
         (">step", "learned", "kind", *(f">{task}" for task in tasks)),
         rows,
         title="Test accuracy in %, the task given (and found by the router)",
     )
     if last.carried:
-        _render.line(f"Not measured again, images not prepared here: {', '.join(last.carried)}")
+        render.line(f"Not measured again, images not prepared here: {', '.join(last.carried)}")
     parts = [figures.get(name, {}) for name in ("oracle", "routed")]
     names = dict.fromkeys([*parts[0], *parts[1]])
-    _render.table(
+    render.table(
         ("metric, in points", ">task given", ">task found"),
         [(name, *(_points(part.get(name)) for part in parts)) for name in names],
     )
     routing = figures.get("routing", {})
     for name, label in _ROUTING.items():
         if name in routing:
-            _render.line(f"{label}: {_points(routing[name])}")
+            render.line(f"{label}: {_points(routing[name])}")
     lost = routing.get("interference", {})
     if any(value > 0 for value in lost.values()):
         worst = max(lost, key=lambda task: lost[task])
-        _render.line(f"most lost to tasks learned later: {_points(lost[worst])} ({worst})")
+        render.line(f"most lost to tasks learned later: {_points(lost[worst])} ({worst})")
 
 
 def _number(version: int | None) -> str:

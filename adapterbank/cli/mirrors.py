@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render, _summary
+from adapterbank.cli import options, progress, render, summary
+from adapterbank.text import count
 
 if TYPE_CHECKING:
-    from adapterbank.continual.status import Drift
-    from adapterbank.continual.transfer import Transfer
-
-__all__ = ["app"]
+    from adapterbank.sync.remote import Transfer
+    from adapterbank.sync.status import Drift
 
 app = typer.Typer()
 
@@ -24,29 +23,29 @@ Ref = Annotated[
 
 
 @app.command("status")
-def status(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def status(bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """Name every difference between registry, Git, DVC and MLflow.
 
     Changes nothing; the exit code is 1 if anything differs.
     """
-    registry = _options.open_registry(bank)
-    with _progress.bar("Comparing", quiet=as_json) as shown:
-        from adapterbank.continual.status import find_drift
+    registry = options.open_registry(bank)
+    with progress.bar("Comparing", quiet=as_json) as shown:
+        from adapterbank.sync.status import find_drift
 
         found = find_drift(registry, progress=shown)
     if as_json:
-        _render.print_json({"ok": not found, "drift": [one.as_json() for one in found]})
+        render.print_json({"ok": not found, "drift": [one.as_json() for one in found]})
     else:
         _show(found)
         if not found:
-            _render.line("Registry, Git, DVC and MLflow agree.")
+            render.line("Registry, Git, DVC and MLflow agree.")
     if found:
         raise typer.Exit(DRIFT)
 
 
 @app.command("sync")
 def sync(
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     adopt: Annotated[
         bool,
@@ -54,7 +53,7 @@ def sync(
             "--adopt", help="First promote what MLflow's aliases mean, where that differs."
         ),
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Let MLflow and DVC follow the registry again.
 
@@ -63,51 +62,51 @@ def sync(
     that is damaged, 5 for an alias that moved meanwhile. It is 1 if anything else could not be
     done; what is left for Git, the remote and other clones is only told.
     """
-    opened = _options.open_bank(bank)
-    with _progress.spinner("Comparing and mending", quiet=as_json):
-        from adapterbank.continual.sync import sync as run_sync
+    opened = options.open_bank(bank)
+    with progress.spinner("Comparing and mending", quiet=as_json):
+        from adapterbank.sync.sync import sync as run_sync
 
         report = run_sync(opened, adopt=adopt)
     if as_json:
         left = [one.as_json() for one in report.left]
         content = {"ok": report.complete, "done": report.done, "failed": report.failed}
-        _render.print_json({**content, "left": left})
+        render.print_json({**content, "left": left})
     else:
         for text in report.done:
-            _render.line(text)
+            render.line(text)
         if not report.done:
-            _render.line("Nothing was mended.")
+            render.line("Nothing was mended.")
         for text in report.failed:
-            _render.note(text)
+            render.note(text)
         _show(report.left)
     if not report.complete:
         raise typer.Exit(report.exit_code)
 
 
 @app.command("push")
-def push(ref: Ref = None, bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def push(ref: Ref = None, bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """Copy versions to DVC's default remote.
 
     The backbone goes with them. What `dvc push` carries besides, data and intermediate results,
     stays where it is.
     """
-    registry = _options.open_registry(bank)
-    with _progress.spinner("Pushing", quiet=as_json):
-        from adapterbank.continual.transfer import push as run_push
+    registry = options.open_registry(bank)
+    with progress.spinner("Pushing", quiet=as_json):
+        from adapterbank.sync.remote import push as run_push
 
         moved = run_push(registry, ref)
     _report(moved, "were new to the remote", as_json=as_json)
 
 
 @app.command("pull")
-def pull(ref: Ref = None, bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def pull(ref: Ref = None, bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """Bring versions from DVC's default remote into the registry.
 
     Every byte is checked before it is put into the registry. Alias files come by `git pull`.
     """
-    registry = _options.open_registry(bank)
-    with _progress.spinner("Pulling", quiet=as_json):
-        from adapterbank.continual.transfer import pull as run_pull
+    registry = options.open_registry(bank)
+    with progress.spinner("Pulling", quiet=as_json):
+        from adapterbank.sync.remote import pull as run_pull
 
         moved = run_pull(registry, ref)
     _report(moved, "were fetched", as_json=as_json)
@@ -116,16 +115,16 @@ def pull(ref: Ref = None, bank: _options.BankDir = None, *, as_json: _options.Js
 def _report(moved: Transfer, what: str, *, as_json: bool) -> None:
     if as_json:
         names = {"versions": moved.versions, "new": moved.new}
-        _render.print_json(
-            {key: [_summary.version_json(one) for one in value] for key, value in names.items()}
+        render.print_json(
+            {key: [summary.version_json(one) for one in value] for key, value in names.items()}
         )
         return
-    count = _render.count(len(moved.versions), "version")
-    _render.line(f"{count}, all whole; {len(moved.new)} {what}")
+    versions = count(len(moved.versions), "version")
+    render.line(f"{versions}, all whole; {len(moved.new)} {what}")
 
 
 def _show(found: tuple[Drift, ...]) -> None:
     for one in found:
-        _render.line(f"{one.place}: {one.message}")
+        render.line(f"{one.place}: {one.message}")
         if one.fix:
-            _render.line(f"  To mend it: {one.fix}")
+            render.line(f"  To mend it: {one.fix}")

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render, _summary, _work
+from adapterbank.cli import options, progress, render, summary, work
 from adapterbank.errors import InputError
+from adapterbank.text import percent
 
 if TYPE_CHECKING:
-    from adapterbank.continual.bank import Bank
-    from adapterbank.continual.measure import Measurement
-
-__all__ = ["app"]
+    from adapterbank.bank.bank import Bank
+    from adapterbank.bank.measure import Measurement
 
 app = typer.Typer()
 
@@ -31,26 +30,26 @@ class SplitName(StrEnum):
 @app.command("train")
 def train(
     task: Annotated[str, typer.Argument(metavar="TASK")],
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Read the images again, though they are prepared.")
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a task's adapter by hand.
 
     `dvc repro` does this, and everything before and after it, for all tasks that need it.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     opened.config.task(task)
-    _work.make_ready(opened, task, again=prepare, quiet=as_json)
-    result = _work.train(opened, task, quiet=as_json)
+    work.make_ready(opened, task, again=prepare, quiet=as_json)
+    result = work.train(opened, task, quiet=as_json)
     if as_json:
-        _render.print_json(result)
+        render.print_json(result)
         return
-    _work.print_trained(result)
-    _render.line(
+    work.print_trained(result)
+    render.line(
         f"Next: adapterbank evaluate {task} --trained, or dvc repro, which also releases it"
     )
 
@@ -66,21 +65,21 @@ def evaluate(
     split: Annotated[
         SplitName | None, typer.Option(help="What to measure on; test by default.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help=f"{_options.DEVICES} cpu by default.")] = None,
-    bank: _options.BankDir = None,
+    device: Annotated[str | None, typer.Option(help=f"{options.DEVICES} cpu by default.")] = None,
+    bank: options.BankDir = None,
     *,
     trained: Annotated[
         bool,
         typer.Option("--trained", help="Judge what train left in work/TASK, and complete it."),
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure a version on its task's test images.
 
     With --trained, the adapter that waits in work/TASK/trained is measured on validation and test
     images instead, and work/TASK/version becomes the folder of a version.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     if trained:
         if split is not None or device is not None:
             raise InputError(
@@ -94,9 +93,9 @@ def evaluate(
 
     pick_device(device or CPU)  # a wrong name is told before any image is read
     if version.task in opened.config.tasks:
-        _work.make_ready(opened, version.task, again=False, quiet=as_json)
-    with _progress.bar(f"Measuring {version}", quiet=as_json) as shown:
-        from adapterbank.continual.measure import measure
+        work.make_ready(opened, version.task, again=False, quiet=as_json)
+    with progress.bar(f"Measuring {version}", quiet=as_json) as shown:
+        from adapterbank.bank.measure import measure
 
         found = measure(
             opened,
@@ -111,21 +110,21 @@ def evaluate(
 def _complete(bank: Bank, task: str, *, as_json: bool) -> None:
     """Judge the adapter in ``work/<task>/trained`` and complete the files of its version."""
     bank.config.task(task)
-    metrics = _work.evaluate(bank, task, quiet=as_json)
+    metrics = work.evaluate(bank, task, quiet=as_json)
     directory = bank.version(task)
     if as_json:
-        _render.print_json({"task": task, "directory": str(directory), "metrics": metrics})
+        render.print_json({"task": task, "directory": str(directory), "metrics": metrics})
         return
-    _work.print_metrics(task, metrics)
-    _render.line(f"Next: adapterbank register {directory}, or dvc repro, which also releases it")
+    work.print_metrics(task, metrics)
+    render.line(f"Next: adapterbank register {directory}, or dvc repro, which also releases it")
 
 
 def _report_measurement(found: Measurement, *, as_json: bool) -> None:
     version, score = found.version, found.score
     if as_json:
-        _render.print_json(
+        render.print_json(
             {
-                **_summary.version_json(version),
+                **summary.version_json(version),
                 "split": found.split,
                 "correct": score.correct,
                 "total": score.total,
@@ -137,8 +136,8 @@ def _report_measurement(found: Measurement, *, as_json: bool) -> None:
             }
         )
         return
-    share = _render.percent(score.correct, score.total)
-    _render.line(
+    share = percent(score.correct, score.total)
+    render.line(
         f"{version} on {found.split}: {share} ({score.correct} of {score.total}),"
         f" loss {found.loss:.4f}"
     )
@@ -151,6 +150,6 @@ def _report_measurement(found: Measurement, *, as_json: bool) -> None:
         )
     )
     for count, actual, given in mistakes[:5]:
-        _render.line(f"  {-count} × {actual} taken for {given}")
+        render.line(f"  {-count} × {actual} taken for {given}")
     if not found.same_data:
-        _render.line("The prepared data is not the data this version was trained on.")
+        render.line("The prepared data is not the data this version was trained on.")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from adapterbank.cli import _inputs, _options, _progress, _render, _summary
+from adapterbank.cli import inputs, options, progress, render, summary
 from adapterbank.errors import ImageError
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction
+from adapterbank.text import count, human_seconds
 
 if TYPE_CHECKING:
     from adapterbank.inference.predictor import Predictor
-
-__all__ = ["app"]
 
 app = typer.Typer()
 
@@ -45,10 +44,10 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: Annotated[str, typer.Option(help=_options.DEVICES)] = "cpu",
-    bank: _options.BankDir = None,
+    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Classify images under one task, or each under its own.
 
@@ -56,10 +55,10 @@ def predict(
     an answer too. With --json, one object a line in the order of the images. An image that cannot
     be read is reported by name while the rest go on; the exit code is then 1.
     """
-    registry = _options.open_registry(bank)
+    registry = options.open_registry(bank)
     # A wrong name is told at once, before torch is imported.
     version = registry.resolve(ROUTER if task == AUTO else task)
-    images = _inputs.collect(paths, sys.stdin)
+    images = inputs.collect(paths, sys.stdin)
     from adapterbank.inference.predictor import Predictor
 
     predictor = Predictor(registry, device=device)
@@ -68,7 +67,7 @@ def predict(
     begun = time.perf_counter()
     failures, strangers = 0, 0
     # Where the answers scroll by in the same terminal, they are the progress.
-    with _progress.bar(f"Predicting with {version}", quiet=True) as shown:
+    with progress.bar(f"Predicting with {version}", quiet=True) as shown:
         widths = _widths(predictor, pinned, images)
         answers = _answers(predictor, pinned, images, top_k=top_k, batch_size=batch_size)
         for done, answer in enumerate(answers, start=1):
@@ -79,10 +78,10 @@ def predict(
                 shown(done, len(images))
     if not as_json:
         good = len(images) - failures
-        took = _render.human_seconds(time.perf_counter() - begun)
+        took = human_seconds(time.perf_counter() - begun)
         bad = f", {failures} could not be read" if failures else ""
         strange = f", {strangers} of no known task" if strangers else ""
-        _render.note(f"{_render.count(good, 'image')} with {version} in {took}{strange}{bad}")
+        render.note(f"{count(good, 'image')} with {version} in {took}{strange}{bad}")
     if failures:
         raise typer.Exit(CHECK_FAILED)
 
@@ -114,20 +113,20 @@ def _widths(predictor: Predictor, ref: str, images: list[Path | ImageError]) -> 
 def _show(answer: Answer, widths: tuple[int, int], *, as_json: bool) -> None:
     if isinstance(answer, ImageError):
         if as_json:
-            _render.print_json({"image": answer.path, "error": answer.reason}, at_once=True)
+            render.print_json({"image": answer.path, "error": answer.reason}, at_once=True)
         else:
-            _render.note(answer.message)
+            render.note(answer.message)
         return
     if isinstance(answer, Abstention):
         _show_abstention(answer, widths[0], as_json=as_json)
         return
     if not as_json:
         image_width, label_width = widths
-        text = _render.prediction(answer, image_width=image_width, label_width=label_width)
-        _render.line(text, at_once=True)
+        text = render.prediction(answer, image_width=image_width, label_width=label_width)
+        render.line(text, at_once=True)
         return
     top = [{"label": label, "probability": share} for label, share in answer.top_k]
-    _render.print_json(
+    render.print_json(
         {
             "image": answer.image,
             "task": answer.task,
@@ -137,7 +136,7 @@ def _show(answer: Answer, widths: tuple[int, int], *, as_json: bool) -> None:
             "probability": answer.probability,
             "top_k": top,
             "latency_ms": answer.latency_ms,
-            **({} if answer.route is None else {"route": _summary.route_json(answer.route)}),
+            **({} if answer.route is None else {"route": summary.route_json(answer.route)}),
         },
         at_once=True,
     )
@@ -145,16 +144,16 @@ def _show(answer: Answer, widths: tuple[int, int], *, as_json: bool) -> None:
 
 def _show_abstention(answer: Abstention, image_width: int, *, as_json: bool) -> None:
     if as_json:
-        _render.print_json(
+        render.print_json(
             {
                 "image": answer.image,
                 "task": None,
                 "abstained": True,
                 "latency_ms": answer.latency_ms,
-                "route": _summary.route_json(answer.route),
+                "route": summary.route_json(answer.route),
             },
             at_once=True,
         )
     else:
-        text = _render.route(answer.image, answer.route, image_width=image_width)
-        _render.line(text, at_once=True)
+        text = render.route(answer.image, answer.route, image_width=image_width)
+        render.line(text, at_once=True)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _render
+from adapterbank.cli import options, render
 from adapterbank.errors import InputError
+from adapterbank.text import count, human_bytes
 
 if TYPE_CHECKING:
-    from adapterbank.continual.remove_task import Removal
+    from adapterbank.bank.remove_task import Removal
     from adapterbank.registry.collect import Waste
-
-__all__ = ["app", "of_tasks"]
 
 app = typer.Typer()
 of_tasks = typer.Typer()
@@ -24,20 +23,20 @@ of_tasks = typer.Typer()
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     reason: Annotated[str, typer.Option("--reason", help="Why, for the history.")] = "",
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Build and answer a task no more.
 
     Takes it out of pipelines/params.yaml and its aliases away. Versions and history stay, and
     promote brings the answers back.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     if not yes:
         _ask(name)
-    from adapterbank.continual.remove_task import remove_task
+    from adapterbank.bank.remove_task import remove_task
 
     done = remove_task(opened, name, reason=reason)
     if as_json:
@@ -48,11 +47,11 @@ def remove(
             "versions": done.versions,
             "mirror": done.mirror,
         }
-        _render.print_json(content)
+        render.print_json(content)
     else:
         _print(done)
     if done.mirror is not None:
-        _render.note(
+        render.note(
             f"{name} is removed; only MLflow still shows its aliases, repeat the command to take"
             f" them away: {done.mirror}"
         )
@@ -60,18 +59,18 @@ def remove(
 
 @app.command("gc")
 def collect(
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Delete what nothing needs.
 
     That is what killed programs left in the registry, and whole versions that no record names, in
     this folder or in any commit. A registered version is never deleted.
     """
-    opened = _options.open_bank(bank)
-    from adapterbank.continual.collect import collect_waste
+    opened = options.open_bank(bank)
+    from adapterbank.bank.gc import collect_waste
 
     found = collect_waste(opened, dry_run=True)  # said first, then done
     doomed = [waste for waste in found if waste.needed_by is None]
@@ -79,17 +78,17 @@ def collect(
     if as_json:
         if not dry_run:
             found = collect_waste(opened, dry_run=False)
-        _render.print_json(_as_json(found, dry_run=dry_run))
+        render.print_json(_as_json(found, dry_run=dry_run))
         return
     if found:
-        _render.table((">size", "kind", "what", "kept for"), [_row(waste) for waste in found])
-    things = _render.count(len(doomed), "thing")
+        render.table((">size", "kind", "what", "kept for"), [_row(waste) for waste in found])
+    things = count(len(doomed), "thing")
     if dry_run or not doomed:
-        _render.line(f"{things} to delete, {_render.human_bytes(total)}")
+        render.line(f"{things} to delete, {human_bytes(total)}")
         return
     gone = [waste for waste in collect_waste(opened, dry_run=False) if waste.needed_by is None]
-    freed = _render.human_bytes(sum(waste.size_bytes for waste in gone))
-    _render.line(f"{_render.count(len(gone), 'thing')} deleted, {freed}")
+    freed = human_bytes(sum(waste.size_bytes for waste in gone))
+    render.line(f"{count(len(gone), 'thing')} deleted, {freed}")
 
 
 def _ask(name: str) -> None:
@@ -108,27 +107,27 @@ def _ask(name: str) -> None:
 
 def _print(done: Removal) -> None:
     if not done.configured and not done.events:
-        _render.line(f"{done.task} is removed already; {_kept(done)}")
+        render.line(f"{done.task} is removed already; {_kept(done)}")
         return
     if done.configured:
-        _render.line(f"{done.task} is not in pipelines/params.yaml any more.")
+        render.line(f"{done.task} is not in pipelines/params.yaml any more.")
     for event in done.events:
         if event.from_version is not None:
-            _render.line(f"{done.task}@{event.alias} was version {event.from_version}; it is gone.")
-    _render.line(f"{_kept(done)[0].upper()}{_kept(done)[1:]}")
+            render.line(f"{done.task}@{event.alias} was version {event.from_version}; it is gone.")
+    render.line(f"{_kept(done)[0].upper()}{_kept(done)[1:]}")
 
 
 def _kept(done: Removal) -> str:
     if not done.versions:
         return "it had no version."
     return (
-        f"its {_render.count(done.versions, 'version')} and their history are kept:"
+        f"its {count(done.versions, 'version')} and their history are kept:"
         f" adapterbank history {done.task}"
     )
 
 
 def _row(waste: Waste) -> tuple[str, ...]:
-    size = _render.human_bytes(waste.size_bytes)
+    size = human_bytes(waste.size_bytes)
     return (size, waste.kind, str(waste.path), waste.needed_by or "–")
 
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render
-
-__all__ = ["app"]
+from adapterbank.cli import options, progress, render
+from adapterbank.text import count, human_bytes
 
 app = typer.Typer()
 
@@ -23,34 +22,34 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help=f"Where to write; {PAGE} of the bank by default."),
     ] = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write one HTML page about the whole bank.
 
     Tasks, accuracy after every step, router, storage and verdicts. The page is one file, without
     scripts, and asks no network for anything; the same bank gives the same bytes.
     """
-    opened = _options.open_bank(bank)
-    with _progress.bar("Looking at the test images", quiet=as_json) as shown:
-        from adapterbank.continual.overview import collect
+    opened = options.open_bank(bank)
+    with progress.bar("Looking at the test images", quiet=as_json) as shown:
+        from adapterbank.report.overview import collect
 
         found = collect(opened, shown)
     from adapterbank import durable
-    from adapterbank.cli._page import render
+    from adapterbank.report.page import render_page
 
     path = (opened.root / PAGE if out is None else out).absolute()
-    page = render(found)
+    page = render_page(found)
     with durable.writable(path.parent):
         durable.make_directory(path.parent)
         durable.replace_file(path, page)
     if as_json:
         digest = hashlib.sha256(page).hexdigest()
-        _render.print_json({"report": str(path), "sha256": digest, **found.as_json()})
+        render.print_json({"report": str(path), "sha256": digest, **found.as_json()})
     else:
-        tasks = _render.count(len(found.tasks), "task")
-        _render.line(f"{path}: {tasks}, {_render.human_bytes(len(page))}")
+        tasks = count(len(found.tasks), "task")
+        render.line(f"{path}: {tasks}, {human_bytes(len(page))}")
     for missing in (*found.problems, found.matrix.missing, found.router.missing):
         if missing is not None and not as_json:
-            _render.note(f"The page says so too: {missing}")
+            render.note(f"The page says so too: {missing}")

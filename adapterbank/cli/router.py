@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from adapterbank.cli import _inputs, _options, _progress, _render, _summary
+from adapterbank.cli import inputs, options, progress, render, summary
 from adapterbank.errors import ImageError
 from adapterbank.records import ROUTER
-
-__all__ = ["app", "routers"]
+from adapterbank.text import count
 
 app = typer.Typer()
 routers = typer.Typer(no_args_is_help=True, help="Look at the router, or build it anew.")
@@ -26,10 +25,10 @@ def route(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="As of predict.")],
     top_k: Annotated[int, typer.Option(min=1, help="Tasks to name with each answer.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: Annotated[str, typer.Option(help=_options.DEVICES)] = "cpu",
-    bank: _options.BankDir = None,
+    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Find the task of images, without answering them.
 
@@ -37,9 +36,9 @@ def route(
     that look as unusual for it; where it is at most the router's alpha (0.05 unless the bank says
     otherwise) the image is of no known task.
     """
-    registry = _options.open_registry(bank)
+    registry = options.open_registry(bank)
     registry.resolve(ROUTER)  # before torch is imported
-    images = _inputs.collect(paths, sys.stdin)
+    images = inputs.collect(paths, sys.stdin)
     width = min(max(len(str(image)) for image in images if isinstance(image, Path)), 60)
     from adapterbank.inference.predictor import Predictor
 
@@ -52,46 +51,46 @@ def route(
         failures += isinstance(found, ImageError)
         if isinstance(found, ImageError):
             if as_json:
-                _render.print_json({"image": found.path, "error": found.reason}, at_once=True)
+                render.print_json({"image": found.path, "error": found.reason}, at_once=True)
             else:
-                _render.note(found.message)
+                render.note(found.message)
         elif as_json:
-            _render.print_json({"image": name, **_summary.route_json(found)}, at_once=True)
+            render.print_json({"image": name, **summary.route_json(found)}, at_once=True)
         else:
-            _render.line(_render.route(name, found, image_width=width), at_once=True)
+            render.line(render.route(name, found, image_width=width), at_once=True)
     if failures:
         raise typer.Exit(CHECK_FAILED)
 
 
 @routers.command("rebuild")
-def rebuild(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def rebuild(bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """Build the router of all champions, as release does.
 
     The same champions give the same version. One that was rolled back is served again.
     """
-    opened = _options.open_bank(bank)
-    with _progress.spinner("Building the router", quiet=as_json):
-        from adapterbank.continual.routers import rebuild_router
+    opened = options.open_bank(bank)
+    with progress.spinner("Building the router", quiet=as_json):
+        from adapterbank.inference.router_versions import rebuild_router
 
         done = rebuild_router(
             opened.registry, opened.config.router, reason="rebuilt by hand", forward=True
         )
     if as_json:
-        version = None if done.version is None else _summary.version_json(done.version)
-        _render.print_json(
+        version = None if done.version is None else summary.version_json(done.version)
+        render.print_json(
             {"router": version, "published": done.published, "tasks": list(done.tasks),
              "blocks": list(done.blocks), "left_out": dict(done.left_out),
              "narrowing": list(done.narrowing), "twins": [list(pair) for pair in done.twins]}
         )  # fmt: skip
         return
     if done.version is None:
-        _render.line("No champion has a routing record. Next: dvc repro")
+        render.line("No champion has a routing record. Next: dvc repro")
     else:
         news = "is new" if done.published else "is what it was"
-        known = _render.count(len(done.tasks), "task")
-        _render.line(f"{done.version} {news}: {known}, sha256:{done.version.digest}")
+        known = count(len(done.tasks), "task")
+        render.line(f"{done.version} {news}: {known}, sha256:{done.version.digest}")
     for sentence in done.notes:
-        _render.note(sentence)
+        render.note(sentence)
 
 
 @routers.command("show")
@@ -99,12 +98,12 @@ def show(
     ref: Annotated[
         str, typer.Argument(metavar="REF", help="router@2, router@sha256:1f0c…")
     ] = ROUTER,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the router that is served, or another version of it."""
-    registry = _options.open_registry(bank)
+    registry = options.open_registry(bank)
     registry.resolve(ref)
     from adapterbank.inference.routing import load_router
     from adapterbank.routing.router import listed
@@ -116,9 +115,9 @@ def show(
             task: {"classes": len(part.counts), "calibration": len(part.calibration)}
             for task, part in router.parts.items()
         }
-        _render.print_json(
+        render.print_json(
             {
-                **_summary.version_json(version),
+                **summary.version_json(version),
                 "blocks": list(router.blocks),
                 **asdict(settings),
                 "reference": router.reference or None,
@@ -128,7 +127,7 @@ def show(
             }
         )
         return
-    _render.line(
+    render.line(
         f"{version} sha256:{version.digest}, {settings.mode}, features after block"
         f" {listed(router.blocks)},"
         f" alpha {settings.alpha}"
@@ -137,4 +136,4 @@ def show(
         (task, str(len(part.counts)), str(len(part.calibration)))
         for task, part in router.parts.items()
     ]
-    _render.table(("task", ">classes", ">calibration images"), rows)
+    render.table(("task", ">classes", ">calibration images"), rows)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render, _summary, _work
+from adapterbank.cli import options, progress, render, summary, work
 from adapterbank.errors import InputError
+from adapterbank.text import short_digest
 
 if TYPE_CHECKING:
-    from adapterbank.continual.bank import Bank
-    from adapterbank.continual.release import ReleaseReport
-
-__all__ = ["app"]
+    from adapterbank.bank.bank import Bank
+    from adapterbank.release.moves import ReleaseReport
 
 app = typer.Typer()
 
@@ -35,29 +34,29 @@ class Stage(StrEnum):
 def stage(
     name: Annotated[Stage, typer.Argument(metavar="NAME")],
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Run one stage of dvc.yaml, as `dvc repro` does."""
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     whole = name in {Stage.BACKBONE, Stage.RELEASE}
     if whole != (task is None):
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
     result = _run_stage(opened, name, task or "", quiet=as_json)
     if as_json:
-        _render.print_json({"stage": name.value, **result})
+        render.print_json({"stage": name.value, **result})
 
 
 def _run_stage(bank: Bank, name: Stage, task: str, *, quiet: bool) -> dict[str, Any]:
     if name is Stage.BACKBONE:
-        record = _work.fetch(bank, quiet=quiet)
+        record = work.fetch(bank, quiet=quiet)
         return {"uri": record.uri, "fingerprint": record.fingerprint}
     if name is Stage.RELEASE:
         return _release(bank, quiet=quiet)
     bank.config.task(task)
     run = {
-        Stage.PREPARE: _work.prepare,
+        Stage.PREPARE: work.prepare,
         Stage.TUNE: _tune,
         Stage.TRAIN: _train,
         Stage.EVALUATE: _evaluate,
@@ -67,36 +66,36 @@ def _run_stage(bank: Bank, name: Stage, task: str, *, quiet: bool) -> dict[str, 
 
 
 def _tune(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    return {"task": task, "search": _work.tune_stage(bank, task, quiet=quiet)}
+    return {"task": task, "search": work.tune_stage(bank, task, quiet=quiet)}
 
 
 def _train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    result = _work.train(bank, task, quiet=quiet)
+    result = work.train(bank, task, quiet=quiet)
     if not quiet:
-        _work.print_trained(result)
+        work.print_trained(result)
     return result
 
 
 def _evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    metrics = _work.evaluate(bank, task, quiet=quiet)
+    metrics = work.evaluate(bank, task, quiet=quiet)
     if not quiet:
-        _work.print_metrics(task, metrics)
+        work.print_metrics(task, metrics)
     return {"task": task, "metrics": metrics}
 
 
 def _register(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    from adapterbank.continual import stages
+    from adapterbank.pipeline import register
 
-    version = stages.register(bank, task)
+    version = register.register(bank, task)
     if not quiet:
-        _render.line(f"{version} is registered: sha256:{_render.short_digest(version.digest)}")
-    return _summary.version_json(version)
+        render.line(f"{version} is registered: sha256:{short_digest(version.digest)}")
+    return summary.version_json(version)
 
 
 def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
-    from adapterbank.continual.release import release
+    from adapterbank.release.moves import release
 
-    with _progress.bar("Judging new versions", quiet=quiet) as shown:
+    with progress.bar("Judging new versions", quiet=quiet) as shown:
 
         def show(report: ReleaseReport) -> None:  # also of a release that then fails
             shown.close()
@@ -109,6 +108,6 @@ def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
 
 def _print_release(report: ReleaseReport) -> None:
     rows = [(v.task, str(v.version), v.outcome, v.reason) for v in report.verdicts]
-    _render.table(("task", ">version", "outcome", "why"), rows)
+    render.table(("task", ">version", "outcome", "why"), rows)
     for sentence in report.notes:
-        _render.note(sentence)
+        render.note(sentence)

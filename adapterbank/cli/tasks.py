@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _render
+from adapterbank.cli import options, render
 from adapterbank.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
-    from adapterbank.continual.bank import Bank
-    from adapterbank.continual.new_task import Found
-
-__all__ = ["app", "write_samples"]
+    from adapterbank.bank.bank import Bank
+    from adapterbank.bank.new_task import Found
 
 app = typer.Typer(help="The tasks this bank builds.", no_args_is_help=True)
 
@@ -43,54 +41,54 @@ def add(  # noqa: PLR0913  # each is an option of the command
         typer.Option(metavar="KEY=VALUE", help="What differs from the profile; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of splits and training.")] = SEED,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Add a task to pipelines/params.yaml.
 
     Its name, data, method and settings are checked first; where anything is wrong nothing is
     written. Comments and order of the file stay.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     section: dict[str, Any] = {"data": data, "method": method}
-    hypers = _options.key_values(hyper or [], "--hyper")
-    training = _options.key_values(train or [], "--train")
+    hypers = options.key_values(hyper or [], "--hyper")
+    training = options.key_values(train or [], "--train")
     section |= {"hyper": hypers} if hypers else {}
     section |= {"train": training} if training else {}
     section |= {"seed": seed} if seed != SEED else {}
     found = _check(opened, name, section)
     section["data"] = found.uri
-    from adapterbank.continual.params_file import add_task
+    from adapterbank.config.params_file import add_task
 
     add_task(opened.root, name, section)
     if as_json:
         counts = None if found.counts is None else dict(found.counts)
-        _render.print_json(
+        render.print_json(
             {"task": name, "section": section, "classes": list(found.classes), "counts": counts}
         )
         return
-    _render.line(f"Task {name} is in pipelines/params.yaml.")
+    render.line(f"Task {name} is in pipelines/params.yaml.")
     if found.counts is not None:
         counted = ", ".join(f"{count} {split}" for split, count in found.counts.items())
-        _render.line(f"{len(found.classes)} classes; images: {counted}")
+        render.line(f"{len(found.classes)} classes; images: {counted}")
     if found.notes:
-        _render.line(found.notes)
-    _render.line(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
+        render.line(found.notes)
+    render.line(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
 
 
 @app.command("list")
-def list_tasks(bank: _options.BankDir = None, *, as_json: _options.Json = False) -> None:
+def list_tasks(bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """List the tasks of pipelines/params.yaml."""
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     rows = [_row(opened, name) for name in opened.config.tasks]
     if as_json:
-        _render.print_json({"profile": opened.config.profile, "tasks": rows})
+        render.print_json({"profile": opened.config.profile, "tasks": rows})
         return
     if not rows:
-        _render.line("No task yet. Next: adapterbank task add NAME --data DIR")
+        render.line("No task yet. Next: adapterbank task add NAME --data DIR")
         return
-    _render.table(
+    render.table(
         ("task", "data", "method", ">seed", "prepared", "trained", ">versions", ">champion"),
         [
             (
@@ -106,18 +104,18 @@ def list_tasks(bank: _options.BankDir = None, *, as_json: _options.Json = False)
             for row in rows
         ],
     )
-    _render.line(f"Profile: {opened.config.profile}")
+    render.line(f"Profile: {opened.config.profile}")
 
 
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show a task's settings, its prepared data and its versions."""
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     section = opened.config.task(name)
     row = _row(opened, name)
     content: dict[str, Any] = {
@@ -128,7 +126,7 @@ def show(
         "splits": _prepared(opened, name),
     }
     if as_json:
-        _render.print_json(content)
+        render.print_json(content)
         return
     splits = content["splits"]
     facts = [
@@ -145,7 +143,7 @@ def show(
         facts += [(f"images {name}", str(splits["counts"][name])) for name in SPLITS]
         facts += [("notes", splits["notes"])] if splits["notes"] else []
     facts += [("versions", str(row["versions"])), ("champion", _shown(row["champion"]))]
-    _render.table((name, ""), facts)
+    render.table((name, ""), facts)
 
 
 @app.command("sample")
@@ -155,20 +153,20 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Made if missing; out/samples/NAME.")
     ] = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write some test images as PNG files named by their true class."""
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     opened.config.task(name)
     written = write_samples(opened, name, count, out or opened.root / "out" / "samples" / name)
     if as_json:
         images = [{"image": str(path), "label": label} for path, label in written]
-        _render.print_json({"task": name, "images": images})
+        render.print_json({"task": name, "images": images})
         return
     for path, _ in written:
-        _render.line(str(path))
+        render.line(str(path))
 
 
 def write_samples(bank: Bank, task: str, count: int, out: Path) -> list[tuple[Path, str]]:
@@ -213,7 +211,7 @@ def _check(bank: Bank, name: str, section: dict[str, Any]) -> Found:
     data = str(section["data"])
     if "://" not in data and not Path(data).expanduser().is_dir():
         raise InputError(f"--data {data}: no such folder, expected one of class folders")
-    from adapterbank.continual import new_task
+    from adapterbank.bank import new_task
 
     new_task.check_method(section["method"], section.get("hyper", {}), section.get("train", {}))
     uri = new_task.relative_uri(data, bank.root, Path.cwd())
@@ -237,7 +235,7 @@ def _row(bank: Bank, name: str) -> dict[str, Any]:
 
 def _prepared(bank: Bank, name: str) -> dict[str, Any] | None:
     """Read what ``prepare`` noted of the data, without torch."""
-    from adapterbank.continual.bank import read_json
+    from adapterbank.bank.bank import read_json
 
     path = bank.data(name) / "task.json"
     if not path.is_file():

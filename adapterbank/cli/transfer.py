@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render, _summary, _work
+from adapterbank.cli import options, progress, render, summary, work
+from adapterbank.text import count
 
 if TYPE_CHECKING:
-    from adapterbank.continual.parents import Ranking
-
-__all__ = ["app"]
+    from adapterbank.pipeline.parents import Ranking
 
 app = typer.Typer(no_args_is_help=True, help="See which adapters a new one could start from.")
 
@@ -24,9 +23,9 @@ def _group() -> None:
 @app.command("rank")
 def rank(
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task that is to be learned.")],
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Rank the champions as parents of a task's next adapter.
 
@@ -34,29 +33,29 @@ def rank(
     are run on some of the task's training images; the H-score says how far apart their features
     hold its classes, the best is what `warm_start: auto` starts from. Nothing is changed.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     opened.config.task(task)
-    _work.make_ready(opened, task, again=False, quiet=as_json)
-    with _progress.bar(f"Ranking for {task}", quiet=as_json) as shown:
-        from adapterbank.continual.warm_start import rank_parents
+    work.make_ready(opened, task, again=False, quiet=as_json)
+    with progress.bar(f"Ranking for {task}", quiet=as_json) as shown:
+        from adapterbank.pipeline.warm_start import rank_parents
 
         found = rank_parents(opened, task, progress=shown)
     if as_json:
-        _render.print_json(_ranking_json(task, found))
+        render.print_json(_ranking_json(task, found))
         return
     for name, reason in found.left_out.items():
-        _render.note(f"{name} is left out: {reason}")
+        render.note(f"{name} is left out: {reason}")
     if found.parent is None:
-        _render.line(f"No champion of another task has the method and the shapes of {task}")
+        render.line(f"No champion of another task has the method and the shapes of {task}")
         return
     rows = [
         (str(one.version), f"{one.distance:.1f}", "–" if one.score is None else f"{one.score:.3f}")
         for one in found.candidates
     ]
     bare = ("backbone alone", "–", f"{found.bare:.3f}")
-    _render.table((f"parent of {task}", ">distance", ">H-score"), [*rows, bare])
-    images = _render.count(found.images, "training image")
-    _render.line(f"On {images}, warm_start: auto starts from {found.parent.version}")
+    render.table((f"parent of {task}", ">distance", ">H-score"), [*rows, bare])
+    images = count(found.images, "training image")
+    render.line(f"On {images}, warm_start: auto starts from {found.parent.version}")
 
 
 def _ranking_json(task: str, found: Ranking) -> dict[str, Any]:
@@ -66,9 +65,9 @@ def _ranking_json(task: str, found: Ranking) -> dict[str, Any]:
         "images": found.images,
         "bare": found.bare,
         "candidates": [
-            {**_summary.version_json(one.version), "distance": one.distance, "h_score": one.score}
+            {**summary.version_json(one.version), "distance": one.distance, "h_score": one.score}
             for one in found.candidates
         ],
-        "parent": None if parent is None else _summary.version_json(parent.version),
+        "parent": None if parent is None else summary.version_json(parent.version),
         "left_out": dict(found.left_out),
     }

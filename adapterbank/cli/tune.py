@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import _options, _render, _search, _work
+from adapterbank.cli import options, render, search_view, work
 from adapterbank.errors import InputError
 
 if TYPE_CHECKING:
-    from adapterbank.continual.bank import Bank
-
-__all__ = ["app"]
+    from adapterbank.bank.bank import Bank
 
 app = typer.Typer()
 
@@ -39,7 +37,7 @@ StorageUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        envvar=_work.STORAGE,
+        envvar=work.STORAGE,
         help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
         " cluster must reach; the bank's work folder by default.",
     ),
@@ -49,7 +47,7 @@ StorageUri = Annotated[
 @app.command("tune")
 def tune(  # noqa: PLR0913  # options of the command line
     task: Task = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     every: Every = False,
     resume: Resume = False,
@@ -59,14 +57,14 @@ def tune(  # noqa: PLR0913  # options of the command line
     max_concurrent: Concurrent = None,
     address: Address = None,
     storage: StorageUri = None,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Search a task's hyper-parameters: prompts, rank, kernel, learning rate.
 
     What is searched, and how much may be spent, stands in pipelines/params.yaml. The winner goes to
     work/TASK/best.json, from where training takes it up: `dvc repro` runs all of it.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     if resume and fresh:
         raise InputError(
             "--resume and --fresh exclude one another",
@@ -74,10 +72,10 @@ def tune(  # noqa: PLR0913  # options of the command line
         )
     tasks, left_out = _searchable(opened, task, every=every, quiet=as_json)
     for name in tasks:
-        _work.make_ready(opened, name, again=False, quiet=as_json)
+        work.make_ready(opened, name, again=False, quiet=as_json)
     from adapterbank.search.study import Where
 
-    found = _search.run(
+    found = search_view.run(
         opened,
         tasks,
         where=Where(
@@ -91,9 +89,9 @@ def tune(  # noqa: PLR0913  # options of the command line
         quiet=as_json,
     )
     if as_json:
-        _render.print_json({"searches": found, "left_out": left_out})
+        render.print_json({"searches": found, "left_out": left_out})
         return
-    _render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
+    render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
 
 
 def _left_out(bank: Bank, tasks: list[str], *, quiet: bool) -> list[str]:
@@ -102,7 +100,7 @@ def _left_out(bank: Bank, tasks: list[str], *, quiet: bool) -> list[str]:
     Raises:
         InputError: that is all of them.
     """
-    from adapterbank.continual.tuned import is_searched
+    from adapterbank.bank.plan import is_searched
     from adapterbank.search.space import search_of
 
     search_of(bank)  # a profile without a search is no search with nothing to choose
@@ -114,7 +112,7 @@ def _left_out(bank: Bank, tasks: list[str], *, quiet: bool) -> list[str]:
         )
     for name in left_out:
         if not quiet:
-            _render.note(_work.nothing_to_search(name))
+            render.note(work.nothing_to_search(name))
     return left_out
 
 

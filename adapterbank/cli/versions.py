@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import _options, _progress, _render, _summary
+from adapterbank.cli import options, progress, render, summary
 from adapterbank.errors import InputError
+from adapterbank.text import short_digest
 
 if TYPE_CHECKING:
-    from adapterbank.continual.release import HandMove
-    from adapterbank.registry.store import Expected, Registry
-
-__all__ = ["app"]
+    from adapterbank.registry.aliases import Expected
+    from adapterbank.registry.store import Registry
+    from adapterbank.release.moves import HandMove
 
 app = typer.Typer()
 
@@ -29,33 +29,33 @@ def register(
     task: Annotated[
         str | None, typer.Option("--task", help="Its task; the one its configuration names.")
     ] = None,
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Publish a folder as an immutable version.
 
     The same bytes are the same version, however often they come.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     name = _task_of(directory) if task is None else task
     version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
-    with _progress.spinner("Showing it to MLflow and DVC", quiet=True):
-        from adapterbank.continual.mirroring import follow_version
-        from adapterbank.integrations.dvc_repo import keep_output
+    with progress.spinner("Showing it to MLflow and DVC", quiet=True):
+        from adapterbank.bank.mirror import follow_version
+        from adapterbank.integrations.dvc.repo import keep_output
 
         mirror = follow_version(opened, version)
         dvc = keep_output(opened.root, f"register@{name}", f"registry/adapters/{name}")
     if as_json:
-        content = {**_summary.version_json(version), "path": str(version.path)}
-        _render.print_json({**content, "mirror": mirror, "dvc": dvc})
+        content = {**summary.version_json(version), "path": str(version.path)}
+        render.print_json({**content, "mirror": mirror, "dvc": dvc})
     else:
-        _render.line(f"{version} is registered: sha256:{version.digest}")
-        _render.line(f"Next: adapterbank promote {version}")
+        render.line(f"{version} is registered: sha256:{version.digest}")
+        render.line(f"Next: adapterbank promote {version}")
     if mirror is not None:
-        _render.note(f"{version} is registered; only MLflow does not show it yet: {mirror}")
+        render.note(f"{version} is registered; only MLflow does not show it yet: {mirror}")
     if dvc is not None:
-        _render.note(f"DVC does not keep {version} yet: {dvc}")
+        render.note(f"DVC does not keep {version} yet: {dvc}")
 
 
 @app.command("promote")
@@ -70,12 +70,12 @@ def promote(
         ),
     ] = None,
     reason: Reason = "",
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
     force: Annotated[
         bool, typer.Option("--force", help="Although its last verdict refused it; needs --reason.")
     ] = False,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Move an alias to a version.
 
@@ -83,12 +83,12 @@ def promote(
     meanwhile nothing happens, and the exit code is 5. What a release refused becomes no champion
     (exit code 1) unless it is forced with a reason; history keeps both.
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     believed = _expected(opened.registry, ref, alias, expected)
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
-    from adapterbank.continual import release
+    from adapterbank.release import moves
 
-    done = release.promote(opened, ref, alias=alias, expected=believed, reason=reason, force=force)
+    done = moves.promote(opened, ref, alias=alias, expected=believed, reason=reason, force=force)
     _report(done, as_json=as_json)
 
 
@@ -101,22 +101,22 @@ def rollback(
         typer.Option(metavar="N", help="The version the alias must still have; any by default."),
     ] = None,
     reason: Reason = "",
-    bank: _options.BankDir = None,
+    bank: options.BankDir = None,
     *,
-    as_json: _options.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Move an alias back to the version it meant before.
 
     Repeated, it goes further back; with --expected it does not, and a second one is a conflict
     (exit code 5).
     """
-    opened = _options.open_bank(bank)
+    opened = options.open_bank(bank)
     opened.registry.aliases(task)  # before the slow imports
-    from adapterbank.continual import release
-    from adapterbank.registry.store import ANY
+    from adapterbank.registry.aliases import ANY
+    from adapterbank.release import moves
 
     believed = ANY if expected is None else expected
-    done = release.rollback(opened, task, alias=alias, expected=believed, reason=reason)
+    done = moves.rollback(opened, task, alias=alias, expected=believed, reason=reason)
     _report(done, as_json=as_json)
 
 
@@ -154,24 +154,24 @@ def _report(done: HandMove, *, as_json: bool) -> None:
     move, version = done.move, done.move.after
     if as_json:
         content: dict[str, Any] = {
-            **_summary.version_json(version),
+            **summary.version_json(version),
             "alias": move.alias,
             "from": move.before,
             "to": version.version,
             "moved": move.moved,
             "mirror": done.mirror,
         }
-        _render.print_json(content)
+        render.print_json(content)
     elif move.moved:
         before = "nothing" if move.before is None else f"version {move.before}"
-        _render.line(
+        render.line(
             f"{version.task}@{move.alias} is version {version.version} now"
-            f" (sha256:{_render.short_digest(version.digest)}), it was {before}"
+            f" (sha256:{short_digest(version.digest)}), it was {before}"
         )
     else:
-        _render.line(f"{version.task}@{move.alias} is version {version.version} already")
+        render.line(f"{version.task}@{move.alias} is version {version.version} already")
     if done.mirror is not None:
-        _render.note(
+        render.note(
             f"{version.task}@{move.alias} is version {version.version}; only MLflow does not show"
             f" it yet, the next release or promote will: {done.mirror}"
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapterbank import durable
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.continual.bank import Bank, write_json
+from adapterbank.bank.bank import Bank, write_json
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.inference.artifact import CANARY, load_adapter
 from adapterbank.inference.canary import TOLERANCE, check_canary
@@ -23,12 +23,10 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import check_sound
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import Event
-from adapterbank.registry.versions import utc_now
+from adapterbank.registry.versions import Version, utc_now
 from adapterbank.routing.storage import unpack_router
-
-__all__ = ["REPORT", "AuditReport", "AuditedVersion", "audit"]
 
 REPORT = "reports/audit.json"
 REGISTER = "register"

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from adapterbank.config import TaskConfig, load_config
-from adapterbank.continual.bank import Bank, read_json
+from adapterbank.bank.bank import RELEASE_REPORT, Bank, read_json
+from adapterbank.config.bank import TaskConfig, load_config
+from adapterbank.config.params_file import add_task, replace_task
 from adapterbank.continual.matrix import Kind, kind_of, read_matrix
-from adapterbank.continual.params_file import add_task, replace_task
-from adapterbank.continual.release import REPORT
 from adapterbank.continual.scenario import Entry, Scenario
 from adapterbank.errors import GateRefused
-from adapterbank.integrations.dvc_repo import repro
-
-__all__ = ["Learned", "first_to_run", "learn"]
+from adapterbank.integrations.dvc.repo import repro
 
 Outcome = Literal["learned", "learned before", "refused", "kept"]
 
@@ -138,7 +135,7 @@ def _write(root: Path, entry: Entry) -> None:
 
 
 def _outcome(root: Path, step: int, entry: Entry, kind: Kind) -> Learned:
-    report = read_json(root / REPORT, fix=_FIX)
+    report = read_json(root / RELEASE_REPORT, fix=_FIX)
     verdict: Mapping[str, Any] = next(
         (one for one in report["verdicts"] if one["task"] == entry.task),
         {"outcome": "kept", "version": None, "reason": "there is no version of it"},

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, FailFast, Field
 from pydantic.dataclasses import dataclass
 
-from adapterbank.config import TaskConfig
+from adapterbank.config.bank import TaskConfig
 from adapterbank.continual.metrics import (
     AccuracyMatrix,
     RoutedScore,
@@ -32,22 +32,6 @@ from adapterbank.errors import IntegrityError
 from adapterbank.records import Score
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
-
-__all__ = [
-    "FIGURES",
-    "MATRIX",
-    "Champion",
-    "Figure",
-    "Kind",
-    "Matrix",
-    "Step",
-    "arrivals",
-    "kind_of",
-    "matrix_of",
-    "read_matrix",
-    "summary",
-    "write_matrix",
-]
 
 MATRIX: Final = "reports/matrix.json"
 _FIX: Final = f"git checkout -- {MATRIX}, or delete it: it begins anew with the champions there are"

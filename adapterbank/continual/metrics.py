@@ -34,15 +34,6 @@ from statistics import fmean
 from adapterbank.errors import InputError
 from adapterbank.records import Score
 
-__all__ = [
-    "AccuracyMatrix",
-    "RoutedScore",
-    "oracle_gap",
-    "routing_interference",
-    "summarise",
-    "task_identity",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyMatrix:

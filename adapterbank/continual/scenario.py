@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapterbank.config import TaskConfig, parse_yaml, section_problems, task_section
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.new_task import Found, check_data, check_method
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.new_task import Found, check_data, check_method
+from adapterbank.config.bank import TaskConfig, parse_yaml, section_problems, task_section
 from adapterbank.errors import AdapterBankError, ConfigError, InputError
-
-__all__ = ["Entry", "Scenario", "load_scenario"]
 
 
 @dataclass(frozen=True, kw_only=True)

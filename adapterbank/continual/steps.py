@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from adapterbank.continual.bank import Bank, write_json
-from adapterbank.continual.champions import champions
-from adapterbank.continual.frozen import frozen_split, right_answers
+from adapterbank.bank.bank import Bank, write_json
+from adapterbank.bank.features import frozen_split, right_answers
 from adapterbank.continual.matrix import (
     FIGURES,
     Champion,
@@ -33,21 +32,21 @@ from adapterbank.continual.matrix import (
     summary,
     write_matrix,
 )
-from adapterbank.continual.routers import RouterPlan
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.inference.artifact import ADAPTER_CONFIG, METRICS, ROUTING
+from adapterbank.inference.champions import champions
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.mlflow_matrix import show_matrix
+from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.integrations.mlflow.matrix import show_matrix
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 from adapterbank.routing.statistics import read_record
-
-__all__ = ["CURVE", "SUMMARY", "TABLE", "record_steps"]
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"

@@ -13,16 +13,6 @@ import torch
 
 from adapterbank.errors import ConfigError, InputError
 
-__all__ = [
-    "SPLITS",
-    "Limits",
-    "Split",
-    "TaskData",
-    "check_task",
-    "data_digest",
-    "shared_images",
-]
-
 SPLITS = ("train", "val", "test")
 """The splits of every task, in the order in which they are hashed and written."""
 

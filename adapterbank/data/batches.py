@@ -12,8 +12,6 @@ from adapterbank.data.images import load_pixels
 from adapterbank.errors import ImageError
 from adapterbank.records import InputSpec
 
-__all__ = ["Progress", "load_batch", "read_rows"]
-
 Progress = Callable[[int, int], None]
 """Told (done, total); called from the thread that asked for the work."""
 

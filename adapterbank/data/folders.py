@@ -17,8 +17,6 @@ from adapterbank.data.splits import choose, generator, partition
 from adapterbank.errors import ConfigError, ImageError, InputError
 from adapterbank.records import InputSpec
 
-__all__ = ["Folder", "decode", "scan"]
-
 # Names of split folders, by split; the first that exists counts.
 _NAMES = {
     "train": ("train", "train800", "training"),

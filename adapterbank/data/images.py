@@ -25,15 +25,6 @@ from adapterbank.data.modes import to_rgb, upright
 from adapterbank.errors import ImageError, InputError, UnknownName
 from adapterbank.records import InputSpec
 
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "load_pixels",
-    "normalise",
-    "open_image",
-    "to_pixels",
-]
-
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused: twice PIL's own alarm, 512 MiB once decoded to RGB."""
 

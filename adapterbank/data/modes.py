@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["to_rgb", "upright"]
-
 # EXIF orientation -> what brings the picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

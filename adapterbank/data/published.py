@@ -20,8 +20,6 @@ from adapterbank.data.splits import Indices, choose, generator, partition, vtab
 from adapterbank.errors import FetchError, ImageError, UnknownName
 from adapterbank.records import InputSpec
 
-__all__ = ["NAMES", "load"]
-
 
 class _Dataset(Protocol):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...

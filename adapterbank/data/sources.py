@@ -17,8 +17,6 @@ from adapterbank.data.splits import generator
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
 
-__all__ = ["EMBEDDED", "load_source"]
-
 EMBEDDED = "adapterbank.data.tasks"
 """The catalogue of embedded tasks; ``catalog.names(EMBEDDED)`` lists them."""
 

@@ -21,8 +21,6 @@ from adapterbank.data.base import SPLITS, Split, TaskData, check_task, data_dige
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
-__all__ = ["load_task", "save_task", "stored_digest"]
-
 _INDEX = "task.json"
 _FIX = "dvc repro"  # notices that an output changed and prepares it again
 

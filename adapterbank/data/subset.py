@@ -11,8 +11,6 @@ from adapterbank.data.base import SPLITS, Limits, Split, TaskData, check_task
 from adapterbank.data.splits import choose, generator
 from adapterbank.errors import UnknownName
 
-__all__ = ["take_classes"]
-
 
 def take_classes(data: TaskData, classes: Sequence[str], *, limits: Limits, seed: int) -> TaskData:
     """Keep the images of some classes, in the order given, then at most so many of each split.

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from adapterbank import catalog
 from adapterbank.backbones.base import Backbone
-from adapterbank.config import describe
+from adapterbank.config.bank import describe
 from adapterbank.errors import BackboneMismatch, ConfigError, IntegrityError
 from adapterbank.inference.canary import check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
@@ -26,18 +26,6 @@ from adapterbank.records import Traits
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.card import render_card
 from adapterbank.registry.documents import dump_document
-
-__all__ = [
-    "LoadedAdapter",
-    "add_metrics",
-    "build_adapter",
-    "find_method",
-    "libraries",
-    "load_adapter",
-    "method_config",
-    "pack_adapter",
-    "pack_trained",
-]
 
 METHODS = "adapterbank.methods"
 ADAPTER_CONFIG = "adapter_config.json"

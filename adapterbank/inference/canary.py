@@ -14,14 +14,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import Tensor
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone
 from adapterbank.data.images import normalise, to_pixels
 from adapterbank.errors import CanaryMismatch, IntegrityError
 from adapterbank.methods.base import Folded
+from adapterbank.model import forward
 from adapterbank.records import InputSpec
-
-__all__ = ["CANARY_IMAGES", "canary_images", "check_canary", "pack_canary"]
 
 CANARY_IMAGES = 2
 # Of the largest logit. Between BLAS kernels and thread counts float32 differs by 1e-5 or less;
@@ -48,7 +46,7 @@ def _logits(backbone: Backbone, folded: Folded) -> Tensor:
     spec = backbone.spec
     pixels = torch.stack([to_pixels(image, spec) for image in canary_images(spec)])
     images = normalise(pixels.to(backbone.device), spec)
-    return model.forward(backbone, images, folded).cpu()
+    return forward.forward(backbone, images, folded).cpu()
 
 
 def pack_canary(backbone: Backbone, folded: Folded) -> bytes:

@@ -17,8 +17,6 @@ from adapterbank.data.images import load_pixels, to_pixels
 from adapterbank.errors import ImageError, InputError
 from adapterbank.records import InputSpec
 
-__all__ = ["Decoded", "ImageInput", "decoded_batches", "paired"]
-
 ImageInput = Path | str | bytes | Image.Image
 """A file's path, a file's bytes, or a decoded image."""
 

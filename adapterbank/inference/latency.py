@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone
 from adapterbank.methods.base import Folded
-
-__all__ = ["blank_images", "relative_latency"]
+from adapterbank.model import forward
 
 _BATCH = 8  # images of one measured forward
 _ROUNDS = 9
@@ -48,7 +46,7 @@ def relative_latency(
     for turn in range(_ROUNDS + 1):
         for adapted in (True, False):
             begun = time.perf_counter()
-            model.features(backbone, images, folded if adapted else None)
+            forward.features(backbone, images, folded if adapted else None)
             if images.is_cuda:
                 torch.cuda.synchronize()
             if turn:  # the first warms up

@@ -14,7 +14,6 @@ from typing import Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from adapterbank import mixed
 from adapterbank.backbones.loading import load, pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.data.images import normalise
@@ -23,12 +22,12 @@ from adapterbank.inference.artifact import LoadedAdapter, load_adapter
 from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches, paired
 from adapterbank.inference.residents import RESIDENT_BYTES, Residents
 from adapterbank.inference.routing import TaskRouter, find_tasks
+from adapterbank.model import mixed
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
-
-__all__ = ["Predictor", "load_bank_backbone"]
 
 Auto: TypeAlias = Literal["auto"]
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.inference.artifact import LoadedAdapter
 
-__all__ = ["RESIDENT_BYTES", "Residency", "Residents"]
-
 RESIDENT_BYTES = 2 * 2**30
 """Default budget: 2 GiB, about 7,800 VAPT adapters of ten prompts for a ViT-S at 84 px."""
 

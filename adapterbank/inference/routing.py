@@ -8,16 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone, slices
 from adapterbank.data.images import normalise
+from adapterbank.model import forward
 from adapterbank.records import ROUTER, Reference, Route
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
+from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 from adapterbank.routing.storage import unpack_router
-
-__all__ = ["TaskRouter", "find_tasks", "load_router"]
 
 
 def load_router(registry: Registry, ref: str | Reference = ROUTER) -> tuple[Version, Router]:
@@ -90,7 +89,7 @@ def find_tasks(
     with torch.inference_mode():
         images = normalise(pixels.to(backbone.device), backbone.spec)
         parts = [
-            model.frozen_features(backbone, images[part], router.blocks)
+            forward.frozen_features(backbone, images[part], router.blocks)
             for part in slices(backbone, len(images))
         ]
     features = torch.cat(parts).float().cpu().numpy()

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["DEFAULTS", "quiet_environment"]
-
 DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         # Nobody's training runs are reported to anybody.

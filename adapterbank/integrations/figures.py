@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 
 from adapterbank.errors import InputError
 
-__all__ = ["confusion_png", "pareto_png"]
-
 _NUMBERED_UP_TO: Final = 25  # classes; beyond that a count no longer fits its cell
 _LABEL_CHARACTERS: Final = 24
 _DARK: Final = 0.5  # share from which a cell is too dark for black digits

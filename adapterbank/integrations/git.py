@@ -11,16 +11,6 @@ from typing import Final
 
 from adapterbank.errors import AdapterBankError, FetchError
 
-__all__ = [
-    "GitState",
-    "git_holds",
-    "git_init",
-    "git_mention",
-    "git_revision",
-    "git_toplevel",
-    "git_uncommitted",
-]
-
 _TIMEOUT_S: Final = 60.0
 # A hook or an outer command may point git at its own repository; the question is about `root`.
 _REDIRECTIONS: Final = frozenset(

@@ -11,8 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["curves_png", "heat_map_png"]
-
 _NUMBERED_UP_TO: Final = 25  # steps or tasks; beyond that a number no longer fits its cell
 _LEGIBLE: Final = 60  # names beyond this are thinned out
 _DARK: Final = 0.6  # accuracy from which a cell is too dark for black digits

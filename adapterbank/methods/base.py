@@ -8,13 +8,15 @@ An :class:`Adapter` holds parameters; a :class:`Folded` holds what one forward n
 from them. Training folds anew at every step and lets gradients flow through the fold; serving
 folds once. So there is one forward, and the one that is trained is the one that is served.
 
-Rows of one batch may belong to different adapters (:mod:`adapterbank.mixed`). That works for any
+Rows of one batch may belong to different adapters (:mod:`adapterbank.model.mixed`). That works for
+any
 method; one that also says how its folded forms lie side by side (:meth:`Folded.stack_key`) is as
 fast with many adapters in a batch as with one.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -23,17 +25,38 @@ from typing import Protocol
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional
 
-from adapterbank.heads import Head
 from adapterbank.records import Traits
-
-__all__ = ["Adapter", "Dropout", "Folded", "Method", "MethodConfig", "count_parameters"]
 
 
 class MethodConfig(BaseModel):
     """Hyper-parameters of a method: strict types, unknown keys refused, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Head(nn.Module):
+    """Logits ``W x + b``.
+
+    Starts as the paper's released recipe does: kaiming-normal weights by fan-out, and a bias of
+    −log 99, so that every class starts near a probability of one per cent.
+
+    Args:
+        width: D.
+        classes: C.
+        generator: source of the initial weights.
+    """
+
+    def __init__(self, width: int, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        std = math.sqrt(2.0 / classes)
+        self.weight = nn.Parameter(torch.randn(classes, width, generator=generator) * std)
+        self.bias = nn.Parameter(torch.full((classes,), -math.log(99.0)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, D) to logits (B, C)."""
+        return functional.linear(features, self.weight, self.bias)
 
 
 class Dropout:
@@ -158,3 +181,24 @@ def count_parameters(adapter: nn.Module) -> tuple[int, int]:
     """Count trained numbers: of the method, and of the head."""
     head = sum(p.numel() for name, p in adapter.named_parameters() if name.startswith("head."))
     return sum(p.numel() for p in adapter.parameters()) - head, head
+
+
+def uniform_prompts(shape: tuple[int, ...], traits: Traits, generator: torch.Generator) -> Tensor:
+    """Draw from U(−v, v), v = sqrt(6 / (3·p² + D)) for patches of p², as VPT does.
+
+    Returns:
+        A tensor of ``shape``.
+    """
+    bound = math.sqrt(6.0 / (3 * traits.patch[0] * traits.patch[1] + traits.width))
+    return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
+
+
+def drop_elements(prompts: Tensor, batch: int, rate: float, dropout: Dropout | None) -> Tensor:
+    """Give prompts (N, D) a batch dimension, with a mask of its own for each image in training.
+
+    Returns:
+        (B, N, D) in training, else (1, N, D), which a backbone projects only once.
+    """
+    if dropout is None or rate == 0.0:
+        return prompts[None]
+    return prompts * dropout.mask((batch, *prompts.shape), rate, prompts)

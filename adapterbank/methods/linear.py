@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapterbank.heads import Head
-from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
+from adapterbank.methods.base import Adapter, Dropout, Folded, Head, MethodConfig
 from adapterbank.records import Traits
-
-__all__ = ["DEFAULT_RECIPE", "Config", "Linear", "build"]
 
 DEFAULT_RECIPE = "closed_form"  # ridge regression: exact, and a thousand times cheaper
 

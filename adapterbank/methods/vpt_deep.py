@@ -9,12 +9,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbank.heads import Head
-from adapterbank.methods._prompts import drop_elements, uniform_prompts
-from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
+from adapterbank.methods.base import (
+    Adapter,
+    Dropout,
+    Folded,
+    Head,
+    MethodConfig,
+    drop_elements,
+    uniform_prompts,
+)
 from adapterbank.records import Traits
-
-__all__ = ["Config", "FoldedVptDeep", "VptDeep", "build"]
 
 
 class Config(MethodConfig):

@@ -8,12 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapterbank.heads import Head
-from adapterbank.methods._prompts import uniform_prompts
-from adapterbank.methods.base import Adapter, Dropout, Folded, MethodConfig
+from adapterbank.methods.base import Adapter, Dropout, Folded, Head, MethodConfig, uniform_prompts
 from adapterbank.records import Traits
-
-__all__ = ["Config", "FoldedVptShallow", "VptShallow", "build"]
 
 
 class Config(MethodConfig):

@@ -11,14 +11,6 @@ from adapterbank.records import InputSpec
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import parse_document
 
-__all__ = [
-    "AdapterConfig",
-    "BackboneUse",
-    "DataUse",
-    "MethodUse",
-    "parse_adapter_config",
-]
-
 # A head of 100,000 classes is 150 MB at width 384; a file that claims more is an attack or a bug.
 MAX_CLASSES = 100_000
 

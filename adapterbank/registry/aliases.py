@@ -28,19 +28,6 @@ from adapterbank.registry.task_record import (
     standing_moves,
 )
 
-__all__ = [
-    "ANY",
-    "Expected",
-    "add_verdict",
-    "add_version",
-    "as_reference",
-    "check_alias",
-    "find_version",
-    "move_alias",
-    "retire",
-    "roll_back",
-]
-
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 

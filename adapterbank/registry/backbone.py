@@ -11,8 +11,6 @@ from pydantic.dataclasses import dataclass
 from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.documents import dump_document, parse_document
 
-__all__ = ["BackboneRecord", "Sha256"]
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["render_card"]
-
 _SHOWN_CLASSES = 40
 
 

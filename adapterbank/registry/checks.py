@@ -15,8 +15,6 @@ from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
 
-__all__ = ["check_content", "check_sound", "load_tensors"]
-
 Tensors = dict[str, np.ndarray]
 
 # An adapter has a few dozen tensors of 100 bytes each in the header. The format allows 100 MB,

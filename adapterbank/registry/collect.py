@@ -17,8 +17,6 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files, kind_of
 
-__all__ = ["Keep", "Waste", "collect"]
-
 Keep = Callable[[str, str], str | None]
 """Says of a task's version, by its digest, who else needs it; None: nobody."""
 

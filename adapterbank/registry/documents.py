@@ -15,8 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapterbank.errors import IntegrityError
 
-__all__ = ["dump_document", "parse_document"]
-
 T = TypeVar("T")
 _MOST_PROBLEMS = 1000  # that are worth a look; a million of them take seconds to be listed
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one each time

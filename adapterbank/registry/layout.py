@@ -13,8 +13,6 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
-__all__ = ["Layout"]
-
 _RECORD_LIMIT = 1 << 28
 _TASK_FILE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})\.json")
 

@@ -24,24 +24,6 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 
-__all__ = [
-    "ADAPTER",
-    "FILE_LIMITS",
-    "MANIFEST",
-    "ROUTERS",
-    "FileRecord",
-    "Kind",
-    "build_manifest",
-    "check_files",
-    "check_names",
-    "check_payload",
-    "check_some",
-    "kind_of",
-    "parse_manifest",
-    "read_folder",
-    "version_digest",
-]
-
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 1 << 16
 _STRICT = ConfigDict(strict=True, extra="forbid")

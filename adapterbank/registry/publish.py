@@ -12,8 +12,6 @@ from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord, dump_record
 
-__all__ = ["choose_backbone", "publish", "save_record", "save_weights"]
-
 
 def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) -> None:
     """Have the bytes of a version on the disk; whole ones that are there are adopted.

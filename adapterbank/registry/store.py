@@ -42,8 +42,6 @@ from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
 from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
 from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 
-__all__ = ["ANY", "Expected", "Move", "Problem", "Registry", "Version"]
-
 
 class Registry:
     """Immutable versions by digest, aliases by compare-and-swap, a history of every move.

@@ -23,22 +23,6 @@ from adapterbank.errors import IntegrityError, UnknownName
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 
-__all__ = [
-    "CHAMPION",
-    "PREVIOUS",
-    "REFUSE",
-    "RETIRE",
-    "Entry",
-    "Event",
-    "Stamp",
-    "TaskRecord",
-    "dump_record",
-    "is_retired",
-    "parse_record",
-    "replay",
-    "standing_moves",
-]
-
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 REFUSE: Final = "refuse"

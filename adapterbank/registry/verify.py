@@ -17,8 +17,6 @@ from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord
 
-__all__ = ["Problem", "ProblemKind", "check_backbone", "check_version", "survey"]
-
 ProblemKind: TypeAlias = Literal["damaged", "orphan", "unfinished", "foreign"]
 
 

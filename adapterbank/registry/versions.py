@@ -9,8 +9,6 @@ from pathlib import Path
 
 from adapterbank.registry.task_record import Event
 
-__all__ = ["Move", "Version", "current_actor", "utc_now"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Version:

@@ -10,8 +10,6 @@ from scipy.special import log_softmax
 
 from adapterbank.routing.statistics import Floats
 
-__all__ = ["TEMPERATURES", "fit_temperature", "p_values"]
-
 # Squared distances count every dimension as if it were independent, so that the raw scores are
 # surer than they should be: by up to the number of dimensions.
 TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (power / 2) for power in range(21))

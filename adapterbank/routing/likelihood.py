@@ -13,8 +13,6 @@ from adapterbank.routing.metric import Spread
 from adapterbank.routing.mixtures import Mixtures
 from adapterbank.routing.statistics import Floats
 
-__all__ = ["background", "familiarity", "nearness", "sum_scores", "unit_rows", "whiten"]
-
 
 def unit_rows(features: NDArray[np.floating]) -> Floats:
     """Scale features (B, …, D) to length one, in float64.

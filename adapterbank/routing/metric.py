@@ -17,8 +17,6 @@ from scipy.linalg import solve_triangular
 from adapterbank.errors import InputError
 from adapterbank.routing.statistics import Floats, TaskStatistics, triangle, unpack
 
-__all__ = ["Metric", "Spread", "factorise", "measure_spread", "shrink"]
-
 _JITTER = 1e-6  # of the mean variance; the first that is tried
 _TRIES = 5  # ten times as much each time
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from adapterbank.routing.statistics import Floats
 
-__all__ = ["Mixtures", "TaskPart"]
-
 _DIGITS = 6  # of a score: two tasks of the same classes score alike, wherever they stand
 _CELLS = 4_000_000  # of distances at once
 

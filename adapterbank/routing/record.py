@@ -20,8 +20,6 @@ from torch import Tensor
 
 from adapterbank.errors import InputError
 
-__all__ = ["RECORD_CALIBRATION", "task_record"]
-
 RECORD_CALIBRATION = 256  # held-out features kept for thresholds
 
 

@@ -45,8 +45,6 @@ from adapterbank.routing.metric import Spread, measure_spread
 from adapterbank.routing.mixtures import Mixtures, TaskPart
 from adapterbank.routing.statistics import Floats, RoutingRecord
 
-__all__ = ["Judgement", "Router", "RouterSettings", "Yardstick", "build", "common_blocks", "listed"]
-
 _TIE = 1e-4  # of probability: two tasks so close are a tie, whatever ``margin`` says
 _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not grow as T²
 

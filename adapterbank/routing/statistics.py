@@ -13,16 +13,6 @@ from safetensors.numpy import load
 
 from adapterbank.errors import InputError, IntegrityError
 
-__all__ = [
-    "Floats",
-    "RoutingRecord",
-    "TaskStatistics",
-    "as_record",
-    "read_record",
-    "triangle",
-    "unpack",
-]
-
 Floats: TypeAlias = NDArray[np.float64]
 
 _SLACK = 1e-6  # a mean of unit vectors is no longer than one, but for rounding

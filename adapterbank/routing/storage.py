@@ -19,8 +19,6 @@ from adapterbank.routing.mixtures import TaskPart
 from adapterbank.routing.router import Router, RouterSettings
 from adapterbank.routing.statistics import Floats, triangle
 
-__all__ = ["CONFIG", "TENSORS", "pack_router", "unpack_router"]
-
 CONFIG = "router.json"
 TENSORS = "router.safetensors"
 _SCHEMA: Final = 2

@@ -21,10 +21,8 @@ import torch
 from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from adapterbank.config.search import SearchConfig
 from adapterbank.errors import AdapterBankError, InputError
-from adapterbank.spaces import SearchConfig
-
-__all__ = ["check_gpus", "connected", "hushed", "per_trial", "scratch"]
 
 _ADDRESS = "RAY_ADDRESS"
 _PATIENCE_S = 60.0  # for a node whose GPUs are all at work; it is believed then

@@ -13,14 +13,12 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from adapterbank.config.search import SearchConfig, Space
 from adapterbank.errors import ConfigError
 from adapterbank.search.cost import CostTable
 from adapterbank.search.ledger import Ledger, Point, State, Trial
 from adapterbank.search.samplers import make_sampler
 from adapterbank.search.space import Values, split_values
-from adapterbank.spaces import SearchConfig, Space
-
-__all__ = ["Entry", "FairSearcher", "PerTask"]
 
 
 class Entry:

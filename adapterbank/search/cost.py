@@ -14,8 +14,6 @@ from adapterbank.inference.artifact import build_adapter
 from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.methods.base import Adapter, Folded, count_parameters
 
-__all__ = ["CostTable"]
-
 
 class CostTable:
     """Costs by method and hyper-parameters.

@@ -21,8 +21,6 @@ from adapterbank.search.samplers import Told
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
 
-__all__ = ["HEADS", "Ledger", "Point", "State", "Trial", "training_file"]
-
 State = Literal["started", "finished", "stopped", "diverged", "failed"]
 """``stopped``: by the scheduler or the clock, before its last epoch."""
 
@@ -87,7 +85,7 @@ class Ledger:
     Args:
         storage: the search's own folder.
         task: its name.
-        identity: of the search; see :func:`adapterbank.continual.tuned.search_identity`.
+        identity: of the search; see :func:`adapterbank.bank.plan.search_identity`.
 
     Raises:
         ConflictError: the storage holds a search with another identity.

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from adapterbank.search.ledger import Trial
 
-__all__ = ["choose", "pareto", "table"]
-
 
 def choose(trials: Sequence[Trial]) -> Trial | None:
     """The winner: among the trials that got furthest, most right answers on validation images.

@@ -12,13 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from adapterbank.continual.tuned import Winner
+from adapterbank.bank.plan import Winner
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.figures import pareto_png
-from adapterbank.integrations.mlflow_runs import find_runs, open_run
+from adapterbank.integrations.mlflow.runs import find_runs, open_run
 from adapterbank.search.ledger import Trial
-
-__all__ = ["SearchRuns"]
 
 _IDENTITY = "adapterbank.search"
 _NUMBER = "adapterbank.trial"

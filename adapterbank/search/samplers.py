@@ -19,10 +19,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from adapterbank.config.search import Domain, Range, SearchConfig, Space
 from adapterbank.search.space import Values, draw, points
-from adapterbank.spaces import Domain, Range, SearchConfig, Space
-
-__all__ = ["Allowed", "Sampler", "Told", "make_sampler"]
 
 Allowed = Callable[[Values], bool]
 """Whether a configuration is under the ceilings."""

@@ -11,15 +11,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from adapterbank import catalog
-from adapterbank.config import PARAMS, TrainConfig, describe
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.tuned import TRAIN_KEYS
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.plan import TRAIN_KEYS
+from adapterbank.config.bank import PARAMS, TrainConfig, describe
+from adapterbank.config.search import Domain, Range, SearchConfig, Space
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.inference.artifact import METHODS, find_method, method_config
-from adapterbank.spaces import Domain, Range, SearchConfig, Space
 from adapterbank.training.recipes import find_recipe
-
-__all__ = ["PAPER", "Values", "draw", "points", "search_of", "space_of", "split_values"]
 
 Values = dict[str, Any]
 """One configuration: a value for every name of a space."""

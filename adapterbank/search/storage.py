@@ -17,8 +17,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from adapterbank import durable
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 
-__all__ = ["Storage"]
-
 _LOCK = ".lock"
 _LIMIT = 1 << 32  # bytes of one file
 _FIX = "use a folder, file://… or s3://bucket/prefix"

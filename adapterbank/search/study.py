@@ -15,8 +15,8 @@ from ray.tune.error import TuneError
 from adapterbank import durable
 from adapterbank.backbones.loading import read_weights
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.tuned import (
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.plan import (
     NOT_DECIDING,
     TRIALS,
     Budget,
@@ -24,6 +24,7 @@ from adapterbank.continual.tuned import (
     search_identity,
     write_winner,
 )
+from adapterbank.config.search import SearchConfig
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
@@ -38,9 +39,6 @@ from adapterbank.search.space import search_of, space_of
 from adapterbank.search.storage import Storage
 from adapterbank.search.trial import Brief, run_trial, share
 from adapterbank.search.watch import View, Watch
-from adapterbank.spaces import SearchConfig
-
-__all__ = ["Earlier", "Outcome", "Where", "tune"]
 
 Earlier = Literal["refuse", "resume", "renew", "discard"]
 """What to do with an earlier search in the same place: refuse one that was interrupted; go on

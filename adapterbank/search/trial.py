@@ -25,7 +25,7 @@ from safetensors.torch import save as save_tensors
 
 from adapterbank.backbones.loading import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import Split, TaskData
 from adapterbank.errors import InputError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
@@ -38,8 +38,6 @@ from adapterbank.training.checkpoint import FILE, Checkpointer, code_digest, ide
 from adapterbank.training.loop import start_head, train
 from adapterbank.training.recipes import find_recipe
 from adapterbank.training.sinks import Epoch
-
-__all__ = ["Brief", "Shared", "run_trial", "share"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,6 @@ from adapterbank.search.interrupts import Interrupts
 from adapterbank.search.ledger import Point, Trial
 from adapterbank.search.outcome import choose
 
-__all__ = ["Standing", "View", "Watch"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:

@@ -26,8 +26,6 @@ from adapterbank import durable
 from adapterbank.errors import IntegrityError
 from adapterbank.training.sinks import Epoch
 
-__all__ = ["Checkpoint", "Checkpointer", "code_digest", "identify", "restore", "states_of"]
-
 FILE = "training.safetensors"
 _LIMIT = 1 << 32  # bytes; the largest adapters have a few million parameters
 _DAMAGED = (ValueError, TypeError, KeyError, IntegrityError, SafetensorError)

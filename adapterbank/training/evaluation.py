@@ -10,24 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone, slices
 from adapterbank.data.base import Split
 from adapterbank.data.images import normalise
 from adapterbank.methods.base import Folded
+from adapterbank.model import forward
 from adapterbank.records import Score
-
-__all__ = [
-    "Evaluation",
-    "Progress",
-    "batches",
-    "evaluate",
-    "extract_features",
-    "extract_frozen",
-    "predict_labels",
-    "score",
-    "split_logits",
-]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -63,7 +51,7 @@ def extract_features(
     progress: Progress | None = None,
 ) -> Tensor:
     """Pooled features (n, D) of a split, on the CPU, under an adapter or the bare backbone."""
-    step = partial(model.features, backbone, folded=folded)
+    step = partial(forward.features, backbone, folded=folded)
     return _collect(step, batches(backbone, split, progress))
 
 
@@ -71,7 +59,7 @@ def extract_frozen(
     backbone: Backbone, split: Split, blocks: Sequence[int], progress: Progress | None = None
 ) -> Tensor:
     """Features (n, L, D) of a split after some blocks of the bare backbone, on the CPU."""
-    step = partial(model.frozen_features, backbone, blocks=blocks)
+    step = partial(forward.frozen_features, backbone, blocks=blocks)
     return _collect(step, batches(backbone, split, progress))
 
 

@@ -11,21 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapterbank import model
 from adapterbank.backbones.base import Backbone
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import TaskData
 from adapterbank.data.images import normalise
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter, Dropout
+from adapterbank.model import forward
 from adapterbank.records import Score
 from adapterbank.training.checkpoint import Checkpoint, Checkpointer, restore, states_of
 from adapterbank.training.evaluation import Evaluation, Progress, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
 from adapterbank.training.sinks import Epoch, Sink
-
-__all__ = ["Epoch", "Sink", "TrainResult", "start_head", "train"]
 
 _LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
 
@@ -177,7 +175,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
         self.optimizer.zero_grad()
-        logits = model.forward(self.backbone, images, self.adapter.fold(), self.dropout)
+        logits = forward.forward(self.backbone, images, self.adapter.fold(), self.dropout)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         torch.autograd.backward(loss)
         limit = self.recipe.clip_norm or float("inf")

@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from adapterbank import catalog
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.errors import UnknownName
-
-__all__ = ["RECIPES", "Recipe", "build_optimizer", "find_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)

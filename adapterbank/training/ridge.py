@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["HEAD_SCALE", "STRENGTHS", "Ridge", "fit_ridge"]
-
 # λ in units of D, half a decade apart: standardised features have about D as squared length.
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-4, 6))
 

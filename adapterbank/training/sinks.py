@@ -7,8 +7,6 @@ from typing import Protocol
 
 from adapterbank.records import Score
 
-__all__ = ["Epoch", "Sink"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:

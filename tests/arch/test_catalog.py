@@ -6,11 +6,11 @@ import pytest
 
 from adapterbank import catalog
 from adapterbank.errors import UnknownName
-from tests.source import PACKAGE, ROOT
+from tests.source import BENCHMARKS, PACKAGE, ROOT
 
 CATALOGUES = {"adapterbank.methods": ("Config", "build"),
               "adapterbank.data.tasks": ("CLASSES", "DESCRIPTION", "build"),
-              "adapterbank.routing.routers": ("NEEDS", "build")}  # fmt: skip
+              "benchmarks.routers": ("NEEDS", "build")}  # fmt: skip
 
 each_catalogue = pytest.mark.parametrize("package", CATALOGUES)
 
@@ -18,7 +18,7 @@ each_catalogue = pytest.mark.parametrize("package", CATALOGUES)
 @each_catalogue
 def test_a_catalogue_lists_every_file(package: str) -> None:
     folder = ROOT.joinpath(*package.split("."))
-    files = [path.stem for path in PACKAGE if path.parent == folder]
+    files = [path.stem for path in (*PACKAGE, *BENCHMARKS) if path.parent == folder]
     assert catalog.names(package) == tuple(
         sorted(name for name in files if not name.startswith("_") and name != "base")
     )

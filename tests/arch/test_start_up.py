@@ -10,7 +10,7 @@ import pytest
 from tests.source import PACKAGE, ROOT
 
 HEAVY = ("dvc", "matplotlib", "mlflow", "ray", "skimage", "sklearn", "timm", "torch", "torchvision")
-LIGHT = ("adapterbank", "adapterbank.catalog", "adapterbank.config", "adapterbank.registry")
+LIGHT = ("adapterbank", "adapterbank.catalog", "adapterbank.config.bank", "adapterbank.registry")
 COMMANDS = tuple(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE

@@ -15,7 +15,7 @@ from adapterbank.backbones.loading import Source, load, parse_arch, pick_device
 from adapterbank.backbones.sources import fetch, neutral
 from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
 from adapterbank.errors import InputError, IntegrityError, UnknownName
-from adapterbank.model import features
+from adapterbank.model.forward import features
 from adapterbank.records import InputSpec
 from tests import tiny
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from adapterbank import catalog
 from adapterbank.methods.base import Adapter, Dropout, MethodConfig, count_parameters
-from adapterbank.model import features, forward
+from adapterbank.model.forward import features, forward
 from tests import tiny
 
 METHODS = catalog.names("adapterbank.methods")

@@ -15,8 +15,8 @@ from adapterbank import catalog
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Dropout, Folded
-from adapterbank.mixed import ALONE, forward_mixed
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.mixed import ALONE, forward_mixed
 from tests import tiny
 
 METHODS = catalog.names("adapterbank.methods")

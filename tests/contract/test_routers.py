@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from adapterbank import catalog
-from adapterbank.routing.base import Queries, RouterModule, Sources
+from benchmarks.routers.base import Queries, RouterModule, Sources
 from tests.routing_samples import Array, World
 
-ROUTERS = "adapterbank.routing.routers"
+ROUTERS = "benchmarks.routers"
 WORLD = World(domain=3.0)
 TASKS = 4
 

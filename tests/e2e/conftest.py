@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adapterbank.__main__ import main
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import prepare
+from adapterbank.bank.bank import Bank
+from adapterbank.pipeline.prepare import prepare
 from tests.cli_samples import Cli, Ran
 from tests.search_trials import TASK, configure, searched
 from tests.trained_bank import train_bank

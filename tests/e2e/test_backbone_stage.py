@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from adapterbank.backbones.fingerprint import fingerprint
 from adapterbank.backbones.loading import parse_arch
 from adapterbank.backbones.sources import fetch
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.ready import backbone_is_ready
-from adapterbank.continual.stages import fetch_backbone
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.ready import backbone_is_ready
 from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.pipeline.backbone import fetch_backbone
 from tests.bank_samples import damage
 from tests.cli_samples import PARAMS
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load, save
 
+from adapterbank.bank.bank import Bank
 from adapterbank.continual.audit import audit
-from adapterbank.continual.bank import Bank
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage, republish, sharpen
 from tests.cli_samples import Cli

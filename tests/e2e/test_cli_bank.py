@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.registry.store import Registry
 from tests.cli_samples import Cli
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageEnhance
 
+from adapterbank.bank.bank import Bank
 from adapterbank.cli.drift import DRIFTED
-from adapterbank.continual import drift
-from adapterbank.continual.bank import Bank
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import save_task
+from adapterbank.drift import measure
 from tests import kept_bank, served
 from tests.cli_samples import Cli
 from tests.router_bank import colour_registry, picture, publish, split, strange
@@ -163,5 +163,5 @@ def test_too_few_images_wrong_names_and_the_router_are_refused(opened: Bank, cli
 def test_too_few_images_are_refused_before_any_is_decoded(
     opened: Bank, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drift, "decoded_batches", None)
+    monkeypatch.setattr(measure, "decoded_batches", None)
     assert cli("drift", TASK, opened.root / "new" / "same", "--window", "51").code == 2

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load, save
 
 from adapterbank.backbones.sources import fetch
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.registry.store import Registry
 from tests.bank_samples import republish as copy_version
 from tests.bank_samples import sharpen

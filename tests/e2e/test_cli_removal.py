@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.release import release
-from adapterbank.continual.remove_task import remove_task
-from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.remove_task import remove_task
+from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.registry.store import Registry
+from adapterbank.release.moves import release
 from tests.cli_samples import PARAMS, Cli
 from tests.mortal import survives
 

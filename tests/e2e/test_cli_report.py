@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.continual.matrix import MATRIX
-from adapterbank.continual.release import release
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import save_task
+from adapterbank.release.moves import release
 from tests import kept_bank, router_bank, served
 from tests.cli_samples import Cli
 from tests.overview_samples import steps, write_matrix

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.continual.matrix import read_matrix
-from adapterbank.continual.release import promote, release, rollback
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
+from adapterbank.release.moves import promote, release, rollback
 from tests import kept_bank
 from tests.cli_samples import Cli
 from tests.router_bank import COLOURS, colour_registry, picture, publish, strange

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapterbank.config import load_config
+from adapterbank.config.bank import load_config
 from tests.cli_samples import COLOURS, Cli, draw
 
 

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.cli import _search
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.tuned import (
-    read_winner,
-    search_identity,
-)
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.plan import read_winner, search_identity
+from adapterbank.cli import search_view
 from adapterbank.errors import AdapterBankError
 from adapterbank.search import cluster, study
 from adapterbank.search.ledger import Ledger
@@ -280,7 +277,7 @@ def standing(**changes: object) -> Standing:
 
 def test_a_log_gets_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    with _search.SearchView(quiet=False, clock=lambda: now[0]) as view:
+    with search_view.SearchView(quiet=False, clock=lambda: now[0]) as view:
         for seconds in (0.0, 3.0, 9.9, 10.0, 15.0):
             now[0] = seconds
             view.update((standing(),))
@@ -293,7 +290,7 @@ def test_a_log_gets_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_log_gets_a_line_for_each_trial_that_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    with _search.SearchView(quiet=False) as view:
+    with search_view.SearchView(quiet=False) as view:
         view.ended(TASK, ended(0, [10, 50], values={"prompts": 3, "learning_rate": 0.012345}))
         view.ended(TASK, ended(1, [10], state="stopped"))
         view.ended(TASK, ended(2, [], state="failed", error="[red]its worker was lost"))
@@ -305,7 +302,7 @@ def test_a_log_gets_a_line_for_each_trial_that_ended(capsys: pytest.CaptureFixtu
 
 
 def test_a_quiet_log_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with _search.SearchView(quiet=True) as view:
+    with search_view.SearchView(quiet=True) as view:
         view.update((standing(),))
         view.ended(TASK, ended(0, [10]))
     assert capsys.readouterr() == ("", "")
@@ -317,7 +314,7 @@ def test_a_terminal_shows_one_table_of_all_tasks(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("TERM", "xterm")
-    with _search.SearchView(quiet=True) as view:
+    with search_view.SearchView(quiet=True) as view:
         view.update((standing(), standing(task="tints", trials=None, best=None, score=None)))
         view.ended(TASK, ended(0, [10, 50]))
     out, err = capsys.readouterr()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapterbank.continual import frozen
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.frozen import FrozenSplit, frozen_split
+from adapterbank.bank import features
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import FrozenSplit, frozen_split
 from adapterbank.data.store import load_task
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.training.evaluation import extract_features, extract_frozen
@@ -32,7 +32,7 @@ def test_frozen_features_are_those_of_the_split_and_are_kept(
         torch.testing.assert_close(found.features[:, :1], middle, rtol=0, atol=1e-5)
         assert found.labels.equal(data.split(name).labels)
 
-    monkeypatch.setattr(frozen, "extract_frozen", None)  # to be asked no more
+    monkeypatch.setattr(features, "extract_frozen", None)  # to be asked no more
     again = frozen_split(opened, backbone, TASK, "val")
     assert again.features.equal(frozen_split(opened, backbone, TASK, "val").features)
     one = frozen_split(opened, backbone, TASK, "val", (backbone.traits.blocks,))
@@ -46,7 +46,7 @@ def test_another_block_is_run_once_and_kept_beside_those_of_the_bank(
     backbone = load_bank_backbone(opened.registry, torch.device("cpu"))
     usual = frozen_split(opened, backbone, TASK, "val")
     first = frozen_split(opened, backbone, TASK, "val", (1,))
-    monkeypatch.setattr(frozen, "extract_frozen", None)  # to be asked no more
+    monkeypatch.setattr(features, "extract_frozen", None)  # to be asked no more
     _assert_equal(frozen_split(opened, backbone, TASK, "val", (1,)), first)
     _assert_equal(frozen_split(opened, backbone, TASK, "val"), usual)
 

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.release import Verdict, promote, release, rollback
-from adapterbank.continual.sync import sync
+from adapterbank.bank.bank import Bank
 from adapterbank.data.base import Split, TaskData
 from adapterbank.data.store import load_task, save_task
 from adapterbank.errors import GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
-from adapterbank.integrations.mlflow_mirror import lookup, mirror_alias
-from adapterbank.registry.store import Version
+from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
+from adapterbank.registry.verdicts import Verdict
+from adapterbank.registry.versions import Version
+from adapterbank.release.moves import promote, release, rollback
 from adapterbank.routing.record import task_record
+from adapterbank.sync.sync import sync
 from adapterbank.training.evaluation import extract_frozen
 from tests.bank_samples import confuse, republish, sharpen
 from tests.cli_samples import PARAMS, Cli

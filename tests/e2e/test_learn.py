@@ -13,22 +13,22 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from adapterbank.config import load_config
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import frozen_split
+from adapterbank.config.bank import load_config
+from adapterbank.config.params_file import add_task, replace_task
 from adapterbank.continual import learn as learning
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.frozen import frozen_split
 from adapterbank.continual.learn import Learned, learn
 from adapterbank.continual.matrix import MATRIX, read_matrix
-from adapterbank.continual.params_file import add_task, replace_task
-from adapterbank.continual.release import promote, release, rollback
 from adapterbank.continual.scenario import load_scenario
 from adapterbank.continual.steps import CURVE, SUMMARY, TABLE
 from adapterbank.data.store import load_task
 from adapterbank.errors import AdapterBankError, ConfigError, GateRefused
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.routing import load_router
-from adapterbank.integrations.mlflow_runs import find_runs
-from adapterbank.integrations.mlflow_store import tracking_uri
+from adapterbank.integrations.mlflow.runs import find_runs
+from adapterbank.integrations.mlflow.store import tracking_uri
+from adapterbank.release.moves import promote, release, rollback
 from tests.cli_samples import Cli
 from tests.learning import ENTRIES, new_bank, run_pipeline, write_scenario
 

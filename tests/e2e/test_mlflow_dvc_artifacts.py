@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from adapterbank.integrations.mlflow_dvc_artifacts import MLMODEL, DvcArtifactRepository
+from adapterbank.integrations.mlflow.artifacts import MLMODEL, DvcArtifactRepository
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage
 from tests.dvc_samples import dvc, make_dvc_bank

@@ -19,8 +19,8 @@ from safetensors.numpy import save as save_arrays
 
 from adapterbank.errors import CanaryMismatch, InputError, IntegrityError, UnknownName
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.mlflow_dvc_artifacts import MLMODEL, DvcArtifactRepository
-from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.integrations.mlflow.artifacts import MLMODEL, DvcArtifactRepository
+from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.registry.manifest import build_manifest
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage

@@ -8,21 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.release import (
-    REPORT,
-    ReleaseReport,
-    Verdict,
-    promote,
-    release,
-    rollback,
-)
+from adapterbank.bank.bank import RELEASE_REPORT, Bank
 from adapterbank.errors import AdapterBankError, CanaryMismatch, ConflictError, IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.records import Reference
-from adapterbank.registry.store import ANY, Version
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.verdicts import Verdict
+from adapterbank.registry.versions import Version
+from adapterbank.release.moves import ReleaseReport, promote, release, rollback
 from tests.bank_samples import confuse, damage, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
 
@@ -60,7 +55,7 @@ def failing(bank: Bank, *named: str) -> tuple[Verdict, ...]:
     assert caught.value.exit_code == 1
     assert [name for name in named if name not in caught.value.message] == []
     (report,) = reports
-    written = json.loads((bank.root / REPORT).read_text())
+    written = json.loads((bank.root / RELEASE_REPORT).read_text())
     assert written == {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
     return report.verdicts
 
@@ -93,7 +88,7 @@ def test_the_verdict_is_kept_in_history_and_in_the_report(opened: Bank) -> None:
     event = opened.registry.history("colours")[-1]
     assert (event.action, event.reason) == ("promote", "release")
     assert event.verdict == verdict.as_json()
-    written = json.loads((opened.root / REPORT).read_text())
+    written = json.loads((opened.root / RELEASE_REPORT).read_text())
     assert written == {"verdicts": [verdict.as_json()]}
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import prepare
-from adapterbank.continual.train_stage import train
+from adapterbank.bank.bank import Bank
 from adapterbank.errors import TrainingDiverged
-from adapterbank.integrations.mlflow_store import open_client
-from adapterbank.training.loop import Epoch
+from adapterbank.integrations.mlflow.store import open_client
+from adapterbank.pipeline.prepare import prepare
+from adapterbank.pipeline.train import train
+from adapterbank.training.sinks import Epoch
 from tests.cli_samples import PARAMS, Cli
 
 TASK = "colours"
@@ -28,8 +28,8 @@ MORTALS = """
 import os, pickle, signal, sys
 from pathlib import Path
 from adapterbank import durable
-from adapterbank.continual import train_stage
-from adapterbank.continual.bank import Bank
+from adapterbank.pipeline import train as train_stage
+from adapterbank.bank.bank import Bank
 from adapterbank.training.checkpoint import Checkpointer
 
 root, task = Path(sys.argv[1]), sys.argv[2]
@@ -259,7 +259,7 @@ def test_a_training_that_diverged_has_nothing_to_go_on_to(longer: Bank) -> None:
 
 
 def test_git_does_not_see_a_banks_checkpoints(tmp_path: Path) -> None:
-    templates = resources.files("adapterbank.integrations").joinpath("templates")
+    templates = resources.files("adapterbank.bank").joinpath("templates")
     (tmp_path / ".gitignore").write_bytes(templates.joinpath("gitignore").read_bytes())
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)  # noqa: S607  # as found
     seen = subprocess.run(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual.tuned import Budget, Winner
-from adapterbank.integrations.mlflow_runs import RunLogger
+from adapterbank.bank.plan import Budget, Winner
+from adapterbank.integrations.mlflow.runs import RunLogger
 from adapterbank.search.ledger import Trial
 from adapterbank.search.runs import SearchRuns
 from tests import search_runs as sent

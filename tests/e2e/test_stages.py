@@ -13,15 +13,17 @@ import pytest
 from mlflow.entities import Run
 from safetensors.torch import load as load_tensors
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import evaluate, prepare, register
-from adapterbank.continual.train_stage import train
+from adapterbank.bank.bank import Bank
 from adapterbank.errors import InputError, IntegrityError, TrainingDiverged, UnknownName
 from adapterbank.inference.artifact import build_adapter
-from adapterbank.integrations.mlflow_mirror import lookup
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.integrations.mlflow.mirror import lookup
+from adapterbank.integrations.mlflow.store import open_client
+from adapterbank.pipeline.evaluate import evaluate
+from adapterbank.pipeline.prepare import prepare
+from adapterbank.pipeline.register import register
+from adapterbank.pipeline.train import train
 from adapterbank.registry.manifest import MANIFEST
-from adapterbank.training.loop import Epoch
+from adapterbank.training.sinks import Epoch
 from tests.cli_samples import PARAMS, draw
 
 TASK = "colours"

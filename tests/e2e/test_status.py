@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.sync import SyncReport
-from adapterbank.integrations.mlflow_mirror import DIGEST_TAG, MirroredModel, lookup
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.bank.bank import Bank
+from adapterbank.integrations.mlflow.mirror import DIGEST_TAG, MirroredModel, lookup
+from adapterbank.integrations.mlflow.store import open_client
 from adapterbank.registry.store import Registry
+from adapterbank.sync.sync import SyncReport
 from tests.bank_samples import damage, republish, sharpen
 from tests.cli_samples import Cli
 
@@ -153,7 +153,7 @@ def test_an_alias_that_moves_while_it_is_adopted_stays_the_other_s(
             registry.promote(str(theirs), expected=1, actor="somebody else")
         return lookup(root, task)
 
-    monkeypatch.setattr("adapterbank.continual.sync.lookup", look)
+    monkeypatch.setattr("adapterbank.sync.sync.lookup", look)
     report = told(cli, "sync", "--adopt", code=5)
     assert any("colours@champion was not adopted" in text for text in report["failed"])
     registry = Registry.open(bank / "registry")

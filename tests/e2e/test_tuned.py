@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual import answers
-from adapterbank.continual import release as releasing
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import prepare
-from adapterbank.continual.tuned import (
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.plan import (
     Budget,
     Winner,
     plan_of,
@@ -22,7 +19,10 @@ from adapterbank.continual.tuned import (
     write_winner,
 )
 from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.pipeline.prepare import prepare
 from adapterbank.records import Score
+from adapterbank.release import answers
+from adapterbank.release import moves as releasing
 from adapterbank.training import evaluation
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, refuse, searched

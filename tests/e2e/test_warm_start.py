@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from safetensors.torch import load as load_tensors
 
-from adapterbank.continual import warm_start
-from adapterbank.continual.arm import Arm
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.stages import evaluate, prepare, register
-from adapterbank.continual.train_stage import train
+from adapterbank.bank.bank import Bank
 from adapterbank.errors import ConfigError, InputError, TrainingDiverged, UnknownName
 from adapterbank.inference.artifact import ADAPTER_MODEL
-from adapterbank.integrations.mlflow_store import open_client
-from adapterbank.training.loop import Epoch, TrainResult
+from adapterbank.integrations.mlflow.store import open_client
+from adapterbank.pipeline import warm_start
+from adapterbank.pipeline.arm import Arm
+from adapterbank.pipeline.evaluate import evaluate
+from adapterbank.pipeline.prepare import prepare
+from adapterbank.pipeline.register import register
+from adapterbank.pipeline.train import train
+from adapterbank.training.loop import TrainResult
+from adapterbank.training.sinks import Epoch
 from tests.cli_samples import PARAMS, Cli, draw
 
 TASK = "shades"

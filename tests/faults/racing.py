@@ -24,7 +24,8 @@ from adapterbank.errors import ConflictError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Prediction
 from adapterbank.registry.manifest import build_manifest, version_digest
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests import served
 
 RACERS = 16

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.collect import collect_waste
-from adapterbank.continual.status import find_drift
-from adapterbank.continual.transfer import pull, push
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.gc import collect_waste
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.dvc_repo import keep_output
+from adapterbank.integrations.dvc.repo import keep_output
 from adapterbank.registry.store import Registry
+from adapterbank.sync.remote import pull, push
+from adapterbank.sync.status import find_drift
 from tests import s3, served
 from tests.cli_samples import draw
 from tests.dvc_samples import clone, commit, copy, dvc, make_dvc_bank, run

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from adapterbank.__main__ import main
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.remove_task import remove_task
 from adapterbank.continual.audit import audit
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.remove_task import remove_task
-from adapterbank.continual.stages import fetch_backbone
 from adapterbank.errors import AdapterBankError
 from adapterbank.inference.predictor import Predictor
+from adapterbank.pipeline.backbone import fetch_backbone
 from adapterbank.registry.collect import collect
 from adapterbank.training.checkpoint import Checkpoint, Checkpointer
 from tests.cli_samples import draw

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.__main__ import main
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
 from adapterbank.durable import TEMPORARY
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.registry.store import Registry

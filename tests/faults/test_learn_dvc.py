@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.scaffold import init_bank
+from adapterbank.config.params_file import add_task
 from adapterbank.continual.matrix import MATRIX, read_matrix
-from adapterbank.continual.params_file import add_task
-from adapterbank.integrations.dvc_repo import ensure_dvc, repro
-from adapterbank.integrations.scaffold import init_bank
+from adapterbank.integrations.dvc.repo import ensure_dvc, repro
 from tests.learning import ENTRIES, new_bank, write_scenario
 
 # Both are new: a version that replaces another has no place in a configuration written at once.

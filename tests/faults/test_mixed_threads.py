@@ -22,7 +22,8 @@ import pytest
 from adapterbank.errors import ConflictError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Prediction
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests import served
 from tests.served import picture
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.integrations.mlflow_mirror import lookup
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.integrations.mlflow.mirror import lookup
+from adapterbank.integrations.mlflow.store import open_client
 from tests.first_use import TASK, digest_of, use_store
 
 pytestmark = pytest.mark.timeout(240)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from adapterbank.__main__ import main
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.mlflow_mirror import lookup
+from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage
 from tests.installed import run_installed

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapterbank.cli._page import render
+from adapterbank.report.page import render_page
 from tests.overview_samples import overview
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -27,7 +27,7 @@ DARK, LIGHT = 0, 1  # Blink's numbers of colour schemes
 HOSTILE = (
     '<img src="http://elsewhere.test/x.png"/><script src="https://elsewhere.test/x.js"></script>'
 )
-REPORT = render(overview(("reds", "greens", HOSTILE), HOSTILE))
+REPORT = render_page(overview(("reds", "greens", HOSTILE), HOSTILE))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

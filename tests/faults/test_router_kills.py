@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from adapterbank.continual.routers import rebuild_router
+from adapterbank.inference.router_versions import rebuild_router
 from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
@@ -15,7 +15,7 @@ from tests.router_bank import colour_registry, publish
 # Kills itself before or after the n-th thing it does to the disk, for every n there is.
 MORTAL = """
 import sys
-from adapterbank.continual.routers import rebuild_router
+from adapterbank.inference.router_versions import rebuild_router
 from adapterbank.registry.store import Registry
 from tests.mortal import survives
 

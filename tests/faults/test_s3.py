@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from adapterbank.__main__ import main
-from adapterbank.continual.transfer import pull, push
 from adapterbank.errors import AdapterBankError, IntegrityError
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
+from adapterbank.sync.remote import pull, push
 from tests import s3
 from tests.dvc_samples import clone, copy, make_dvc_bank
 

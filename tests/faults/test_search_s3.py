@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.integrations.mlflow.store import open_client
 from tests import s3
 from tests.ray_nodes import wait_until
 from tests.search_banks import (

@@ -16,10 +16,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from adapterbank.bank.scaffold import init_bank
 from adapterbank.errors import AdapterBankError
-from adapterbank.integrations import dvc_repo
+from adapterbank.integrations.dvc import repo
 from adapterbank.integrations.environment import DEFAULTS
-from adapterbank.integrations.scaffold import init_bank
 
 # What `adapterbank stage NAME [TASK]` leaves behind, in the least code that depends on its inputs.
 _STUB: Final = """#!/bin/sh
@@ -344,12 +344,12 @@ def test_repro_runs_one_stage_and_what_it_needs(
 ) -> None:
     monkeypatch.setenv("PATH", f"{bank / 'bin'}{os.pathsep}{os.environ['PATH']}")
     # A real `adapterbank` beside this interpreter would be found first.
-    monkeypatch.setattr(dvc_repo, "_environment", lambda: _environment(bank))
+    monkeypatch.setattr(repo, "_environment", lambda: _environment(bank))
     shutil.rmtree(bank / "work/digits/trained")
     (bank / "calls.log").unlink()
 
-    dvc_repo.repro(bank, ["train@digits"], quiet=True)
+    repo.repro(bank, ["train@digits"], quiet=True)
 
     assert (bank / "work/digits/trained").is_dir()
     with pytest.raises(AdapterBankError, match="exit code"):
-        dvc_repo.repro(bank, ["train@nothing"], quiet=True)
+        repo.repro(bank, ["train@nothing"], quiet=True)

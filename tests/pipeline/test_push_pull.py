@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from adapterbank.__main__ import main
-from adapterbank.continual.bank import Bank
-from adapterbank.continual.status import find_drift
-from adapterbank.continual.sync import sync
-from adapterbank.continual.transfer import pull, push
+from adapterbank.bank.bank import Bank
 from adapterbank.errors import AdapterBankError, FetchError, UnknownName
 from adapterbank.registry.store import Registry
+from adapterbank.sync.remote import pull, push
+from adapterbank.sync.status import find_drift
+from adapterbank.sync.sync import sync
 from tests.bank_samples import damage
 from tests.dvc_samples import clone, commit, copy, dvc, make_dvc_bank
 from tests.registry_samples import files_of

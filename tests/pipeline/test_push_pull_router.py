@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from adapterbank.continual.transfer import pull, push
 from adapterbank.errors import AdapterBankError
 from adapterbank.records import ROUTER
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
+from adapterbank.sync.remote import pull, push
 from tests.dvc_samples import clone, commit, dvc, make_dvc_bank
 from tests.registry_samples import BACKBONE
 

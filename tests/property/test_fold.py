@@ -13,8 +13,8 @@ from torch import Tensor
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.methods import vapt
 from adapterbank.methods.base import Dropout
-from adapterbank.model import forward
-from adapterbank.reference import reference_forward
+from adapterbank.model.forward import forward
+from adapterbank.model.reference import reference_forward
 from tests import tiny
 
 PREFIXES: dict[int, dict[str, object]] = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Folded
-from adapterbank.mixed import ALONE, forward_mixed
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.mixed import ALONE, forward_mixed
 from tests import tiny
 
 KINDS = ("plain", "registers", "no_cls", "qk_norm")

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
-from adapterbank.registry.store import ANY, Registry, Version
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests.registry_samples import files_of, new_registry
 
 TASKS = ("dtd", "eurosat")

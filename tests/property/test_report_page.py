@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adapterbank.cli._page import render
+from adapterbank.report.page import render_page
 from tests.overview_samples import overview
 
 HOSTILE = (
@@ -46,13 +46,13 @@ def test_any_words_give_the_elements_that_plain_words_give(
     tasks, plain = (task, other + "2"), ("reds", "greens")
     if tasks[0] == tasks[1] or word in {"outcome", "reason", "p", "task", "listed"}:
         return  # two tasks of one name, or a key of the verdict that is one already
-    assert shape(render(overview(tasks, word))) == shape(render(overview(plain, "x")))
+    assert shape(render_page(overview(tasks, word))) == shape(render_page(overview(plain, "x")))
 
 
 @settings(max_examples=30)
 @given(word=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1))
 def test_words_can_be_read_as_they_are(word: str) -> None:
-    root = parsed(render(overview((word, word + "2"), word)))
+    root = parsed(render_page(overview((word, word + "2"), word)))
     rows = {one.text for one in root.iter("th") if one.get("scope") == "row"}
     assert word in rows
     cells = [one.text for one in root.iter("td")]
@@ -62,4 +62,4 @@ def test_words_can_be_read_as_they_are(word: str) -> None:
 @settings(max_examples=10)
 @given(st.text(max_size=30))
 def test_the_same_bank_gives_the_same_bytes(word: str) -> None:
-    assert render(overview(word=word)) == render(overview(word=word))
+    assert render_page(overview(word=word)) == render_page(overview(word=word))

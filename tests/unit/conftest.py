@@ -14,7 +14,9 @@ quiet_environment()
 
 @pytest.fixture(scope="session")
 def migrated_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from adapterbank.integrations.mlflow_store import ensure_store  # noqa: PLC0415  # slow import
+    from adapterbank.integrations.mlflow.store import (  # noqa: PLC0415  # mlflow is quiet by now
+        ensure_store,
+    )
 
     root = tmp_path_factory.mktemp("migrated")
     with pytest.MonkeyPatch.context() as patch:

@@ -26,7 +26,7 @@ from adapterbank.inference.artifact import (
     method_config,
 )
 from adapterbank.methods.base import count_parameters
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import build_manifest, version_digest
 from tests import served, tiny

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapterbank.continual.bank_gate import paired_routers, route_task, routing_failures
-from adapterbank.continual.gates import as_comparison
-from adapterbank.continual.paired import compare
-from adapterbank.continual.routers import RouterPlan
-from adapterbank.continual.verdicts import RoutedTask
-from adapterbank.policies import GateConfig
+from adapterbank.config.gates import GateConfig
+from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.registry.verdicts import RoutedTask
+from adapterbank.release.bank_gate import paired_routers, route_task, routing_failures
+from adapterbank.release.gates import as_comparison
+from adapterbank.release.paired import compare
 from adapterbank.routing.router import RouterSettings, build
 from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import BACKBONE, World

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.errors import AdapterBankError
 from adapterbank.methods.base import Adapter
 from adapterbank.records import Score

@@ -16,9 +16,10 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.registry import publish
 from adapterbank.registry.collect import Waste, collect
 from adapterbank.registry.layout import Layout
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import TaskRecord
 from adapterbank.registry.verify import Problem, survey
+from adapterbank.registry.versions import Version
 from tests.registry_samples import files_of, new_registry
 
 # Kills itself before or after the n-th thing it does to the disk, for every n there is.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from adapterbank.config import (
+from adapterbank.config.bank import (
     PARAMS,
     BackboneConfig,
     BankConfig,

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
+from adapterbank.config.search import SearchConfig
 from adapterbank.errors import ConfigError
 from adapterbank.search.contest import Entry, FairSearcher, PerTask
 from adapterbank.search.cost import CostTable
 from adapterbank.search.ledger import Trial
 from adapterbank.search.watch import View, Watch
-from adapterbank.spaces import SearchConfig
 from tests.search_trials import LISTS, Costs, ended, ledger, point
 
 EPOCHS = 9

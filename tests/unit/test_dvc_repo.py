@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from adapterbank.errors import IntegrityError
-from adapterbank.integrations import dvc_repo
+from adapterbank.integrations.dvc import repo
 from adapterbank.integrations.environment import DEFAULTS
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests.registry_samples import files_of, new_registry
 
 STAGE, OUTPUT = "register@dtd", "registry/adapters/dtd"
@@ -46,7 +47,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new_registry(root / "registry").register("dtd", files_of("dtd", 0))
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "new").write_text("what is to be registered")
-    dvc_repo.ensure_dvc(root, git=False)
+    repo.ensure_dvc(root, git=False)
     dvc(root, "repro")
     return root
 
@@ -95,11 +96,11 @@ def test_mending_a_version_leaves_those_that_dvc_does_not_know(bank: Path, damag
 
 def test_a_version_registered_by_hand_is_kept_by_dvc_once_it_is_told(bank: Path) -> None:
     by_hand = versions(bank)[1]
-    assert dvc_repo.keep_output(bank, STAGE, OUTPUT) is None
+    assert repo.keep_output(bank, STAGE, OUTPUT) is None
     assert dvc(bank, "status", STAGE, "--json").strip() == "{}"
     (by_hand.path / "metrics.json").write_text("{}")
     mend(bank, by_hand)
-    assert dvc_repo.keep_output(bank, STAGE, OUTPUT) is None  # nothing to do
+    assert repo.keep_output(bank, STAGE, OUTPUT) is None  # nothing to do
 
 
 @pytest.mark.parametrize("ran", [False, True], ids=["never ran", "ran before"])
@@ -108,17 +109,17 @@ def test_a_stage_that_has_yet_to_run_is_not_marked_as_done(bank: Path, ran: bool
         (bank / "new").write_text("trained since")
     else:
         (bank / "dvc.lock").unlink()
-    reason = dvc_repo.keep_output(bank, STAGE, OUTPUT)
+    reason = repo.keep_output(bank, STAGE, OUTPUT)
     assert reason is not None
     assert "dvc repro" in reason
     assert dvc(bank, "status", STAGE, "--json").strip() != "{}"
 
 
 def test_what_dvc_says_is_the_reason_where_it_has_no_such_stage(bank: Path) -> None:
-    reason = dvc_repo.keep_output(bank, "register@tints", "registry/adapters/tints")
+    reason = repo.keep_output(bank, "register@tints", "registry/adapters/tints")
     assert reason is not None
     assert "register@tints" in reason
 
 
 def test_a_bank_without_a_pipeline_says_so(tmp_path: Path) -> None:
-    assert dvc_repo.keep_output(tmp_path, STAGE, OUTPUT) == f"{tmp_path} has no dvc.yaml"
+    assert repo.keep_output(tmp_path, STAGE, OUTPUT) == f"{tmp_path} has no dvc.yaml"

@@ -22,7 +22,12 @@ each_class = pytest.mark.parametrize("name", DRAWN)
 
 
 def test_every_error_is_in_the_drawn_tree() -> None:
-    assert sorted(DRAWN) == sorted(errors.__all__)
+    kinds = [
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, AdapterBankError)
+    ]
+    assert sorted(DRAWN) == sorted(kinds)
 
 
 @each_class

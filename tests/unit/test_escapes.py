@@ -10,7 +10,8 @@ import pytest
 
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.records import Reference
-from adapterbank.registry.store import ANY, Registry
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
 from tests.registry_samples import files_of, new_registry
 
 NAMES = {

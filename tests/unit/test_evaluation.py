@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, log_loss
 from adapterbank.backbones import base
 from adapterbank.backbones.base import slices
 from adapterbank.data.images import normalise
-from adapterbank.model import features, forward
+from adapterbank.model.forward import features, forward
 from adapterbank.training.evaluation import batches, evaluate, extract_features, score
 from tests import tiny, toys
 

@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from adapterbank.config import parse_config
-from adapterbank.continual.gates import (
+from adapterbank.config.bank import parse_config
+from adapterbank.config.gates import GateConfig
+from adapterbank.errors import InputError
+from adapterbank.records import Score
+from adapterbank.registry.verdicts import Comparison
+from adapterbank.release.gates import (
     Answers,
     Measured,
     as_comparison,
@@ -21,11 +25,7 @@ from adapterbank.continual.gates import (
     find_failures,
     is_worse,
 )
-from adapterbank.continual.paired import Paired
-from adapterbank.continual.verdicts import Comparison
-from adapterbank.errors import InputError
-from adapterbank.policies import GateConfig
-from adapterbank.records import Score
+from adapterbank.release.paired import Paired
 from benchmarks.gates import count_refused
 from tests.source import ROOT
 
@@ -199,7 +199,7 @@ def test_terms_that_mean_nothing_are_refused(wrong: dict[str, float | None]) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["pipelines/params.yaml", "adapterbank/integrations/templates/params.yaml"]
+    "path", ["pipelines/params.yaml", "adapterbank/bank/templates/params.yaml"]
 )
 def test_the_gates_that_params_files_spell_out_are_the_defaults(path: str) -> None:
     config = parse_config((ROOT / path).read_text(), where=path)

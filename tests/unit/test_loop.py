@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter
 from adapterbank.training.evaluation import evaluate, extract_features
-from adapterbank.training.loop import Epoch, Sink, TrainResult, train
+from adapterbank.training.loop import TrainResult, train
 from adapterbank.training.recipes import RECIPES, Recipe
 from adapterbank.training.ridge import fit_ridge
+from adapterbank.training.sinks import Epoch, Sink
 from tests import tiny, toys
 
 DATA = toys.task()
@@ -137,8 +138,10 @@ def test_an_epochs_loss_is_the_mean_over_images_though_the_last_batch_is_smaller
 def test_the_result_is_the_last_epochs_adapter_judged_on_validation_images() -> None:
     result = run(start())
     judged = evaluate(tiny.backbone("plain"), DATA.val, result.adapter.fold())
-    assert (result.val.score, result.val.loss) == (judged.score, judged.loss)
-    assert result.epochs[-1].val_loss == judged.loss
+    assert result.val.score == judged.score
+    # Another computation than the one of the last epoch: batched otherwise, rounded otherwise.
+    assert result.val.loss == pytest.approx(judged.loss, rel=1e-5)
+    assert result.epochs[-1].val_loss == pytest.approx(judged.loss, rel=1e-5)
 
 
 def test_test_images_are_never_looked_at() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterbank.config import TaskConfig
+from adapterbank.config.bank import TaskConfig
 from adapterbank.continual.matrix import (
     FIGURES,
     MATRIX,

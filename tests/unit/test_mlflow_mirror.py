@@ -11,15 +11,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import InputError, UnknownName
-from adapterbank.integrations.mlflow_mirror import (
+from adapterbank.integrations.mlflow.mirror import (
     MirroredModel,
     lookup,
     mirror_alias,
     mirror_version,
     source_uri,
 )
-from adapterbank.integrations.mlflow_runs import open_run
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.integrations.mlflow.runs import open_run
+from adapterbank.integrations.mlflow.store import open_client
 
 
 def _digest(number: int) -> str:

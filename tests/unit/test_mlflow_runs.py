@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 
 from adapterbank.errors import AdapterBankError, ConflictError, InputError
 from adapterbank.integrations.figures import confusion_png
-from adapterbank.integrations.mlflow_runs import RunLogger, environment_tags, open_run
-from adapterbank.integrations.mlflow_store import open_client
+from adapterbank.integrations.mlflow.runs import RunLogger, environment_tags, open_run
+from adapterbank.integrations.mlflow.store import open_client
 
 
 def _open(bank: Path, run_id: str | None = None, **params: str | float) -> RunLogger:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.errors import AdapterBankError, InputError
-from adapterbank.integrations.mlflow_store import (
+from adapterbank.integrations.mlflow.store import (
     artifact_location,
     ensure_store,
     open_client,
@@ -179,7 +179,7 @@ import sys
 from pathlib import Path
 from adapterbank.integrations.environment import quiet_environment
 quiet_environment()
-from adapterbank.integrations.mlflow_runs import open_run
+from adapterbank.integrations.mlflow.runs import open_run
 print("ready", flush=True)
 sys.stdin.readline()
 with open_run(Path(sys.argv[1]), experiment="digits", name="run", params={"rank": 8}) as run:

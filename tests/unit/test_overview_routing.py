@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adapterbank.continual import overview_routing
-from adapterbank.continual.overview_routing import ALPHAS, routing_figures
+from adapterbank.report import routing
+from adapterbank.report.routing import ALPHAS, routing_figures
 from adapterbank.routing.router import Router
 from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import Array, World, auroc, built
@@ -87,7 +87,7 @@ def test_a_router_of_one_task_has_no_unknown_one() -> None:
 
 
 def test_of_many_tasks_only_some_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview_routing, "MOST_UNKNOWN", 2)
+    monkeypatch.setattr(routing, "MOST_UNKNOWN", 2)
     found = routing_figures(built(RECORDS), RECORDS, FEATURES)
     assert [one.task for one in found.unknown] == ["t000", "t001"]
     assert len(found.confusion) == 4

@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from adapterbank.continual.paired import (
-    calibration_error,
-    compare,
-    pack_right,
-    unpack_right,
-)
 from adapterbank.errors import InputError
+from adapterbank.release.paired import calibration_error, compare, pack_right, unpack_right
 
 answers = st.lists(st.booleans(), min_size=1, max_size=60)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapterbank.config import PARAMS, parse_config
-from adapterbank.continual.params_file import exchange_task, replace_task
+from adapterbank.config.bank import PARAMS, parse_config
+from adapterbank.config.params_file import exchange_task, replace_task
 from adapterbank.errors import ConfigError, UnknownName
 from tests.unit.test_params_removal import HEAD, each_form, each_task
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterbank.config import parse_config
-from adapterbank.continual.params_file import add_task, insert_task
+from adapterbank.config.bank import parse_config
+from adapterbank.config.params_file import add_task, insert_task
 from adapterbank.errors import ConfigError, ConflictError, InputError
 
 HEAD = "profile: full # in use\nprofiles:\n  full: {} # all of it\n"

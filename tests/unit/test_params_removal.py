@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapterbank.config import parse_config
-from adapterbank.continual.params_file import delete_task, insert_task, remove_task
+from adapterbank.config.bank import parse_config
+from adapterbank.config.params_file import delete_task, insert_task, remove_task
 from adapterbank.errors import InputError
 
 HEAD = "profile: full # in use\nprofiles:\n  full: {} # all of it\n"

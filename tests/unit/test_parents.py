@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.continual import parents
-from adapterbank.continual.parents import Target, rank, score_one, seen_images
-from adapterbank.continual.warm_start import epochs_to, is_better
 from adapterbank.errors import InputError
 from adapterbank.inference.artifact import ROUTING, load_adapter
+from adapterbank.pipeline import parents
+from adapterbank.pipeline.parents import Target, rank, score_one, seen_images
+from adapterbank.pipeline.warm_start import epochs_to, is_better
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.store import Registry

@@ -9,7 +9,7 @@ import pytest
 
 from adapterbank.errors import IntegrityError
 from adapterbank.registry.manifest import check_some
-from adapterbank.registry.store import Version
+from adapterbank.registry.versions import Version
 from tests.registry_samples import files_of, new_registry
 
 NAMES = ("adapter_config.json", "metrics.json")

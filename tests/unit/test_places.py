@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from adapterbank import durable
+from adapterbank.bank.bank import Bank
 from adapterbank.continual.audit import audit
-from adapterbank.continual.bank import Bank
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.registry.collect import collect

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from adapterbank.config.router import RouterConfig
 from adapterbank.errors import InputError
-from adapterbank.policies import RouterConfig
 from adapterbank.routing.router import RouterSettings
 
 

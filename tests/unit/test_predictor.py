@@ -24,9 +24,10 @@ from adapterbank.errors import (
 )
 from adapterbank.inference.decoding import ImageInput
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
 from adapterbank.records import Prediction, Reference
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests import served
 from tests.served import picture
 

@@ -15,7 +15,8 @@ from adapterbank.inference.decoding import ImageInput
 from adapterbank.inference.predictor import Predictor
 from adapterbank.methods.base import Adapter
 from adapterbank.records import Prediction
-from adapterbank.registry.store import Registry, Version
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests import served
 from tests.bank_samples import damage
 from tests.served import picture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterbank import catalog
-from adapterbank.config import TrainConfig
+from adapterbank.config.bank import TrainConfig
 from adapterbank.errors import UnknownName
 from adapterbank.training.recipes import RECIPES, Recipe, build_optimizer, find_recipe
 from tests import tiny, toys

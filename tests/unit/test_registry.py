@@ -21,7 +21,9 @@ from adapterbank.errors import (
     UnknownName,
 )
 from adapterbank.records import Reference
-from adapterbank.registry.store import ANY, Registry, Version
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
 from tests.registry_samples import BACKBONE, config_of, files_of, new_registry
 
 

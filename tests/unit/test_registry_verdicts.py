@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapterbank.errors import ConflictError, InputError, UnknownName
-from adapterbank.registry.store import ANY, Registry
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
 from tests.registry_samples import files_of, new_registry
 
 VERDICT = {"outcome": "refused", "accuracy": 0.25}

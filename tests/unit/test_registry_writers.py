@@ -13,7 +13,8 @@ import pytest
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError
-from adapterbank.registry.store import ANY, Registry
+from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
 from tests.registry_samples import files_of, new_registry
 
 # Runs in processes of their own: every process tries every step, in step with the others.

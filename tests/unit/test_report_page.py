@@ -10,14 +10,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from adapterbank.cli._charts import Line, curves
-from adapterbank.cli._html import style, tag
-from adapterbank.cli._page import render
-from adapterbank.cli._page_history import verdict_words
-from adapterbank.continual.overview import MatrixView, Overview, RouterView
+from adapterbank.report.charts import Line, curves
+from adapterbank.report.html import style, tag
+from adapterbank.report.overview import MatrixView, Overview, RouterView
+from adapterbank.report.page import render_page
+from adapterbank.report.page_history import verdict_words
 from tests.overview_samples import overview
 
-SHEET = files("adapterbank.cli").joinpath("report.css").read_text(encoding="utf-8")
+SHEET = files("adapterbank.report").joinpath("report.css").read_text(encoding="utf-8")
 LIGHT, DARK = (
     dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", block))
     for block in re.findall(r":root \{(.*?)\}", SHEET, flags=re.DOTALL)
@@ -32,7 +32,7 @@ EMPTY = Overview(
 
 def page(found: Overview) -> ET.Element:
     """Render and read."""
-    return ET.fromstring(render(found).partition(b"\n")[2])  # noqa: S314  # of our own
+    return ET.fromstring(render_page(found).partition(b"\n")[2])  # noqa: S314  # of our own
 
 
 def text(found: Overview) -> str:
@@ -75,7 +75,7 @@ def test_more_is_always_further_from_the_page(colours: dict[str, str]) -> None:
 
 
 def test_the_page_runs_nothing_and_names_no_other_place() -> None:
-    found = render(overview()).decode()
+    found = render_page(overview()).decode()
     names = {one.tag for one in page(overview()).iter()}
     assert not names & {"script", "iframe", "object", "embed", "img", "form", "a", "base"}
     assert not re.search(r"https?:|//[a-z]|@import|url\(", found)

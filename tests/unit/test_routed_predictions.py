@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.continual.routers import rebuild_router
 from adapterbank.errors import ImageError, InputError, UnknownName
 from adapterbank.inference.decoding import ImageInput
 from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.router_versions import rebuild_router
 from adapterbank.records import ROUTER, Abstention, Prediction, Route
 from adapterbank.registry.store import Registry
 from tests.router_bank import COLOURS, colour_registry, picture, publish, strange

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from adapterbank.continual.routers import rebuild_router
-from adapterbank.continual.status import find_drift
+from adapterbank.config.router import RouterConfig
 from adapterbank.errors import BackboneMismatch, InputError, IntegrityError, UnknownName
 from adapterbank.inference.artifact import add_metrics
+from adapterbank.inference.router_versions import rebuild_router
 from adapterbank.inference.routing import load_router
-from adapterbank.policies import RouterConfig
 from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.collect import collect
 from adapterbank.routing.router import RouterSettings
+from adapterbank.sync.status import find_drift
 from tests import served
 from tests.bank_samples import damage
 from tests.kept_bank import content_of

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapterbank.config.search import Range, SearchConfig, Space
 from adapterbank.errors import ConfigError
 from adapterbank.search.samplers import Sampler, Told, make_sampler
 from adapterbank.search.space import PAPER, Values, draw, points
-from adapterbank.spaces import Range, SearchConfig, Space
 from tests.search_trials import LISTS, MIXED, everything, proposals, worth
 
 SAMPLERS = ("random", "optuna", "grid")

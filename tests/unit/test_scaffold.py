@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.config import load_config
+from adapterbank.bank.scaffold import PIPELINE_MARK, init_bank
+from adapterbank.config.bank import load_config
 from adapterbank.errors import AdapterBankError, ConflictError
-from adapterbank.integrations.scaffold import PIPELINE_MARK, init_bank
 
 _PARTS = [
     ".dvc/.gitignore",
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_reported(
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "bank"))
 
-    monkeypatch.setattr("adapterbank.integrations.scaffold.make_directory", refuse)
+    monkeypatch.setattr("adapterbank.bank.scaffold.make_directory", refuse)
 
     with pytest.raises(AdapterBankError, match="Cannot write"):
         init_bank(tmp_path / "bank")

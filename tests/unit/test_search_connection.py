@@ -10,10 +10,10 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
+from adapterbank.config.search import SearchConfig
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.integrations.environment import quiet_environment
 from adapterbank.search.cluster import check_gpus, connected, per_trial
-from adapterbank.spaces import SearchConfig
 
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 Started = list[tuple[dict[str, Any], dict[str, str]]]

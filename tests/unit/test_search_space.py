@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterbank.config import parse_config
-from adapterbank.continual.bank import Bank
+from adapterbank.bank.bank import Bank
+from adapterbank.config.bank import parse_config
+from adapterbank.config.search import Space
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.search.space import PAPER, points, space_of, split_values
-from adapterbank.spaces import Space
 from tests.search_trials import LISTS
 
 VAPT = {

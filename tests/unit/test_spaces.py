@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from adapterbank.config import BankConfig, parse_config
+from adapterbank.config.bank import BankConfig, parse_config
+from adapterbank.config.search import Range, SearchConfig
 from adapterbank.errors import ConfigError
-from adapterbank.spaces import Range, SearchConfig
 
 
 def parsed(search: dict[str, Any] | None = None, spaces: object = None) -> BankConfig:

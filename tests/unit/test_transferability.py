@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from adapterbank.continual.transferability import (
+from adapterbank.errors import InputError
+from adapterbank.pipeline.transferability import (
     TaskGaussian,
     bhattacharyya,
     ledoit_wolf,
     shrunk_h_score,
 )
-from adapterbank.errors import InputError
 from adapterbank.routing.statistics import TaskStatistics, triangle
 from tests.routing_samples import World
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from adapterbank.continual.two_sample import (
+from adapterbank.drift.two_sample import (
     Difference,
     Labels,
     distribution_test,

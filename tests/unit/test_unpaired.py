@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from adapterbank.continual.unpaired import compare_counts
 from adapterbank.errors import InputError
 from adapterbank.records import Score
+from adapterbank.release.unpaired import compare_counts
 
 scores = st.integers(1, 80).flatmap(
     lambda n: st.builds(Score, correct=st.integers(0, n), total=st.just(n))

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from adapterbank.errors import InputError
 from adapterbank.methods import vapt
 from adapterbank.methods.base import count_parameters
-from adapterbank.model import forward
+from adapterbank.model.forward import forward
+from adapterbank.model.reference import reference_forward
 from adapterbank.records import Traits
-from adapterbank.reference import reference_forward
 from tests import tiny
 
 VIT_B16 = Traits(

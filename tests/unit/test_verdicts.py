@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from adapterbank.continual.verdicts import (
+from adapterbank.records import Score
+from adapterbank.registry.task_record import Event
+from adapterbank.registry.verdicts import (
     BankCheck,
     Comparison,
     RoutedTask,
@@ -17,8 +19,6 @@ from adapterbank.continual.verdicts import (
     standing_refusal,
     verdict_tags,
 )
-from adapterbank.records import Score
-from adapterbank.registry.task_record import Event
 
 COMPARISON = Comparison(
     test="mcnemar", p=0.0123, difference=-0.025, interval=(-0.05, -0.001), gained=2, lost=7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapterbank.continual.windows import Images, Reference, Settings, Verdict, Window, judge
+from adapterbank.drift.windows import Images, Reference, Settings, Verdict, Window, judge
 from adapterbank.errors import InputError
 
 TASK = "mine"

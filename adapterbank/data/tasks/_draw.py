@@ -8,18 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = [
-    "CANVAS",
-    "POINTED",
-    "REACH",
-    "ROUND",
-    "backdrop",
-    "balanced",
-    "contrasting",
-    "paint",
-    "stamp",
-]
-
 CANVAS = 112
 """Side of every rendered image: 8 patches of 14 px, shrunk or grown to a registry's input size."""
 

@@ -17,8 +17,6 @@ from adapterbank.data.tasks._draw import (
     stamp,
 )
 
-__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
-
 CLASSES = ("1", "2", "3", "4", "5", "6")
 DESCRIPTION = "number of rendered objects, 1 to 6, apart from one another"
 SIZES = {"train": 800, "val": 200, "test": 800}

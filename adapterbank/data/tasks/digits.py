@@ -12,8 +12,6 @@ from sklearn.datasets import load_digits
 from adapterbank.data.splits import choose, generator, partition
 from adapterbank.data.tasks._draw import CANVAS, backdrop, contrasting, paint
 
-__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
-
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 DESCRIPTION = "handwritten digits (8x8 scans of scikit-learn) in coloured ink on coloured paper"
 SIZES = {"train": 800, "val": 200, "test": 797}

@@ -16,8 +16,6 @@ from adapterbank.data.tasks._draw import (
     stamp,
 )
 
-__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
-
 CLASSES = tuple(f"x{i}" for i in range(6))
 DESCRIPTION = "horizontal position of one rendered object, 6 bins from left (x0) to right (x5)"
 SIZES = {"train": 800, "val": 200, "test": 800}

@@ -16,8 +16,6 @@ from adapterbank.data.tasks._draw import (
     stamp,
 )
 
-__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
-
 CLASSES = ("east", "northeast", "north", "northwest", "west", "southwest", "south", "southeast")
 DESCRIPTION = "direction of one rendered pointed object, 8 compass points"
 SIZES = {"train": 800, "val": 200, "test": 800}

@@ -15,8 +15,6 @@ from adapterbank.data.splits import generator, partition
 from adapterbank.data.tasks._draw import CANVAS, balanced
 from adapterbank.errors import FetchError
 
-__all__ = ["CLASSES", "DESCRIPTION", "SIZES", "build"]
-
 # Class -> file and the part of it (left, top, right, bottom) that shows the surface.
 _SURFACES = {
     "brick": ("brick.png", (0, 0, 512, 512)),

@@ -1,0 +1,32 @@
+"""Delete what nothing in a bank needs, nor any commit of it."""
+
+from __future__ import annotations
+
+from adapterbank.bank.bank import Bank
+from adapterbank.integrations.git import git_mention
+from adapterbank.records import ROUTER
+from adapterbank.registry.collect import Waste, collect
+
+
+def collect_waste(bank: Bank, *, dry_run: bool) -> tuple[Waste, ...]:
+    """Delete leftovers of killed writers, and versions that no record names, now or in Git.
+
+    After ``git checkout`` of an older commit the newer versions look unregistered: they are not.
+
+    Args:
+        bank: an open bank.
+        dry_run: only say what would go.
+
+    Returns:
+        what went, or would, and what stays for a commit's sake.
+
+    Raises:
+        AdapterBankError: the disk cannot be written.
+        ConflictError: another writer holds the lock.
+    """
+
+    def keep(task: str, digest: str) -> str | None:
+        name = "router.json" if task == ROUTER else f"aliases/{task}.json"
+        return git_mention(bank.root, f"registry/{name}", digest)
+
+    return collect(bank.registry.root, keep, dry_run=dry_run)

@@ -1,0 +1,70 @@
+"""Measuring a registered version on its task's prepared images, whenever somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapterbank.bank.bank import Bank
+from adapterbank.data.store import load_task, stored_digest
+from adapterbank.errors import InputError
+from adapterbank.inference.predictor import Predictor
+from adapterbank.records import Score
+from adapterbank.registry.versions import Version
+from adapterbank.training.evaluation import Progress, evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a version answers on one split."""
+
+    version: Version
+    split: str
+    score: Score
+    loss: float  # mean cross-entropy, nats
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows are true classes
+    same_data: bool  # whether the split is of the data the version was trained on
+
+
+def measure(
+    bank: Bank,
+    ref: str,
+    *,
+    split: str = "test",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Measurement:
+    """Run a version over a split of its task's prepared data.
+
+    Args:
+        bank: an open bank with a backbone.
+        ref: the version.
+        split: ``val`` or ``test``.
+        device: where to run.
+        progress: told of the images.
+
+    Raises:
+        InputError: the data is not prepared, or has other classes than the version.
+        IntegrityError: the version or the backbone is not what was published.
+        UnknownName: no such task, version or alias.
+    """
+    predictor = Predictor(bank.registry, device=device)
+    version = bank.registry.resolve(ref)
+    data = load_task(bank.data(version.task), spec=bank.registry.backbone().spec)
+    _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
+    if loaded.config.classes != data.classes:
+        raise InputError(
+            f"{version} tells {len(loaded.config.classes)} classes apart, the prepared data has"
+            f" {len(data.classes)} or others of that name: no figure would mean anything",
+            fix=f"adapterbank show {version}, and adapterbank task show {version.task}",
+        )
+    found = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
+    return Measurement(
+        version=version,
+        split=split,
+        score=found.score,
+        loss=found.loss,
+        classes=data.classes,
+        confusion=tuple(map(tuple, found.confusion.tolist())),
+        same_data=stored_digest(bank.data(version.task)) == loaded.config.data.digest,
+    )

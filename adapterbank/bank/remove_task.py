@@ -1,0 +1,70 @@
+"""Remove a task: build it no more, answer it no more, keep all that was published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapterbank.bank.bank import Bank
+from adapterbank.config.params_file import remove_task as remove_from_params
+from adapterbank.errors import AdapterBankError, UnknownName
+from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
+from adapterbank.registry.task_record import PREVIOUS, RETIRE, Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What a removal did; a second one of the same task finds nothing to do.
+
+    ``mirror`` says why MLflow still shows an alias, None where it does not.
+    """
+
+    task: str
+    configured: bool  # it was in pipelines/params.yaml until now
+    events: tuple[Event, ...]  # the aliases taken away, as history has them
+    versions: int  # kept
+    mirror: str | None
+
+
+def remove_task(bank: Bank, task: str, *, reason: str = "") -> Removal:
+    """Take a task out of the configuration, then its aliases away.
+
+    No bytes are deleted and history goes on, so ``promote TASK@N`` brings the answers back. In
+    this order a file that no program can edit stops it before anything has changed. Killed
+    between the two, the task is only built no more; the same command does the rest.
+
+    Raises:
+        AdapterBankError: the disk is full or read-only.
+        InputError: ``pipelines/params.yaml`` has a form that a program cannot take a task out of.
+        UnknownName: neither the configuration nor the registry has such a task.
+    """
+    known = bank.registry.tasks()
+    configured = task in bank.config.tasks
+    if not configured and task not in known:
+        raise UnknownName("task", task, {*known, *bank.config.tasks}, fix="adapterbank task list")
+    if configured:
+        remove_from_params(bank.root, task)
+    if task not in known:
+        return Removal(task=task, configured=configured, events=(), versions=0, mirror=None)
+    events = bank.registry.retire(task, reason=reason)
+    return Removal(
+        task=task,
+        configured=configured,
+        events=events,
+        versions=len(bank.registry.versions(task)),
+        mirror=_unmirror(bank, task),
+    )
+
+
+def _unmirror(bank: Bank, task: str) -> str | None:
+    """Take from MLflow the aliases that the registry took away; say why that failed."""
+    gone = {event.alias for event in bank.registry.history(task) if event.action == RETIRE}
+    gone = {*gone, PREVIOUS} - bank.registry.aliases(task).keys()
+    try:
+        for alias, _ in lookup(bank.root, task).aliases:
+            if alias in gone:  # one that was set in MLflow alone is nobody's to take away
+                mirror_alias(bank.root, task, alias, None)
+    except AdapterBankError as error:
+        return error.message
+    except OSError as error:
+        return str(error)
+    return None

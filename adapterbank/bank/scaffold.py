@@ -1,0 +1,129 @@
+"""A bank of one's own: the files, the repository and the DVC set-up of ``adapterbank init``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import yaml
+
+from adapterbank.durable import make_directory, replace_file, writable
+from adapterbank.errors import ConflictError
+from adapterbank.integrations.dvc.repo import ensure_dvc
+from adapterbank.integrations.git import git_holds, git_init
+
+PIPELINE_MARK: Final = "# adapterbank pipeline, layout 1"
+
+# Files that belong to the bank: path in the bank -> template.
+_FILES: Final[Mapping[str, str | None]] = MappingProxyType(
+    {
+        "pipelines/params.yaml": "params.yaml",
+        "dvc.yaml": "pipeline.yaml",
+        "registry/README.md": "registry.md",
+        # `release` depends on the folder, and Git keeps no empty ones.
+        "registry/adapters/.gitkeep": None,
+    }
+)
+
+# Files that a folder may already have for its own reasons; missing lines are added.
+_LISTS: Final[Mapping[str, str]] = MappingProxyType(
+    {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
+)
+
+
+def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
+    """Make a folder a bank, or complete one that is unfinished.
+
+    What a bank already has is kept, edited or not; lines are added to ``.gitignore`` and
+    ``.dvcignore``. On a finished bank nothing happens.
+
+    Args:
+        directory: made if missing; it may hold other things.
+        git: put it under Git, in a repository of its own unless it already is in one.
+
+    Returns:
+        The files that were made or changed, in a fixed order.
+
+    Raises:
+        ConflictError: files that are not a bank's have its names; nothing was written.
+        FetchError: there is no git program, and ``git`` asks for one.
+        AdapterBankError: the folder cannot be written, or DVC or Git refused.
+    """
+    _refuse_strangers(directory)
+    changed: list[Path] = []
+    with writable(directory):
+        make_directory(directory)
+        if git and not git_holds(directory):
+            git_init(directory)
+        # Before DVC is set up, so that it finds its outputs ignored and adds no files of its own.
+        changed += [path for name in _LISTS if _add_lines(path := directory / name, _LISTS[name])]
+        changed += ensure_dvc(directory, git=git)
+        for name, template in _FILES.items():
+            path = directory / name
+            if not path.exists():
+                make_directory(path.parent)
+                replace_file(path, _template(template) if template else b"")
+                changed.append(path)
+    return list(dict.fromkeys(changed))
+
+
+def _refuse_strangers(directory: Path) -> None:
+    """Raise if a name of the bank is taken by something else; all of them are named."""
+    if directory.exists() and not directory.is_dir():
+        raise ConflictError(f"{directory} is a file, not a folder")
+    checks: Mapping[str, Callable[[str], bool]] = {
+        "pipelines/params.yaml": _is_params,
+        "dvc.yaml": lambda text: PIPELINE_MARK in text,
+    }
+    taken = []
+    for name in (*_FILES, *_LISTS, "registry", "pipelines", "registry/adapters"):
+        path = directory / name
+        folder = name in {"registry", "pipelines", "registry/adapters"}
+        if path.exists() and path.is_dir() != folder:
+            taken.append(f"{path} is a {'file' if folder else 'folder'}")
+        elif name in checks and path.is_file() and not checks[name](_text(path)):
+            taken.append(f"{path} is not a bank's")
+    if taken:
+        raise ConflictError(
+            f"{'; '.join(taken)}. Nothing was written",
+            fix="choose another folder, or move these files away",
+        )
+
+
+def _is_params(text: str) -> bool:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    return isinstance(content, dict) and {"profiles", "tasks"} <= content.keys()
+
+
+def _add_lines(path: Path, template: str) -> bool:
+    """Add what is missing of a template's lines; return whether anything was."""
+    present = _text(path) if path.is_file() else ""
+    have = set(present.splitlines())
+    if not present:
+        replace_file(path, _template(template))
+        return True
+    wanted = [
+        line
+        for line in _template(template).decode().splitlines()
+        if line and not line.startswith("#")
+    ]
+    missing = [line for line in wanted if line not in have]
+    if missing:
+        gap = "" if present.endswith("\n") else "\n"
+        added = "\n".join(["", "# adapterbank", *missing, ""])
+        replace_file(path, f"{present}{gap}{added}".encode())
+    return bool(missing)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def _template(name: str) -> bytes:
+    return resources.files("adapterbank.bank").joinpath("templates", name).read_bytes()

@@ -1,0 +1,87 @@
+"""Options that many commands share, and the bank they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapterbank.errors import InputError
+
+if TYPE_CHECKING:
+    from adapterbank.bank.bank import Bank
+    from adapterbank.registry.store import Registry
+
+DEVICES = "auto (a GPU where there is one), cpu, cuda or cuda:N."
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+BankDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--bank",
+        metavar="DIR",
+        envvar="ADAPTERBANK_BANK",
+        help="The bank, or a folder in it; the current folder's by default.",
+    ),
+]
+
+
+def bank_root(given: Path | None) -> Path:
+    """Find the root of the bank a command is about.
+
+    Raises:
+        InputError: there is none.
+    """
+    from adapterbank.config.bank import find_bank
+
+    if given is not None and not given.is_dir():
+        raise InputError(
+            f"{given}: no such folder, expected a bank", fix=f"adapterbank init {given}"
+        )
+    return find_bank(given or Path.cwd())
+
+
+def open_bank(given: Path | None) -> Bank:
+    """Open the bank a command is about, with its configuration.
+
+    Raises:
+        InputError: there is none.
+        ConfigError: its configuration has problems.
+    """
+    from adapterbank.bank.bank import Bank
+
+    return Bank.open(bank_root(given))
+
+
+def open_registry(given: Path | None) -> Registry:
+    """Open only the registry, for commands that work whatever the configuration says.
+
+    Raises:
+        InputError: there is none.
+    """
+    from adapterbank.registry.store import Registry
+
+    return Registry.open(bank_root(given) / "registry")
+
+
+def key_values(pairs: list[str], option: str) -> dict[str, Any]:
+    """Parse ``key=value`` words; values are YAML, so that 3, 0.5, true and [1, 2] are meant.
+
+    Raises:
+        InputError: a word has no key, no ``=``, a repeated key or a value that is not YAML.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, mark, text = pair.partition("=")
+        if not key or not mark or key in values:
+            reason = "given twice" if key in values else "expected KEY=VALUE"
+            raise InputError(f"{option} {pair}: {reason}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{option} {pair}: the value is not YAML") from error
+    return values

@@ -1,0 +1,181 @@
+"""What tables and ``--json`` say of a version, read from its verified files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adapterbank.cli import render
+from adapterbank.errors import IntegrityError
+from adapterbank.text import human_bytes, human_seconds, percent, short_digest
+
+if TYPE_CHECKING:
+    from adapterbank.records import Route
+    from adapterbank.registry.adapter_config import AdapterConfig
+    from adapterbank.registry.store import Registry
+    from adapterbank.registry.versions import Version
+
+CHAMPION = "champion"
+COLUMNS = (
+    "task", ">champion", "method", ">classes", ">test", ">linear probe", ">parameters", ">size",
+    ">versions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a version's files say of it; ``sizes`` are bytes by file name."""
+
+    version: Version
+    config: AdapterConfig
+    metrics: dict[str, Any]
+    sizes: dict[str, int]
+
+
+def summarise(registry: Registry, version: Version, *, whole: bool = True) -> Summary:
+    """Read and verify a version.
+
+    Args:
+        registry: an open registry.
+        version: of it.
+        whole: read and check all of its bytes, not only what is summarised.
+
+    Raises:
+        IntegrityError: its bytes are missing or not what was published.
+    """
+    from adapterbank.registry.adapter_config import parse_adapter_config
+    from adapterbank.registry.manifest import check_some
+
+    if whole:
+        files = registry.read(version)
+        sizes = {name: len(data) for name, data in sorted(files.items())}
+    else:
+        named = ("adapter_config.json", "metrics.json")
+        files, sizes = check_some(version.path, version.digest, named)
+    return Summary(
+        version=version,
+        config=parse_adapter_config(files["adapter_config.json"], where=str(version.path)),
+        metrics=json.loads(files.get("metrics.json", b"{}")),
+        sizes=sizes,
+    )
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """Name a version as every command's JSON does."""
+    return {"task": version.task, "version": version.version, "digest": version.digest}
+
+
+def score_of(metrics: dict[str, Any], *path: str) -> dict[str, int] | None:
+    """Find a count in metrics such as ``("linear_probe", "test")``; versions need not have any."""
+    found: Any = metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not {"correct", "total"} <= found.keys():
+        return None
+    return {"correct": found["correct"], "total": found["total"]}
+
+
+def list_tasks(registry: Registry) -> list[dict[str, Any]]:
+    """Describe every task by its champion, or by its number of versions where it has none.
+
+    A version that misses bytes, or whose figures are damaged, is listed with its ``problem``.
+    Its tensors are not read: a bank may have a thousand tasks, and ``verify`` is there for that.
+    """
+    return [_task(registry, task) for task in registry.tasks()]
+
+
+def print_tasks(rows: list[dict[str, Any]], seconds: dict[str, float] | None = None) -> None:
+    """Print the table of tasks.
+
+    Args:
+        rows: of :func:`list_tasks`.
+        seconds: training time of tasks; a column more.
+    """
+    columns = COLUMNS if seconds is None else (*COLUMNS, ">trained in")
+    cells = []
+    for row in rows:
+        cell = [
+            row["task"],
+            "–" if row["version"] is None else str(row["version"]),
+            row["method"] or ("damaged" if row["problem"] else "no champion"),
+            "–" if row["classes"] is None else str(row["classes"]),
+            _percent(row["test"]),
+            _percent(row["linear_probe"]),
+            _parameters(row["parameters"]),
+            human_bytes(row["bytes"]),
+            str(row["versions"]),
+        ]
+        if seconds is not None:
+            cell.append(human_seconds(seconds.get(row["task"])))
+        cells.append(cell)
+    render.table(columns, cells)
+
+
+def _task(registry: Registry, task: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task": task, "version": None, "digest": None, "method": None, "classes": None,
+        "test": None, "linear_probe": None, "parameters": None, "bytes": None, "versions": 0,
+        "problem": None,
+    }  # fmt: skip
+    try:
+        versions, aliases = registry.overview(task)
+        row["versions"] = len(versions)
+        if CHAMPION not in aliases:
+            return row
+        version = versions[aliases[CHAMPION] - 1]
+        row |= version_json(version)
+        summary = summarise(registry, version, whole=False)
+    except IntegrityError as error:
+        return row | {"problem": error.message}
+    return row | {
+        "method": summary.config.method.name,
+        "classes": len(summary.config.classes),
+        "test": score_of(summary.metrics, "test"),
+        "linear_probe": score_of(summary.metrics, "linear_probe", "test"),
+        "parameters": summary.metrics.get("parameters"),
+        "bytes": sum(summary.sizes.values()),
+    }
+
+
+def _percent(score: dict[str, int] | None) -> str:
+    return "–" if score is None else percent(score["correct"], score["total"])
+
+
+def _parameters(counts: object) -> str:
+    """Show the method's parameters and the head's apart: the head grows with the classes."""
+    if not isinstance(counts, dict) or not {"method", "head"} <= counts.keys():
+        return "–"
+    return f"{counts['method']:,} + {counts['head']:,}"
+
+
+def route_json(route: Route) -> dict[str, Any]:
+    """Return what ``--json`` says of a route."""
+    return {
+        "outcome": route.outcome,
+        "task": route.task,
+        "score": route.score,
+        "p_value": route.p_value,
+        "margin": route.margin,
+        "candidates": [{"task": task, "probability": share} for task, share in route.candidates],
+        "router": route.router,
+    }
+
+
+def warm_start(metrics: dict[str, Any]) -> str | None:
+    """Say in a line what a version's warm start gave; None where there was none."""
+    report = metrics.get("warm_start")
+    if not isinstance(report, dict):
+        return None
+    if report.get("parent") is None:
+        return f"none: {report.get('why')}"
+    parent, bare = report["parent"], report["h_score"]
+    scores = [
+        f"{_percent(report[arm])} from {start}"
+        for arm, start in (("warm", parent["ref"]), ("scratch", "scratch"))
+    ]
+    return (
+        f"{scores[0]}, {scores[1]} on validation images; {report['chosen']} is kept"
+        f" (sha256:{short_digest(parent['digest'])}, H-score {bare['adapted']:.2f},"
+        f" bare {bare['bare']:.2f})"
+    )

@@ -1,0 +1,1 @@
+"""A bank's configuration, `pipelines/params.yaml`, one section a module."""

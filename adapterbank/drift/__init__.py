@@ -1,0 +1,1 @@
+"""Whether the images of a task have changed since it was trained."""

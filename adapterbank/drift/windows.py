@@ -1,0 +1,351 @@
+"""Windows of new images against what a task was trained on, and what to do about it.
+
+Of each window three things are asked: whether its frozen features are those of the task's held-out
+images (:func:`~adapterbank.drift.two_sample.kernel_test`), whether they are as familiar to the
+router (:func:`~adapterbank.drift.two_sample.distribution_test`), and whether the version is
+less sure of them (:func:`~adapterbank.drift.two_sample.fall_test`). A window has moved where
+one of the three has a p-value, adjusted for being one of three, of at most α, and an effect that
+is worth a word: with images enough any difference has a small p-value. α therefore bounds the
+share of unchanged windows that are said to have moved, whatever their size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapterbank.drift.two_sample import (
+    Difference,
+    distribution_test,
+    fall_test,
+    holm,
+    kernel_test,
+    principal,
+    relabel,
+)
+from adapterbank.errors import InputError
+
+Action: TypeAlias = Literal["none", "recalibrate", "retrain", "new task", "other task"]
+FEATURES: Final = "features"
+FAMILIARITY: Final = "familiarity"
+CONFIDENCE: Final = "confidence"
+
+LEAST_REFERENCE = 20  # held-out images; of fewer nothing can be told
+LEAST_WINDOW = 20
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How windows are judged.
+
+    Args:
+        window: images in each.
+        alpha: the share of unchanged windows that may be said to have moved.
+        permutations: of each test.
+        dimensions: of the features that are compared.
+        seed: of the permutations.
+        least_shift: least effect of the kernel test that counts.
+        least_distance: the same of the Kolmogorov-Smirnov test.
+        least_fall: the same of the fall of confidence.
+        most: the share of images of no task from which on they are a new one.
+        most_elsewhere: the share of images of one other task from which on they are its, and of
+            images of any other or none from which on they are a new one: more than ``most``, for
+            a router sends many images that are merely spoilt to other tasks.
+    """
+
+    window: int = 200
+    alpha: float = 0.01
+    permutations: int = 999
+    dimensions: int = 128
+    seed: int = 0
+    least_shift: float = 0.05
+    least_distance: float = 0.1
+    least_fall: float = 0.03
+    most: float = 0.5
+    most_elsewhere: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Refuse settings by which nothing can be judged.
+
+        Raises:
+            InputError: names the setting.
+        """
+        if self.window < LEAST_WINDOW:
+            raise InputError(f"a window has at least {LEAST_WINDOW} images, got {self.window}")
+        if not 0 < self.alpha < 1:
+            raise InputError(f"alpha lies between 0 and 1, got {self.alpha}")
+        if 3 / (1 + self.permutations) > self.alpha:
+            raise InputError(
+                f"{self.permutations} permutations give no p-value of {self.alpha} for one of"
+                f" three tests: at least {int(np.ceil(3 / self.alpha)) - 1}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """What new images are compared with.
+
+    Args:
+        features: (K, D) whitened, of images that no fit has seen.
+        familiarity: (K,) of the same images under the task.
+        confidence: (V,) probabilities of the version's answers to images that it was not trained
+            on; None where there are none.
+    """
+
+    features: Floats
+    familiarity: Floats
+    confidence: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """New images, in the order they came.
+
+    Args:
+        features: (n, D) whitened.
+        familiarity: (n,) under the task.
+        confidence: (n,) probabilities of the version's answers.
+        tasks: (n,) the task the router finds for each; "" where it finds none.
+    """
+
+    features: Floats
+    familiarity: Floats
+    confidence: Floats
+    tasks: Sequence[str]
+
+    def rows(self, rows: slice | Sequence[int] | NDArray[np.int64]) -> Images:
+        """Some of the images."""
+        index = np.arange(len(self.tasks))[rows]
+        return Images(
+            features=self.features[index],
+            familiarity=self.familiarity[index],
+            confidence=self.confidence[index],
+            tasks=[self.tasks[i] for i in index],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one test says of a window.
+
+    Args:
+        p: of the test alone.
+        adjusted: of the test as one of several (Holm).
+        effect: whatever the number of images; see the test.
+        moved: both are worth an alarm.
+    """
+
+    p: float
+    adjusted: float
+    effect: float
+    moved: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One window, judged.
+
+    Args:
+        first: number of its first image, from 0.
+        images: how many it has.
+        findings: by test: ``features``, ``familiarity``, ``confidence``.
+        confidence: mean probability of the answers.
+        abstained: share that the router gives to no task.
+        elsewhere: share that it gives to each other task.
+    """
+
+    first: int
+    images: int
+    findings: Mapping[str, Finding]
+    confidence: float
+    abstained: float
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> bool:
+        """Whether any test says so."""
+        return any(finding.moved for finding in self.findings.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is to be done, and by what windows.
+
+    Args:
+        action: ``none``; ``recalibrate``: the images changed, the answers are as sure as before;
+            ``retrain``: the version is less sure; ``new task`` and ``other task``: most images
+            are of no task of the bank, or of one other.
+        alarmed: indices of the windows it is about: runs of at least two that moved, or the only
+            one.
+        confidence: mean over their images; of all windows where none is alarmed.
+        abstained: share of the same images.
+        elsewhere: share of the same images, by task.
+    """
+
+    action: Action
+    alarmed: tuple[int, ...]
+    confidence: float
+    abstained: float
+    elsewhere: Mapping[str, float]
+
+    @property
+    def other(self) -> str | None:
+        """The other task that more images are of than of any third, if any are."""
+        return max(self.elsewhere, key=self.elsewhere.__getitem__) if self.elsewhere else None
+
+
+def check_enough(task: str, held: int, images: int, settings: Settings) -> None:
+    """Refuse what nothing can be told of.
+
+    Args:
+        task: whose record it is.
+        held: held-out images of the record.
+        images: new ones.
+        settings: how they are to be judged.
+
+    Raises:
+        InputError: too few of either.
+    """
+    if held < LEAST_REFERENCE:
+        raise InputError(
+            f"{task} keeps {held} held-out images; at least {LEAST_REFERENCE} are needed to tell"
+            " change from chance",
+            fix=f"give {task} more validation images and train it again",
+        )
+    if images < settings.window:
+        raise InputError(
+            f"{images} images are no window of {settings.window}",
+            fix=f"give more images, or --window {max(LEAST_WINDOW, images)}",
+        )
+
+
+def judge(
+    task: str, reference: Reference, images: Images, settings: Settings
+) -> tuple[tuple[Window, ...], Verdict]:
+    """Judge whole windows; images left over at the end are not looked at.
+
+    Args:
+        task: what the images are said to be of.
+        reference: of that task.
+        images: at least one window of them.
+        settings: how.
+
+    Raises:
+        InputError: too few images, new ones or held-out ones.
+    """
+    check_enough(task, len(reference.features), len(images.tasks), settings)
+    windows = []
+    for index in range(len(images.tasks) // settings.window):
+        first = index * settings.window
+        rows = images.rows(slice(first, first + settings.window))
+        windows.append(_judge_one(task, reference, rows, settings, first))
+    return tuple(windows), _decide(windows, reference, settings)
+
+
+def _judge_one(
+    task: str, reference: Reference, images: Images, settings: Settings, first: int
+) -> Window:
+    tested = _test(reference, images, settings, first)
+    least = {
+        FEATURES: settings.least_shift,
+        FAMILIARITY: settings.least_distance,
+        CONFIDENCE: settings.least_fall,
+    }
+    adjusted = holm([one.p for one in tested.values()])
+    findings = {
+        name: Finding(
+            p=one.p,
+            adjusted=by_all,
+            effect=one.effect,
+            moved=by_all <= settings.alpha and one.effect >= least[name],
+        )
+        for (name, one), by_all in zip(tested.items(), adjusted, strict=True)
+    }
+    counts = Counter(images.tasks)
+    size = len(images.tasks)
+    return Window(
+        first=first,
+        images=size,
+        findings=findings,
+        confidence=float(images.confidence.mean()),
+        abstained=counts[""] / size,
+        elsewhere={
+            name: count / size for name, count in sorted(counts.items()) if name not in {"", task}
+        },
+    )
+
+
+def _test(
+    reference: Reference, images: Images, settings: Settings, first: int
+) -> dict[str, Difference]:
+    """Run the tests, all on the same relabellings where they compare the same images."""
+    size, drawn = len(images.tasks), settings.permutations
+    labels = relabel(len(reference.features), size, drawn, (settings.seed, first))
+    pooled = principal(np.concatenate([reference.features, images.features]), settings.dimensions)
+    familiarity = np.concatenate([reference.familiarity, images.familiarity])
+    tested = {
+        FEATURES: kernel_test(pooled, labels),
+        FAMILIARITY: distribution_test(familiarity, labels),
+    }
+    if reference.confidence is not None:
+        labels = relabel(len(reference.confidence), size, drawn, (settings.seed, first, 1))
+        pooled = np.concatenate([reference.confidence, images.confidence])
+        tested[CONFIDENCE] = fall_test(pooled, labels)
+    return tested
+
+
+def _decide(windows: Sequence[Window], reference: Reference, settings: Settings) -> Verdict:
+    """Ask for two windows in a row, where there are two, and name what they have in common."""
+    moved = [window.moved for window in windows]
+    alarmed = tuple(
+        index
+        for index in range(len(windows))
+        if moved[index] and (len(windows) == 1 or any(moved[max(0, index - 1) : index])
+                             or any(moved[index + 1 : index + 2]))
+    )  # fmt: skip
+    about = [windows[index] for index in alarmed] or list(windows)
+    abstained = _mean([window.abstained for window in about])
+    names = sorted({name for window in about for name in window.elsewhere})
+    elsewhere = {name: _mean([w.elsewhere.get(name, 0.0) for w in about]) for name in names}
+    confidence = _mean([window.confidence for window in about])
+    action: Action = "none"
+    if alarmed:
+        if abstained >= settings.most:
+            action = "new task"
+        elif max(elsewhere.values(), default=0.0) >= settings.most_elsewhere:
+            action = "other task"
+        elif abstained + sum(elsewhere.values()) >= settings.most_elsewhere:
+            action = "new task"  # nobody's: a little like several
+        elif _fell(about, confidence, reference, settings):
+            action = "retrain"
+        else:
+            action = "recalibrate"
+    return Verdict(
+        action=action,
+        alarmed=alarmed,
+        confidence=confidence,
+        abstained=abstained,
+        elsewhere=elsewhere,
+    )
+
+
+def _fell(
+    about: Sequence[Window], confidence: float, reference: Reference, settings: Settings
+) -> bool:
+    """Whether the version is less sure of the images of these windows, all together."""
+    if reference.confidence is None:
+        return False
+    fall = float(reference.confidence.mean()) - confidence
+    return fall >= settings.least_fall and any(w.findings[CONFIDENCE].moved for w in about)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean over windows, which are of one size."""
+    return sum(values) / len(values)

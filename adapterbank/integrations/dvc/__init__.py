@@ -1,0 +1,1 @@
+"""DVC: setting it up, running pipelines, and the objects it keeps."""

@@ -1,0 +1,1 @@
+"""MLflow: runs, the model registry that mirrors ours, and its address of our bytes."""

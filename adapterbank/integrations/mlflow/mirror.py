@@ -1,0 +1,269 @@
+"""The registry's versions and aliases, as people see them in MLflow.
+
+The registry is right and MLflow follows. MLflow numbers versions by itself, so its numbers may
+differ from ours; what links the two is the tag ``adapterbank.digest`` (``adapterbank.version``
+is our number, for people). Bytes are not copied: the source ``dvc://md5/<hash>`` names the
+manifest, which names every file, and stays true wherever the bank is moved.
+
+All functions are idempotent. The bank's tracking lock makes them so for all processes of one
+machine; where two machines mirror one version at once there may be two copies of it, which
+``lookup`` shows and everything else treats as one.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from adapterbank.errors import InputError, UnknownName
+from adapterbank.integrations.mlflow.store import open_client, reported, store_exists, store_lock
+from adapterbank.records import check_task_name
+
+VERSION_TAG: Final = "adapterbank.version"
+DIGEST_TAG: Final = "adapterbank.digest"
+
+_HEX: Final = {"digest": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
+_ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_RESERVED: Final = re.compile(r"latest|v[0-9]+")
+_PAGE: Final = 1000
+_ALIAS_ATTEMPTS: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredVersion:
+    """One model version of MLflow; ``digest`` and ``version`` are None if it is not ours."""
+
+    number: int  # MLflow's
+    version: int | None  # ours
+    digest: str | None
+    source: str
+    run_id: str | None
+    tags: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredModel:
+    """What MLflow knows of a task."""
+
+    task: str
+    versions: tuple[MirroredVersion, ...]  # by MLflow's number
+    aliases: tuple[tuple[str, MirroredVersion], ...]  # by alias
+
+    def of(self, digest: str) -> MirroredVersion | None:
+        """Return the (first) mirror of a version."""
+        return next((found for found in self.versions if found.digest == digest), None)
+
+    def aliased(self, alias: str) -> MirroredVersion | None:
+        """Return what an alias stands on."""
+        return dict(self.aliases).get(alias)
+
+
+def source_uri(manifest_md5: str) -> str:
+    """Return the address of a version's bytes that both SQLite and a server accept."""
+    return f"dvc://md5/{_checked('md5', manifest_md5)}"
+
+
+def mirror_version(
+    root: Path,
+    task: str,
+    version_number: int,
+    digest: str,
+    manifest_md5: str,
+    tags: Mapping[str, str],
+    run_id: str | None = None,
+) -> int:
+    """Show one version of the registry in MLflow, or mend how it is shown.
+
+    Args:
+        root: the bank.
+        task: the registered model's name.
+        version_number: our number of the version.
+        digest: what names the version everywhere.
+        manifest_md5: where DVC keeps its manifest.
+        tags: what else to show: backbone fingerprint, Git revision, accuracy.
+        run_id: the run that made it; left out if MLflow has no such run.
+
+    Returns:
+        MLflow's number of the version.
+
+    Raises:
+        AdapterBankError: the store refused or did not answer.
+    """
+    check_task_name(task)
+    source = source_uri(manifest_md5)
+    wanted = dict(tags) | {
+        VERSION_TAG: str(version_number),
+        DIGEST_TAG: _checked("digest", digest),
+    }
+    with reported(root):
+        client = open_client(root)
+        with store_lock(root):
+            known = _first(_search(client, task, digest))
+            if known is None:
+                _create_model(client, task)
+                known = client.create_model_version(
+                    task, source=source, run_id=_existing(client, run_id), tags=wanted
+                )
+            for name, value in wanted.items():
+                if known.tags.get(name) != value:
+                    client.set_model_version_tag(task, str(known.version), name, value)
+    return int(known.version)
+
+
+def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
+    """Let an alias of MLflow stand where the registry's does.
+
+    Args:
+        root: the bank.
+        task: the registered model's name.
+        alias: ``champion``, ``challenger``, ``previous``...
+        digest: the version it stands on; None takes the alias away.
+
+    Raises:
+        InputError: a name that MLflow keeps for itself (``latest``, ``v1``).
+        UnknownName: the version was never mirrored.
+        AdapterBankError: the store refused or did not answer.
+    """
+    check_task_name(task)
+    _check_alias(alias)
+    with reported(root):
+        client = open_client(root)
+        with store_lock(root):
+            if digest is None:
+                _delete_alias(client, task, alias)
+                return
+            found = _first(_search(client, task, _checked("digest", digest)))
+            if found is None:
+                raise UnknownName("MLflow version", f"{task}@sha256:{digest}")
+            if _alias_numbers(client, task).get(alias) != int(found.version):
+                _set_alias(client, task, alias, int(found.version))
+
+
+def lookup(root: Path, task: str) -> MirroredModel:
+    """Return a task as MLflow sees it, empty if MLflow has never heard of it.
+
+    Raises:
+        AdapterBankError: the store did not answer.
+    """
+    check_task_name(task)
+    if not store_exists(root):
+        return MirroredModel(task=task, versions=(), aliases=())  # asking must not make one
+    with reported(root):
+        client = open_client(root)
+        versions = {int(found.version): _mirrored(found) for found in _search(client, task, None)}
+        aliases = _alias_numbers(client, task)
+    return MirroredModel(
+        task=task,
+        versions=tuple(versions[number] for number in sorted(versions)),
+        # A version deleted between the two questions has no alias either.
+        aliases=tuple(
+            (alias, versions[number])
+            for alias, number in sorted(aliases.items())
+            if number in versions
+        ),
+    )
+
+
+def _search(client: MlflowClient, task: str, digest: str | None) -> list[ModelVersion]:
+    # Both values have been matched against their alphabets: no quote can end the literal.
+    query = f"name = '{task}'"
+    if digest is not None:
+        query += f" AND tags.`{DIGEST_TAG}` = '{digest}'"
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(query, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _first(found: list[ModelVersion]) -> ModelVersion | None:
+    return min(found, key=lambda one: int(one.version), default=None)
+
+
+def _create_model(client: MlflowClient, task: str) -> None:
+    try:
+        client.create_registered_model(task, tags={"kind": "adapter"})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _existing(client: MlflowClient, run_id: str | None) -> str | None:
+    if run_id is None:
+        return None
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run_id
+
+
+def _alias_numbers(client: MlflowClient, task: str) -> dict[str, int]:
+    try:
+        model = client.get_registered_model(task)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {alias: int(number) for alias, number in model.aliases.items()}
+
+
+def _set_alias(client: MlflowClient, task: str, alias: str, number: int) -> None:
+    for attempt in range(1, _ALIAS_ATTEMPTS + 1):
+        try:
+            client.set_registered_model_alias(task, alias, str(number))
+        except MlflowException:
+            # The first setting of one alias by two machines at once fails in one of them.
+            if attempt == _ALIAS_ATTEMPTS:
+                raise
+            time.sleep(0.1 * attempt)
+        else:
+            return
+
+
+def _delete_alias(client: MlflowClient, task: str, alias: str) -> None:
+    try:
+        client.delete_registered_model_alias(task, alias)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _mirrored(found: ModelVersion) -> MirroredVersion:
+    number = found.tags.get(VERSION_TAG, "")
+    digest = found.tags.get(DIGEST_TAG, "")
+    return MirroredVersion(
+        number=int(found.version),
+        version=int(number) if number.isascii() and number.isdigit() else None,
+        digest=digest if _HEX["digest"].fullmatch(digest) else None,
+        source=found.source or "",
+        run_id=found.run_id or None,
+        tags=tuple(sorted(found.tags.items())),
+    )
+
+
+def _checked(kind: str, value: str) -> str:
+    if not _HEX[kind].fullmatch(value):
+        raise InputError(f"{value!r} is not a {kind} in lower-case hexadecimal digits")
+    return value
+
+
+def _check_alias(alias: str) -> None:
+    if not _ALIAS.fullmatch(alias) or _RESERVED.fullmatch(alias):
+        raise InputError(
+            f"{alias!r} cannot be an alias: use up to 32 of a-z, 0-9, '-' and '_', starting with"
+            " a letter; 'latest' and 'v1', 'v2'... are MLflow's own"
+        )

@@ -1,0 +1,237 @@
+"""A version of the bank as an MLflow model: ``mlflow.pyfunc.load_model("models:/dtd@champion")``.
+
+The ``MLmodel`` file that :mod:`adapterbank.integrations.mlflow.artifacts` adds to a download
+names this module as the loader. The model is one version of one task and answers for no other.
+
+MLflow drops parameters that a model does not know, with a warning, before the model sees any. A
+mistyped ``task`` would get an answer that nobody asked for, so what MLflow would drop is refused
+here, for the models of this module and no others.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # comes with MLflow
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import PyFuncModel
+from PIL import Image
+
+from adapterbank.config.bank import find_bank
+from adapterbank.durable import read_file
+from adapterbank.errors import InputError, IntegrityError, UnknownName
+from adapterbank.inference.decoding import ImageInput
+from adapterbank.inference.predictor import Predictor
+from adapterbank.integrations.mlflow.artifacts import TOP_K, start_of_bank
+from adapterbank.registry.adapter_config import parse_adapter_config
+from adapterbank.registry.manifest import (
+    FILE_LIMITS,
+    MANIFEST,
+    check_payload,
+    parse_manifest,
+    version_digest,
+)
+from adapterbank.registry.store import Registry
+from adapterbank.registry.versions import Version
+
+COLUMN: Final = "image"
+PARAMS: Final = ("task", "top_k")
+
+_DATA_URI: Final = "data:"
+_MANIFEST_LIMIT: Final = 1 << 16
+_PATCHING: Final = threading.Lock()
+
+
+class BankModel:
+    """One version, verified and ready, as MLflow's pyfunc calls it.
+
+    Args:
+        predictor: of the bank; it has loaded the version.
+        version: the one that answers.
+    """
+
+    def __init__(self, predictor: Predictor, version: Version) -> None:
+        self._predictor = predictor
+        self.version = version
+
+    def predict(
+        self,
+        model_input: Any,  # noqa: ANN401  # whatever MLflow was given
+        params: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Classify images.
+
+        Args:
+            model_input: a list, a column, or a table with the one column ``image``, of paths,
+                encoded bytes, ``data:`` addresses with base64, or PIL images.
+            params: ``top_k``; ``task``, which can only be the model's own.
+
+        Returns:
+            For each image, in order: image, task, version, digest, label, probability and
+            ``top_k``, a list of labels with their probabilities.
+
+        Raises:
+            MlflowException: a parameter, a column or an image that cannot be used.
+        """
+        self.check(params)
+        top_k = (params or {}).get("top_k", TOP_K)
+        try:
+            answers = self._predictor.predict(
+                _images(model_input), task=self._ref, top_k=int(top_k)
+            )
+        except (InputError, UnknownName) as error:
+            raise _refused(str(error)) from error
+        rows = [
+            {
+                "image": answer.image,
+                "task": answer.task,
+                "version": answer.version,
+                "digest": answer.digest,
+                "label": answer.label,
+                "probability": answer.probability,
+                "top_k": [list(pair) for pair in answer.top_k],
+            }
+            for answer in answers
+        ]
+        return pd.DataFrame(rows, columns=_OUTPUT)
+
+    def check(self, params: Mapping[str, Any] | None) -> None:
+        """Refuse every parameter but those that mean something here.
+
+        Raises:
+            MlflowException: an unknown parameter, or the name of another task.
+        """
+        if params is not None and not isinstance(params, Mapping):
+            raise _refused(f"params is a {type(params).__name__}, expected a dictionary")
+        given = dict(params or {})
+        unknown = sorted(str(name) for name in given if name not in PARAMS)
+        if unknown:
+            raise _refused(
+                f"{self.version} knows no parameter {unknown[0]!r}, only {' and '.join(PARAMS)}"
+            )
+        task = given.get("task", self.version.task)
+        if task != self.version.task:
+            raise _refused(
+                f"this model answers for {self.version.task!r} alone, not for {task!r}: load"
+                f" models:/{task}@champion"
+            )
+
+    @property
+    def _ref(self) -> str:
+        return f"{self.version.task}@sha256:{self.version.digest}"
+
+
+_OUTPUT: Final = ("image", "task", "version", "digest", "label", "probability", "top_k")
+
+
+def _load_pyfunc(path: str) -> BankModel:
+    """Load a downloaded version; MLflow calls it by this name.
+
+    The bank at or above ``ADAPTERBANK_BANK``, or else the current folder, has the backbone and
+    knows the version. Digest, fingerprint and canary are checked.
+
+    Args:
+        path: the folder of the download.
+
+    Raises:
+        AdapterBankError: no bank, a version it does not know, or anything that is not what was
+            published.
+    """
+    folder = Path(path)
+    files = _read(folder)
+    digest = version_digest(files[MANIFEST])
+    check_payload(files, digest, where=path)
+    task = parse_adapter_config(files["adapter_config.json"], where=path).task
+    predictor = Predictor(Registry.open(find_bank(start_of_bank()) / "registry"))
+    version = predictor.registry.resolve(f"{task}@sha256:{digest}")
+    predictor.load_files(version, files)
+    _refuse_what_mlflow_would_drop()
+    return BankModel(predictor, version)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """Read the files of the version alone: MLflow may lay others beside them."""
+    try:
+        manifest = read_file(folder / MANIFEST, limit=_MANIFEST_LIMIT)
+        names = parse_manifest(manifest, where=str(folder / MANIFEST))
+        files = {name: read_file(folder / name, limit=FILE_LIMITS[name]) for name in names}
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{error.filename} is missing: {folder} is no version") from error
+    return {**files, MANIFEST: manifest}
+
+
+def _refuse_what_mlflow_would_drop() -> None:
+    """Let PyFuncModel ask a model of ours about its params before they are filtered.
+
+    MLflow has no hook for it: a schema can only name parameters, and what it does not name is
+    gone when the model is called. Other models behave as ever.
+    """
+    with _PATCHING:
+        original = PyFuncModel.predict
+        if getattr(original, "asks_adapterbank", False):
+            return
+
+        @functools.wraps(original)
+        def predict(
+            self: PyFuncModel,
+            data: Any,  # noqa: ANN401  # as MLflow has it
+            params: dict[str, Any] | None = None,
+        ) -> Any:  # noqa: ANN401  # as MLflow has it
+            model = self._model_impl  # a stable part of MLflow's interface, in spite of its name
+            if isinstance(model, BankModel):
+                model.check(params)
+            return original(self, data, params)
+
+        vars(predict)["asks_adapterbank"] = True
+        PyFuncModel.predict = predict  # type: ignore[method-assign]
+
+
+def _images(given: Any) -> list[ImageInput]:  # noqa: ANN401  # whatever MLflow was given
+    if isinstance(given, pd.DataFrame):
+        if list(given.columns) != [COLUMN]:
+            raise InputError(
+                f"the table has the columns {', '.join(map(str, given.columns))}, expected"
+                f" {COLUMN!r} alone"
+            )
+        values: Any = given[COLUMN]
+    elif isinstance(given, Mapping):
+        if list(given) != [COLUMN]:
+            raise InputError(f"got {', '.join(map(str, given))}, expected {COLUMN!r} alone")
+        values = given[COLUMN]
+    else:
+        values = given
+    if isinstance(values, str | bytes | Path | Image.Image):
+        values = [values]
+    if isinstance(values, np.ndarray):
+        values = values.reshape(-1)
+    if not isinstance(values, list | tuple | pd.Series | np.ndarray):
+        raise InputError(f"cannot take images from a {type(values).__name__}")
+    return [_image(value, index) for index, value in enumerate(values)]
+
+
+def _image(value: Any, index: int) -> ImageInput:  # noqa: ANN401  # one cell of a table
+    if isinstance(value, str) and value.startswith(_DATA_URI):
+        head, _, data = value.partition(",")
+        if not head.endswith(";base64"):
+            raise InputError(f"image {index}: a {_DATA_URI} address has to be base64")
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise InputError(f"image {index}: not base64: {error}") from error
+    if isinstance(value, str | bytes | Path | Image.Image):
+        return value
+    raise InputError(
+        f"image {index} is a {type(value).__name__}, expected a path, bytes or a PIL image"
+    )
+
+
+def _refused(message: str) -> MlflowException:
+    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)

@@ -1,0 +1,192 @@
+"""Where MLflow keeps a bank's runs and model versions: ``mlflow.db`` and ``mlartifacts/``.
+
+A fresh SQLite file that several processes open at once fails in all of them and stays half
+migrated (MLflow 3.17), so it is made under a lock, under a temporary name, and renamed.
+
+MLflow stores artifact folders as absolute addresses. A bank that was moved or copied would go on
+writing into its old place; the addresses are therefore rewritten when the folder has changed.
+With a server (``MLFLOW_TRACKING_URI``) the artifacts are the server's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapterbank.durable import locked, writable
+from adapterbank.errors import AdapterBankError, InputError
+
+DATABASE: Final = "mlflow.db"
+ARTIFACTS: Final = "mlartifacts"
+
+_UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+
+# Tables of MLflow that hold addresses of artifact folders.
+_ADDRESSES: Final = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+)
+
+
+def tracking_uri(root: Path) -> str:
+    """Return the address of the tracking store, without touching it.
+
+    ``MLFLOW_TRACKING_URI`` wins; else it is the bank's own SQLite file, as an absolute address,
+    because MLflow's default depends on the current folder.
+
+    Raises:
+        InputError: the bank's path has characters that MLflow's addresses cannot carry.
+    """
+    return _elsewhere(root) or _sqlite_uri(root.resolve() / DATABASE)
+
+
+def artifact_location(root: Path, experiment: str) -> str | None:
+    """Return where a new experiment's artifacts go; None leaves the choice to a server."""
+    if _elsewhere(root):
+        return None
+    return f"{_artifact_root(root)}/{quote(experiment, safe='')}"
+
+
+def ensure_store(root: Path) -> str:
+    """Make the bank's tracking store if it does not exist, and return its address.
+
+    Any number of threads and processes may call it at once. A store named by
+    ``MLFLOW_TRACKING_URI`` is taken as it is.
+
+    Raises:
+        AdapterBankError: the folder cannot be written, or the file is not a tracking store.
+        ConflictError: another process held the lock for a minute.
+    """
+    if _elsewhere(root):
+        return tracking_uri(root)
+    database = root.resolve() / DATABASE
+    with writable(root), store_lock(root):
+        if not database.exists():
+            _create(database, _artifact_root(root))
+        else:
+            _relocate(database, _artifact_root(root))
+    return _sqlite_uri(database)
+
+
+def open_client(root: Path) -> MlflowClient:
+    """Return a client of the bank's tracking store, made if necessary.
+
+    It is a client of its own: nothing global of MLflow (active run, tracking URI) is touched.
+    """
+    return MlflowClient(tracking_uri=ensure_store(root))
+
+
+def store_exists(root: Path) -> bool:
+    """Return whether there is a store to read; of a server only reading it can tell."""
+    return bool(_elsewhere(root)) or (root / DATABASE).exists()
+
+
+@contextmanager
+def store_lock(root: Path) -> Iterator[None]:
+    """Hold the bank's tracking lock: read-then-write steps on the store exclude one another."""
+    with locked(root.resolve() / f"{DATABASE}.lock"):
+        yield
+
+
+@contextmanager
+def reported(root: Path) -> Iterator[None]:
+    """Turn MLflow's and the database's exceptions into one error that says which store failed.
+
+    Raises:
+        AdapterBankError: the store refused or did not answer.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        uri = tracking_uri(root)
+        reason = str(error).strip().splitlines()[0]
+        fix = "check MLFLOW_TRACKING_URI and that the server runs" if _elsewhere(root) else None
+        if "out-of-date database schema" in str(error):
+            fix = f"mlflow db upgrade {uri}"
+        raise AdapterBankError(f"MLflow store {uri}: {reason}", fix=fix) from error
+
+
+def _elsewhere(root: Path) -> str:
+    """Return the user's own store, or "" where it is the bank's file."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    own = chosen.removeprefix("sqlite:///") == str(root.resolve() / DATABASE)
+    return "" if own else chosen
+
+
+def _artifact_root(root: Path) -> str:
+    return (root.resolve() / ARTIFACTS).as_uri()
+
+
+def _sqlite_uri(database: Path) -> str:
+    if _UNADDRESSABLE.search(str(database)):
+        # Quoting does not help: SQLAlchemy decodes the address, MLflow's own mkdir does not.
+        raise InputError(
+            f"MLflow cannot address {database}: its path has a '?' or looks percent-encoded",
+            fix="rename the folder, or keep runs elsewhere by setting MLFLOW_TRACKING_URI",
+        )
+    return f"sqlite:///{database}"
+
+
+def _create(database: Path, artifact_root: str) -> None:
+    """Migrate a new file under a temporary name and give it its own; the lock is held."""
+    fresh = database.with_name(f"{database.name}.init")
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    # Asks the operating system first: MLflow retries a folder it cannot write for 100 seconds.
+    fresh.touch(exist_ok=False)
+    with _hushed("alembic"), reported(database.parent):
+        store = SqlAlchemyStore(_sqlite_uri(fresh), artifact_root)  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+    with closing(sqlite3.connect(fresh)) as connection:
+        # Kept in the file. Readers no longer wait for writers, and writers queue for 20 seconds.
+        connection.execute("PRAGMA journal_mode=WAL")
+    fresh.replace(database)
+
+
+def _relocate(database: Path, artifact_root: str) -> None:
+    """Rewrite artifact addresses after the bank has moved; the lock is held."""
+    try:
+        with closing(sqlite3.connect(database, timeout=20.0)) as connection:
+            row = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+            ).fetchone()
+            old = None if row is None else row[0].removesuffix("/0")
+            if old is None or old == artifact_root or not old.endswith(f"/{ARTIFACTS}"):
+                return
+            with connection:
+                for table, column in _ADDRESSES:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608
+                        f" WHERE substr({column}, 1, ?) = ?",
+                        (artifact_root, len(old) + 1, len(old) + 1, f"{old}/"),
+                    )
+    except sqlite3.Error as error:
+        raise AdapterBankError(
+            f"{database} is not a usable MLflow store: {error}",
+            fix=f"move {database} away; adapterbank makes a new one",
+        ) from error
+
+
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Keep a library's logger below warnings silent for a moment."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

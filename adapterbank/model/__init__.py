@@ -1,0 +1,1 @@
+"""The forward: of one adapter, of rows of many, and as the paper draws it."""

@@ -1,0 +1,117 @@
+"""The ``evaluate`` stage: a trained adapter measured, and the files of its version completed.
+
+What a stage hashes into a version never contains a time, a path or a run id; those go to MLflow
+and to ``work/<task>/run.json``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from torch.nn import functional
+
+from adapterbank import durable
+from adapterbank.backbones.loading import pick_device
+from adapterbank.bank.bank import Bank, write_json
+from adapterbank.bank.features import frozen_split
+from adapterbank.data.store import load_task, stored_digest
+from adapterbank.errors import InputError
+from adapterbank.inference.artifact import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL,
+    CANARY,
+    METRICS,
+    ROUTING,
+    add_metrics,
+    load_adapter,
+)
+from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.integrations.figures import confusion_png
+from adapterbank.integrations.mlflow.runs import open_run
+from adapterbank.pipeline.notes import PROBE, VAL, WARM_START, figures, run_id
+from adapterbank.training.evaluation import Progress, score
+from adapterbank.training.evaluation import evaluate as evaluate_split
+
+CONFUSION = "confusion.csv"
+
+
+def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Judge a trained adapter, complete the files of its version, and log the figures.
+
+    Nothing before this stage reads the test images, and nothing after it chooses by them.
+
+    Returns:
+        What becomes the version's ``metrics.json``.
+    """
+    device = pick_device(bank.config.training(task).device)
+    backbone = load_bank_backbone(bank.registry, device)
+    data = load_task(bank.data(task), spec=backbone.spec)
+    trained = _read_trained(bank, task)
+    probe = load_tensors(trained.pop(PROBE))
+    chosen_by = json.loads(trained.pop(VAL))
+    loaded = load_adapter(trained, backbone, where=f"work/{task}/trained")
+    digest = stored_digest(bank.data(task))
+    if loaded.config.data.digest != digest:
+        raise InputError(
+            f"work/{task}/trained was trained on data {loaded.config.data.digest[:12]}, the"
+            f" prepared data is {digest[:12]}: its test figure would mean nothing",
+            fix=f"dvc repro evaluate@{task}",
+        )
+    test = evaluate_split(backbone, data.test, loaded.folded, progress)
+    frozen = frozen_split(bank, backbone, task, "test", progress=progress).last
+    probe_test = score(functional.linear(frozen, probe["weight"], probe["bias"]), data.test.labels)
+    method, head = loaded.parameters
+    metrics = {
+        "val": chosen_by["val"],
+        "test": figures(test),
+        "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
+        "parameters": {"method": method, "head": head},
+        "bytes": len(trained[ADAPTER_MODEL]),
+        **{key: chosen_by[key] for key in (WARM_START,) if key in chosen_by},
+    }
+    durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
+    write_json(bank.note(task, METRICS), metrics)
+    confusion = test.confusion.numpy()
+    _write_confusion(bank.note(task, CONFUSION), confusion, data.classes)
+    _log_evaluation(bank, task, metrics, confusion_png(confusion, data.classes))
+    return metrics
+
+
+def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
+    folder, fix = bank.trained(task), f"dvc repro train@{task}"
+    names = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE, VAL)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: not trained yet, {missing[0]} is missing", fix=fix)
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """One row for each test image, as DVC's confusion template counts them."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["actual", "predicted"])
+        for (actual, predicted), count in np.ndenumerate(matrix):
+            writer.writerows([[classes[actual], classes[predicted]]] * int(count))
+
+
+def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: bytes) -> None:
+    with open_run(bank.root, experiment=task, name=f"{task} evaluation", params={},
+                  run_id=run_id(bank, task)) as run:  # fmt: skip
+        for name in ("val", "test"):
+            probe = metrics["linear_probe"][name]
+            run.epoch(0, {
+                f"final/{name}_accuracy": metrics[name]["correct"] / metrics[name]["total"],
+                f"final/{name}_linear_probe": probe["correct"] / probe["total"],
+            })  # fmt: skip
+        run.figure("confusion.png", figure)
+        run.json("metrics.json", dict(metrics))
+        run.files(bank.version(task), "adapter")

@@ -1,0 +1,1 @@
+"""Judge new versions and move aliases."""

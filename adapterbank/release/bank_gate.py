@@ -1,0 +1,190 @@
+"""What a new version does to the tasks that are there: their images, routed by the next router.
+
+Adapters are isolated, so that the one thing a newcomer can spoil is the router. Two routers are
+built from the champions' records, one with the newcomer's in place, and both are asked for the
+validation images of every other task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import frozen_split
+from adapterbank.config.gates import GateConfig
+from adapterbank.data.store import stored_digest
+from adapterbank.errors import InputError
+from adapterbank.inference.champions import read_routing
+from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.registry.verdicts import BankCheck, RoutedTask
+from adapterbank.registry.versions import Version
+from adapterbank.release.gates import Failure, as_comparison, is_worse
+from adapterbank.release.paired import compare
+from adapterbank.routing.router import Router, common_blocks
+from adapterbank.routing.statistics import RoutingRecord
+
+ABSTENTION_SLACK = 0.02  # beyond the router's alpha, of a task's own images
+_LEVEL = 0.05  # of the binomial tolerance on top
+
+
+def check_bank(
+    bank: Bank, predictor: Predictor, version: Version, champions: int
+) -> tuple[BankCheck, tuple[RoutedTask, ...]]:
+    """Route the other tasks' validation images as if ``version`` were its task's champion.
+
+    Args:
+        bank: an open bank.
+        predictor: of its registry.
+        version: the newcomer.
+        champions: champions that were found sound before.
+
+    Returns:
+        the check, and each other task that could be asked.
+
+    Raises:
+        InputError: how the router is to be built, or what its records are to hold, makes no sense.
+        IntegrityError: a record or prepared data is damaged.
+        UnknownName: the router's reference is no version of the bank.
+    """
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    found = plan.champions(bank.registry)
+    terms = _terms(bank, version.task, found.sources)
+    mine = read_routing(version)
+    source = "" if mine is None else mine[1]
+    if version.task == plan.aside or source == found.sources.get(version.task, ""):
+        return BankCheck(champions=champions, same_router=True, terms=terms), ()
+    after = {task: record for task, record in found.records.items() if task != version.task}
+    others = tuple(after)
+    unusable = len(found.left_out.keys() - {version.task})
+    if mine is not None:
+        after[version.task] = mine[0]
+    routers = paired_routers(plan, found.records, after)
+    if routers is None:
+        left_out = len(others) + unusable
+        return BankCheck(champions=champions, left_out=left_out, terms=terms), ()
+    bank.config.router.recorded(predictor.backbone.traits.blocks)  # or nobody could be asked
+    routed = []
+    for task in others:
+        try:
+            val = frozen_split(bank, predictor.backbone, task, "val", routers[0].blocks)
+        except InputError:  # not prepared here
+            continue
+        routed.append(route_task(task, val.features.numpy(), *routers))
+    check = BankCheck(
+        champions=champions,
+        judged=len(routed),
+        left_out=len(others) - len(routed) + unusable,
+        worst=min(routed, key=lambda one: (one.recall.difference, one.recall.p), default=None),
+        terms=terms,
+    )
+    return check, tuple(routed)
+
+
+def paired_routers(
+    plan: RouterPlan, before: Mapping[str, RoutingRecord], after: Mapping[str, RoutingRecord]
+) -> tuple[Router, Router] | None:
+    """Build both of the same blocks, so that the newcomer is all they differ in.
+
+    While a bank changes over to other blocks its records have some each.
+
+    Returns:
+        None where there is no router to spoil: no task yet, or nothing that scatters.
+    """
+    if not before or not after:
+        return None
+    records = {f"{task} now": record for task, record in before.items()}
+    blocks = common_blocks(records | {f"{task} then": record for task, record in after.items()})
+    try:
+        return plan.build(before, blocks=blocks), plan.build(after, blocks=blocks)
+    except InputError:
+        return None
+
+
+def route_task(
+    task: str, features: NDArray[np.floating], before: Router, after: Router
+) -> RoutedTask:
+    """Ask two routers for images (n, L, D) of one task that both know."""
+    judged = [router.judge(features) for router in (before, after)]
+    own = [router.tasks.index(task) for router in (before, after)]
+    right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
+    kept = [
+        found.p_values > router.settings.alpha
+        for found, router in zip(judged, (before, after), strict=True)
+    ]
+    return RoutedTask(
+        task=task,
+        total=len(features),
+        recall=as_comparison(compare(right[1], right[0])),
+        right=(int(right[0].sum()), int(right[1].sum())),
+        abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
+        p_abstained=as_comparison(compare(kept[1], kept[0])).p,
+        alpha=after.settings.alpha,
+    )
+
+
+def routing_failures(
+    gates: GateConfig, routed: Iterable[RoutedTask], *, allowed: float
+) -> tuple[Failure, ...]:
+    """Name every other task that would lose too much, with the numbers.
+
+    A task loses recall by the rule for accuracy, :func:`~adapterbank.release.gates.is_worse`.
+    Its images are turned away too often where they are more than before, by the paired test, and
+    more than the router's alpha and 2 points allow at a level of 5 % (one-sided, binomial): a task
+    that was beyond that already holds nobody up.
+
+    Args:
+        gates: the terms.
+        routed: each other task.
+        allowed: a fall of recall that is accepted.
+    """
+    failures = []
+    for one in routed:
+        if is_worse(one.recall, gates, allowed=allowed):
+            failures.append(Failure(gate="max_routing_drop", reason=_told(one)))
+        now, limit = one.abstained[1], one.alpha + ABSTENTION_SLACK
+        beyond = float(stats.binom.sf(now - 1, one.total, limit)) <= _LEVEL
+        if beyond and one.p_abstained <= gates.alpha:
+            reason = (
+                f"the router would turn away {now} of {one.total} images of {one.task}, it turns"
+                f" away {one.abstained[0]}; {100 * limit:.0f} % are allowed"
+            )
+            failures.append(Failure(gate="abstention", reason=reason))
+    return tuple(failures)
+
+
+def _told(one: RoutedTask) -> str:
+    """What the router would lose of another task, in words."""
+    return (
+        f"the router would find {one.right[1]} of {one.total} images of {one.task}, it finds"
+        f" {one.right[0]} ({100 * one.recall.difference:+.1f} points, p {one.recall.p:.2g})"
+    )
+
+
+def bank_terms(bank: Bank, task: str) -> str:
+    """Hash what the bank gate judges a version of ``task`` on, besides itself.
+
+    That is how routers are built, and the other tasks' records and data.
+    """
+    plan = RouterPlan.of(bank.registry, bank.config.router)
+    return _terms(bank, task, plan.champions(bank.registry).sources)
+
+
+def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
+    terms = []
+    for other, source in sorted(sources.items()):
+        if other == task:
+            continue
+        try:
+            data = stored_digest(bank.data(other))
+        except InputError:
+            data = ""
+        terms.append((other, source, data))
+    settings = bank.config.router.model_dump(mode="json", exclude={"blocks"})
+    return hashlib.sha256(json.dumps([settings, terms]).encode()).hexdigest()

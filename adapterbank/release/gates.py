@@ -1,0 +1,135 @@
+"""The gates as pure rules: what a version was measured at, and which of them it does not pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapterbank.config.gates import GateConfig
+from adapterbank.records import Score
+from adapterbank.registry.verdicts import Comparison
+from adapterbank.release.paired import Paired, compare
+from adapterbank.release.unpaired import Unpaired, compare_counts
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """A version on n images.
+
+    Args:
+        score: its count.
+        right: (n,) whether it answered each right; None where it has seen the images, and the
+            count is that of the trial that chose it.
+        confidence: (n,) probability of the label it gave; None as above.
+    """
+
+    score: Score
+    right: NDArray[np.bool_] | None = None
+    confidence: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the gates of a version's own judge by; None is what was not or cannot be measured."""
+
+    val: Score
+    champion: Score | None = None
+    comparison: Comparison | None = None
+    calibration_error: float | None = None
+    bytes: int | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A gate that was not passed, and why in words."""
+
+    gate: str
+    reason: str
+
+
+def contrast(challenger: Answers, champion: Answers) -> Comparison:
+    """Compare two versions on the same images: image by image where both answered each.
+
+    Raises:
+        InputError: the two are not of the same images.
+    """
+    if challenger.right is None or champion.right is None:
+        return as_comparison(compare_counts(challenger.score, champion.score))
+    return as_comparison(compare(challenger.right, champion.right))
+
+
+def as_comparison(found: Paired | Unpaired) -> Comparison:
+    """Round the figures of a test, so that they are the same wherever they are read."""
+    low, high = found.interval()
+    paired = found if isinstance(found, Paired) else None
+    return Comparison(
+        test="fisher" if paired is None else "mcnemar",
+        p=float(f"{found.p_worse:.{_DIGITS}g}"),
+        difference=found.difference,
+        interval=(round(low, _DIGITS), round(high, _DIGITS)),
+        gained=None if paired is None else paired.gained,
+        lost=None if paired is None else paired.lost,
+    )
+
+
+def is_worse(found: Comparison, gates: GateConfig, *, allowed: float) -> bool:
+    """The one rule for "worse".
+
+    Args:
+        found: the test.
+        gates: ``alpha`` and ``max_drop``.
+        allowed: a fall that is accepted however sure it is.
+
+    Returns:
+        whether the difference is beyond ``allowed``, and either no accident (p ≤ alpha) or as large
+        as ``max_drop``.
+    """
+    if found.difference >= -allowed:
+        return False
+    return found.p <= gates.alpha or found.difference <= -gates.max_drop
+
+
+def find_failures(gates: GateConfig, measured: Measured) -> tuple[Failure, ...]:
+    """Name every gate a version does not pass, with the numbers."""
+    failures = []
+    if measured.val.accuracy < gates.min_accuracy:
+        failures.append(
+            Failure(
+                gate="min_accuracy",
+                reason=f"accuracy {measured.val.accuracy:.4f} is below gates.min_accuracy"
+                f" {gates.min_accuracy:.4f}",
+            )
+        )
+    if measured.comparison is not None and measured.champion is not None:
+        failures += _regression(gates, measured.val, measured.champion, measured.comparison)
+    for gate, value, what in (
+        ("max_calibration_error", measured.calibration_error, "the calibration error"),
+        ("max_bytes", measured.bytes, "the adapter's size in bytes"),
+        ("max_latency", measured.latency, "a forward, in forwards of the bare backbone,"),
+    ):
+        limit = getattr(gates, gate)
+        if limit is not None and value is not None and value > limit:
+            reason = f"{what} is {value:.6g}, above gates.{gate} {limit:.6g}"
+            failures.append(Failure(gate=gate, reason=reason))
+    return tuple(failures)
+
+
+def _regression(
+    gates: GateConfig, challenger: Score, champion: Score, found: Comparison
+) -> list[Failure]:
+    if not is_worse(found, gates, allowed=gates.max_regression):
+        return []
+    start = (
+        f"accuracy {challenger.accuracy:.4f} is {-100 * found.difference:.1f} points below the"
+        f" champion's {champion.accuracy:.4f} on the same images"
+    )
+    sure = f"p {found.p:.2g}, {found.test}"
+    if found.p <= gates.alpha:
+        return [Failure(gate="max_regression", reason=f"{start} ({sure})")]
+    reason = f"{start}, gates.max_drop {100 * gates.max_drop:.1f} or more ({sure})"
+    return [Failure(gate="max_drop", reason=reason)]

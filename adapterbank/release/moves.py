@@ -1,0 +1,231 @@
+"""Judge new versions and move aliases: the only stage that changes what a task answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from adapterbank.bank.bank import RELEASE_REPORT, Bank, write_json
+from adapterbank.bank.mirror import follow_aliases, follow_verdict
+from adapterbank.continual.steps import record_steps
+from adapterbank.durable import make_directory
+from adapterbank.errors import AdapterBankError, GateRefused, InputError, IntegrityError
+from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.router_versions import rebuild_router
+from adapterbank.inference.routing import load_router
+from adapterbank.records import ROUTER
+from adapterbank.registry.aliases import ANY, Expected
+from adapterbank.registry.task_record import CHAMPION, REFUSE, Event
+from adapterbank.registry.verdicts import Verdict, parse_verdict, standing_refusal
+from adapterbank.registry.versions import Move, Version
+from adapterbank.release.judging import judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseReport:
+    """One release.
+
+    Args:
+        verdicts: one for each task, in the order of their names.
+        notes: sentences on the router that was built.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> tuple[Verdict, ...]:
+        """Verdicts that kept a new version from being served."""
+        return tuple(v for v in self.verdicts if v.outcome == "refused")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandMove:
+    """A move by hand; ``mirror`` says why MLflow does not show it yet, None where it does."""
+
+    move: Move
+    mirror: str | None
+
+
+def release(
+    bank: Bank,
+    progress: Callable[[int, int], None] | None = None,
+    show: Callable[[ReleaseReport], None] | None = None,
+) -> ReleaseReport:
+    """Judge each task's newest version once, serve it where it passes, and mirror all aliases.
+
+    First the whole bank is checked: every champion's bytes are verified and its canary replayed,
+    so that nothing is released on top of damage. A newest version that has been champion before,
+    and was rolled back, stays back; one that was refused stays refused on the same terms.
+
+    Args:
+        bank: an open bank.
+        progress: called with the tasks judged so far and in all.
+        show: gets the report, which is on the disk by then, before anything is raised for it.
+
+    Raises:
+        AdapterBankError: a task could not be judged, or MLflow did not follow, so the stage is
+            not done; every verdict there is has been carried out.
+        GateRefused: the bank itself is not sound; nothing was moved.
+        IntegrityError: as above, because stored bytes are not what was published.
+    """
+    predictor = Predictor(bank.registry)
+    tasks = bank.registry.tasks()
+    champions = _check_bank(predictor, tasks)
+    verdicts, failures = [], []
+    for index, task in enumerate(tasks):
+        newest, held = bank.registry.versions(task)[-1], bank.registry.aliases(task).get(CHAMPION)
+        try:
+            verdicts.append(_decide(bank, predictor, newest, champions))
+        except AdapterBankError as error:  # of this task; the others are judged all the same
+            reason = f"cannot be judged: {error.message}"
+            verdicts.append(Verdict(task=task, version=newest.version, champion=held,
+                                    outcome="unjudged", reason=reason))  # fmt: skip
+            failures.append((f"{task} {reason}", error.fix))
+        if progress is not None:
+            progress(index + 1, len(tasks))
+    report = ReleaseReport(verdicts=tuple(verdicts))
+    write_json(bank.root / RELEASE_REPORT, {"verdicts": [v.as_json() for v in verdicts]})
+    for verdict in verdicts:  # also where nothing moved: an earlier mirror may have failed
+        problem = follow_aliases(bank, verdict.task)
+        if problem is not None:
+            failures.append(
+                (f"MLflow does not show the aliases of {verdict.task}: {problem}", None)
+            )
+        elif verdict.outcome == "refused":
+            problem = follow_verdict(bank, verdict.task, verdict.version)
+            if problem is not None:
+                failures.append((f"MLflow does not show a verdict: {problem}", None))
+    notes, problems = _follow(bank)
+    report = replace(report, notes=notes)
+    failures += problems + record_steps(bank, predictor)
+    if show is not None:
+        show(report)
+    if failures:
+        raise AdapterBankError(
+            f"the release is not complete: {'; '.join(message for message, _ in failures)}",
+            fix=next((fix for _, fix in failures if fix), "dvc repro release"),
+        )
+    return report
+
+
+def _follow(bank: Bank) -> tuple[tuple[str, ...], list[tuple[str, str | None]]]:
+    """Have the router follow the champions; say what to look at, and why it does not."""
+    make_directory(bank.registry.root / ROUTER)  # an output of DVC's, if nothing is in it too
+    try:
+        done = rebuild_router(bank.registry, bank.config.router, reason="release")
+    except AdapterBankError as error:
+        return (), [(f"the router does not follow the champions: {error.message}", error.fix)]
+    return done.notes, []
+
+
+def promote(
+    bank: Bank,
+    ref: str,
+    *,
+    alias: str = CHAMPION,
+    expected: Expected,
+    reason: str = "",
+    force: bool = False,
+) -> HandMove:
+    """Move an alias by hand; the version is verified and replays its canary first.
+
+    A router, which has no canary, is read and checked. What the last verdict refused becomes no
+    champion unless it is forced; then that is a verdict of its own, which says over which one.
+
+    Raises:
+        ConflictError: the alias no longer means ``expected``.
+        GateRefused: the last verdict on the version refused it, and ``force`` is not set.
+        InputError: it is forced without a reason.
+    """
+    if force and not reason.strip():
+        raise InputError(
+            "a refused version is promoted by force only for a reason, which history keeps",
+            fix=f'adapterbank promote {ref} --force --reason "WHY"',
+        )
+    version = bank.registry.resolve(ref)
+    refusal = _refusal(bank, version, alias)
+    if refusal is not None and not force:
+        raise GateRefused(
+            f"{version} was refused at {refusal.time}: {refusal.reason}",
+            fix=f'adapterbank promote {ref} --force --reason "WHY", if you know better',
+        )
+    pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
+    if version.task == ROUTER:
+        load_router(bank.registry, pinned)
+    else:
+        Predictor(bank.registry).load(pinned)
+    verdict = None if refusal is None else _forced(version, refusal, reason).as_json()
+    move = bank.registry.promote(
+        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict
+    )
+    return HandMove(move=move, mirror=follow_aliases(bank, version.task))
+
+
+def rollback(
+    bank: Bank, task: str, *, alias: str = CHAMPION, expected: Expected = ANY, reason: str = ""
+) -> HandMove:
+    """Move an alias back to the version it meant before its last move.
+
+    Raises:
+        ConflictError: the alias does not mean ``expected``.
+    """
+    move = bank.registry.rollback(task, alias=alias, expected=expected, reason=reason)
+    return HandMove(move=move, mirror=follow_aliases(bank, task))
+
+
+def _check_bank(predictor: Predictor, tasks: tuple[str, ...]) -> int:
+    """Verify every champion and replay its canary; return how many there are."""
+    champions = 0
+    for task in tasks:
+        try:
+            if CHAMPION in predictor.registry.aliases(task):
+                predictor.load(f"{task}@{CHAMPION}")
+                champions += 1
+        except AdapterBankError as error:
+            kind = type(error) if isinstance(error, IntegrityError) else GateRefused
+            raise kind(
+                f"nothing was released: {task}@{CHAMPION} is not sound: {error.message}",
+                fix=error.fix or "adapterbank verify",
+            ) from error
+    return champions
+
+
+def _decide(bank: Bank, predictor: Predictor, newest: Version, champions: int) -> Verdict:
+    """Judge a version, and do and write down what follows from it."""
+    verdict = judge(bank, predictor, newest, champions)
+    if verdict.outcome == "promoted":
+        bank.registry.promote(str(newest), expected=verdict.champion, reason="release",
+                              verdict=verdict.as_json())  # fmt: skip
+    elif verdict.outcome == "refused" and not _is_written(bank, newest, verdict):
+        bank.registry.record_verdict(str(newest), verdict.as_json(), reason=verdict.reason)
+    return verdict
+
+
+def _is_written(bank: Bank, version: Version, verdict: Verdict) -> bool:
+    """Whether history has this very refusal of a version."""
+    history = bank.registry.history(version.task)
+    return any(
+        parse_verdict(event.verdict) == verdict
+        for event in history
+        if event.action == REFUSE and event.to_version == version.version
+    )
+
+
+def _refusal(bank: Bank, version: Version, alias: str) -> Event | None:
+    """The refusal that stands against serving a version; trying one under another alias is free."""
+    if alias != CHAMPION or version.task == ROUTER:
+        return None
+    if bank.registry.aliases(version.task).get(CHAMPION) == version.version:
+        return None  # nothing would move
+    return standing_refusal(bank.registry.history(version.task), version.version)
+
+
+def _forced(version: Version, refusal: Event, reason: str) -> Verdict:
+    """A verdict that overrules a refusal, with the figures of what it overrules."""
+    forced = Verdict(task=version.task, version=version.version, champion=None, outcome="forced",
+                     reason=reason, over=refusal.step)  # fmt: skip
+    held = parse_verdict(refusal.verdict)
+    if held is None:  # not one of a release: without figures
+        return forced
+    return replace(forced, champion=held.champion, gate=held.gate, comparison=held.comparison)

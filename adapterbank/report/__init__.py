@@ -1,0 +1,1 @@
+"""A bank on one page of HTML."""

@@ -1,0 +1,285 @@
+"""Everything a bank can say of itself at one moment, gathered for ``adapterbank report``.
+
+Nothing is trained, judged anew or changed; test images are only looked at. The same bank gives
+the same overview: it holds no time but those of its history, and no path.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import frozen_split
+from adapterbank.config.router import RouterConfig
+from adapterbank.continual.matrix import MATRIX, Step, read_matrix, summary
+from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
+from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, METRICS
+from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.inference.routing import TaskRouter
+from adapterbank.records import ROUTER, Score
+from adapterbank.registry.adapter_config import parse_adapter_config
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.manifest import MANIFEST, check_some
+from adapterbank.registry.task_record import CHAMPION, Event
+from adapterbank.registry.versions import Version
+from adapterbank.report.routing import RoutingFigures, routing_figures
+from adapterbank.training.evaluation import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionView:
+    """What a served version's files say of it.
+
+    Args:
+        version: its number.
+        digest: its digest.
+        method: the recipe.
+        classes: names, in the order of the head.
+        data: where its images came from.
+        test: right answers on its test images.
+        probe: those of a linear probe of the bare backbone.
+        parameters: of the method and of the head.
+        adapter_bytes: of the adapter's weights.
+    """
+
+    version: int
+    digest: str
+    method: str
+    classes: tuple[str, ...]
+    data: str
+    test: Score | None
+    probe: Score | None
+    parameters: tuple[int, int] | None
+    adapter_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskView:
+    """One task; ``champion`` is None where none is served, ``problem`` says what is damaged."""
+
+    task: str
+    versions: int
+    aliases: dict[str, int]
+    champion: ChampionView | None
+    history: tuple[Event, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Bytes of one name in the registry: of all its versions, and of those that are served."""
+
+    name: str
+    total: int
+    served: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixView:
+    """The accuracy matrix and its metrics; ``missing`` says why there is none."""
+
+    steps: tuple[Step, ...]
+    summary: dict[str, Any]
+    missing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterView:
+    """The served router on the prepared test images.
+
+    Args:
+        version: its number; None where none is served.
+        digest: its digest.
+        history: everything that was done to it.
+        figures: None where there is nothing to say.
+        left_out: why a task is not among them, by task.
+        missing: why there are no figures.
+    """
+
+    version: int | None
+    digest: str | None
+    history: tuple[Event, ...]
+    figures: RoutingFigures | None
+    left_out: dict[str, str]
+    missing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A bank at one moment; ``newest`` is the time of the last thing that was done to it."""
+
+    backbone: BackboneRecord | None
+    backbone_bytes: int | None
+    newest: str | None
+    tasks: tuple[TaskView, ...]
+    matrix: MatrixView
+    router: RouterView
+    storage: tuple[Storage, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is damaged, a line each."""
+        return tuple(f"{one.task}: {one.problem}" for one in self.tasks if one.problem is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values; history is that of ``adapterbank history``."""
+        found = asdict(self)
+        found["router"]["history"] = [event.as_json() for event in self.router.history]
+        for task, view in zip(found["tasks"], self.tasks, strict=True):
+            task["history"] = [event.as_json() for event in view.history]
+        return found
+
+
+def collect(bank: Bank, progress: Progress | None = None) -> Overview:
+    """Gather an overview.
+
+    What is missing or damaged is said in its place, so that the rest can be read.
+
+    Args:
+        bank: an open bank; only frozen features of prepared test images may be kept in ``work/``.
+        progress: told of the images, if any have to be run.
+    """
+    registry = bank.registry
+    try:
+        backbone = registry.backbone()
+    except FetchError:
+        backbone = None
+    tasks = tuple(_task(bank, task) for task in registry.tasks())
+    router, weights = _router(bank, progress), registry.backbone_weights
+    events = [*router.history, *(event for view in tasks for event in view.history)]
+    return Overview(
+        backbone=backbone,
+        backbone_bytes=weights.stat().st_size if weights.is_file() else None,
+        newest=max((event.time for event in events), default=None),
+        tasks=tasks,
+        matrix=_matrix(bank),
+        router=router,
+        storage=tuple(_storage(bank, name) for name in registry.names()),
+    )
+
+
+def _task(bank: Bank, task: str) -> TaskView:
+    registry = bank.registry
+    try:
+        versions, aliases = registry.overview(task)
+        history = registry.history(task)
+    except IntegrityError as error:
+        return TaskView(task=task, versions=0, aliases={}, champion=None, history=(),
+                        problem=_told(bank, error))  # fmt: skip
+    champion, problem = None, None
+    if CHAMPION in aliases:
+        try:
+            champion = _champion(versions[aliases[CHAMPION] - 1])
+        except IntegrityError as error:
+            problem = _told(bank, error)
+    return TaskView(task=task, versions=len(versions), aliases=aliases, champion=champion,
+                    history=history, problem=problem)  # fmt: skip
+
+
+def _told(bank: Bank, error: AdapterBankError) -> str:
+    """What went wrong, with places named from the bank's folder on."""
+    return error.message.replace(f"{bank.root}/", "")
+
+
+def _champion(version: Version) -> ChampionView:
+    files, sizes = check_some(version.path, version.digest, (ADAPTER_CONFIG, METRICS))
+    config = parse_adapter_config(files[ADAPTER_CONFIG], where=str(version))
+    metrics = json.loads(files.get(METRICS, b"{}"))
+    return ChampionView(
+        version=version.version,
+        digest=version.digest,
+        method=config.method.name,
+        classes=config.classes,
+        data=config.data.source,
+        test=_score(metrics.get("test")),
+        probe=_probe(metrics),
+        parameters=_parameters(metrics),
+        adapter_bytes=sizes[ADAPTER_MODEL],
+    )
+
+
+def _score(counts: object) -> Score | None:
+    match counts:
+        case {"correct": int(correct), "total": int(total)}:
+            return Score(correct=correct, total=total)
+    return None
+
+
+def _probe(metrics: object) -> Score | None:
+    match metrics:
+        case {"linear_probe": {"test": counts}}:
+            return _score(counts)
+    return None
+
+
+def _parameters(metrics: object) -> tuple[int, int] | None:
+    match metrics:
+        case {"parameters": {"method": int(method), "head": int(head)}}:
+            return method, head
+    return None
+
+
+def _matrix(bank: Bank) -> MatrixView:
+    try:
+        matrix = read_matrix(bank.root)
+    except IntegrityError as error:
+        return MatrixView(steps=(), summary={}, missing=_told(bank, error))
+    missing = None if matrix.steps else f"{MATRIX} has no step yet"
+    return MatrixView(steps=matrix.steps, summary=summary(matrix), missing=missing)
+
+
+def _router(bank: Bank, progress: Progress | None) -> RouterView:
+    version, left_out = None, dict[str, str]()
+    history: tuple[Event, ...] = ()
+    try:
+        history = bank.registry.history(ROUTER)
+        version, router = TaskRouter(bank.registry).current()
+        backbone = load_bank_backbone(bank.registry)
+        # Of all tasks: only a pooled router needs them, to be built without one of its tasks.
+        records = RouterPlan.of(bank.registry, RouterConfig()).champions(bank.registry).records
+        features = {}
+        for task in router.tasks:
+            try:
+                split = frozen_split(bank, backbone, task, "test", router.blocks, progress)
+                features[task] = split.features.numpy()
+            except AdapterBankError as error:
+                left_out[task] = _told(bank, error)
+        if features:
+            found = routing_figures(router, records, features)
+            return RouterView(version=version.version, digest=version.digest, history=history,
+                              figures=found, left_out=left_out, missing=None)  # fmt: skip
+        missing = "no task of the router has prepared images here"
+    except (FetchError, UnknownName):
+        missing = "the bank has no router yet"
+    except AdapterBankError as error:
+        missing = _told(bank, error)
+    return RouterView(
+        version=None if version is None else version.version,
+        digest=None if version is None else version.digest,
+        history=history,
+        figures=None,
+        left_out=left_out,
+        missing=missing,
+    )
+
+
+def _storage(bank: Bank, name: str) -> Storage:
+    """Add up what a name's versions hold on this disk."""
+    try:
+        versions, aliases = bank.registry.overview(name)
+    except (IntegrityError, UnknownName):
+        return Storage(name=name, total=0, served=0)
+    sizes = {version.version: _bytes(version) for version in versions}
+    held = {number for alias, number in aliases.items() if alias == CHAMPION}
+    return Storage(
+        name=name, total=sum(sizes.values()), served=sum(sizes.get(one, 0) for one in held)
+    )
+
+
+def _bytes(version: Version) -> int:
+    if not (version.path / MANIFEST).is_file():
+        return 0
+    return sum(path.stat().st_size for path in version.path.iterdir() if path.is_file())

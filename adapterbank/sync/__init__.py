@@ -1,0 +1,1 @@
+"""The registry against its mirrors: Git, DVC, MLflow and remotes."""

@@ -1,0 +1,31 @@
+"""The bank's own: class means under one shrunk covariance, against a background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapterbank.routing.router import Router, RouterSettings, Yardstick
+from adapterbank.routing.router import build as build_router
+from benchmarks.routers.base import Need, Queries, Scored, Sources
+
+NEEDS: tuple[Need, ...] = ("records",)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Relative:
+    """A :class:`~adapterbank.routing.router.Router` under the catalogue's protocol."""
+
+    router: Router
+
+    def score(self, queries: Queries) -> Scored:
+        """Score images under every task."""
+        found = self.router.judge(queries.features)
+        return Scored(tasks=found.scores, known=found.known)
+
+
+def build(sources: Sources) -> Relative:
+    """Take the covariance of the reference, or of all tasks together."""
+    yardstick = None if sources.reference is None else Yardstick(record=sources.reference)
+    settings = RouterSettings(mode="pooled" if yardstick is None else "isolated")
+    router = build_router(sources.records, backbone="", settings=settings, yardstick=yardstick)
+    return Relative(router=router)
