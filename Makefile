@@ -62,10 +62,10 @@ tests: env ## Run the tests
 	@printf '\n== Tests (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-faults: env ## Kill, fill, flip and race: the promises under faults (15 minutes)
+test-faults: env ## Kill, fill, flip and race, and what takes long (15 minutes)
 	@printf '\n== Tests under faults (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
-		-m 'faults and not gpu and not network' $(PYTEST_ARGS)
+		-m '(faults or slow) and not gpu and not network' $(PYTEST_ARGS)
 
 test-slow: env ## Run the slow tests too
 	@printf '\n== All tests but those for a GPU or a network (pytest)\n'
