@@ -26,7 +26,9 @@ from adapterbank.integrations.figures import (
     svg,
 )
 
-MEANS = {"oracle": [0.9, 0.8], "routed": [0.9, None], "identity": [1.0, 0.9]}
+MEANS: dict[str, list[float | None]] = {
+    "oracle": [0.9, 0.8], "routed": [0.9, None], "identity": [1.0, 0.9],
+}  # fmt: skip
 ALPHAS = (0.0, 0.1, 0.2)
 
 
@@ -127,7 +129,9 @@ def test_what_was_not_measured_is_drawn_as_nothing() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_curves_of_any_length_are_drawn(steps: int) -> None:
-    means = {"oracle": [0.9] * steps, "routed": [None] * steps, "identity": [1.0] * steps}
+    means: dict[str, list[float | None]] = {
+        "oracle": [0.9] * steps, "routed": [None] * steps, "identity": [1.0] * steps,
+    }  # fmt: skip
     assert png(accuracy_curves(means)) == png(accuracy_curves(means))
 
 
