@@ -170,7 +170,7 @@ def test_an_empty_bank_has_a_page(tmp_path: Path, cli: Cli) -> None:
     ran = cli("report", "--bank", tmp_path)
     assert ran.code == 0
     assert "the bank has no router yet" in ran.err
-    assert "Next: dvc repro" in (tmp_path / PAGE).read_text()
+    assert "Next: <code>dvc repro</code>" in (tmp_path / PAGE).read_text()
 
 
 def test_where_nothing_can_be_written_the_error_says_so(opened: Bank, cli: Cli) -> None:
