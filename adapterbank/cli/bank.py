@@ -78,11 +78,13 @@ def show(
     """Show one version in full."""
     from dataclasses import asdict
 
+    from adapterbank.registry.summary import summarise
+
     registry = options.open_registry(bank)
     version = registry.resolve(ref)
     if version.task == ROUTER:
         raise InputError(f"{version} is the router", fix=f"adapterbank router show {version}")
-    found = summary.summarise(registry, version)
+    found = summarise(version, whole=True)
     named = registry.aliases(version.task)
     content: dict[str, Any] = {
         **summary.version_json(version),

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 DEVICES = "auto (a GPU where there is one), cpu, cuda or cuda:N."
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help=f"{DEVICES} By default where the bank trains, train.device of its profile."
+    ),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 BankDir = Annotated[

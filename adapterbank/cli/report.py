@@ -22,6 +22,7 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help=f"Where to write; {PAGE} of the bank by default."),
     ] = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
@@ -33,23 +34,24 @@ def report(
     """
     opened = options.open_bank(bank)
     with progress.bar("Looking at the test images", quiet=as_json) as shown:
+        from adapterbank.backbones.loading import pick_device
         from adapterbank.report.overview import collect
 
-        found = collect(opened, shown)
+        place = pick_device(device or opened.config.active.train.device)
+        overview = collect(opened, shown, device=place)
     from adapterbank import durable
     from adapterbank.report.page import render_page
 
     path = (opened.root / PAGE if out is None else out).absolute()
-    page = render_page(found)
+    page = render_page(overview)
     with durable.writable(path.parent):
         durable.make_directory(path.parent)
         durable.replace_file(path, page)
     if as_json:
         digest = hashlib.sha256(page).hexdigest()
-        render.print_json({"report": str(path), "sha256": digest, **found.as_json()})
-    else:
-        tasks = count(len(found.tasks), "task")
-        render.line(f"{path}: {tasks}, {human_bytes(len(page))}")
-    for missing in (*found.problems, found.matrix.missing, found.router.missing):
-        if missing is not None and not as_json:
+        render.print_json({"report": str(path), "sha256": digest, **overview.as_json()})
+        return
+    render.line(f"{path}: {count(len(overview.tasks), 'task')}, {human_bytes(len(page))}")
+    for missing in (*overview.problems, overview.matrix.missing, overview.router.missing):
+        if missing is not None:
             render.note(f"The page says so too: {missing}")

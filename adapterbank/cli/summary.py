@@ -1,9 +1,8 @@
-"""What tables and ``--json`` say of a version, read from its verified files."""
+"""What tables and ``--json`` say of a version."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import render
@@ -12,7 +11,6 @@ from adapterbank.text import human_bytes, human_seconds, percent, short_digest
 
 if TYPE_CHECKING:
     from adapterbank.records import Route
-    from adapterbank.registry.adapter_config import AdapterConfig
     from adapterbank.registry.store import Registry
     from adapterbank.registry.versions import Version
 
@@ -23,44 +21,6 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a version's files say of it; ``sizes`` are bytes by file name."""
-
-    version: Version
-    config: AdapterConfig
-    metrics: dict[str, Any]
-    sizes: dict[str, int]
-
-
-def summarise(registry: Registry, version: Version, *, whole: bool = True) -> Summary:
-    """Read and verify a version.
-
-    Args:
-        registry: an open registry.
-        version: of it.
-        whole: read and check all of its bytes, not only what is summarised.
-
-    Raises:
-        IntegrityError: its bytes are missing or not what was published.
-    """
-    from adapterbank.registry.adapter_config import parse_adapter_config
-    from adapterbank.registry.manifest import check_some
-
-    if whole:
-        files = registry.read(version)
-        sizes = {name: len(data) for name, data in sorted(files.items())}
-    else:
-        named = ("adapter_config.json", "metrics.json")
-        files, sizes = check_some(version.path, version.digest, named)
-    return Summary(
-        version=version,
-        config=parse_adapter_config(files["adapter_config.json"], where=str(version.path)),
-        metrics=json.loads(files.get("metrics.json", b"{}")),
-        sizes=sizes,
-    )
-
-
 def version_json(version: Version) -> dict[str, Any]:
     """Name a version as every command's JSON does."""
     return {"task": version.task, "version": version.version, "digest": version.digest}
@@ -68,12 +28,10 @@ def version_json(version: Version) -> dict[str, Any]:
 
 def score_of(metrics: dict[str, Any], *path: str) -> dict[str, int] | None:
     """Find a count in metrics such as ``("linear_probe", "test")``; versions need not have any."""
-    found: Any = metrics
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not {"correct", "total"} <= found.keys():
-        return None
-    return {"correct": found["correct"], "total": found["total"]}
+    from adapterbank.registry import summary
+
+    score = summary.score_of(metrics, *path)
+    return None if score is None else asdict(score)
 
 
 def list_tasks(registry: Registry) -> list[dict[str, Any]]:
@@ -113,6 +71,8 @@ def print_tasks(rows: list[dict[str, Any]], seconds: dict[str, float] | None = N
 
 
 def _task(registry: Registry, task: str) -> dict[str, Any]:
+    from adapterbank.registry.summary import summarise
+
     row: dict[str, Any] = {
         "task": task, "version": None, "digest": None, "method": None, "classes": None,
         "test": None, "linear_probe": None, "parameters": None, "bytes": None, "versions": 0,
@@ -125,7 +85,7 @@ def _task(registry: Registry, task: str) -> dict[str, Any]:
             return row
         version = versions[aliases[CHAMPION] - 1]
         row |= version_json(version)
-        summary = summarise(registry, version, whole=False)
+        summary = summarise(version)
     except IntegrityError as error:
         return row | {"problem": error.message}
     return row | {

@@ -34,7 +34,7 @@ from adapterbank.inference.artifact import (
     load_adapter,
 )
 from adapterbank.inference.predictor import load_bank_backbone
-from adapterbank.integrations.figures import confusion_png
+from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.pipeline.notes import PROBE, VAL, WARM_START, figures, run_id
 from adapterbank.training.evaluation import Progress, score
@@ -79,9 +79,9 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
-    confusion = test.confusion.numpy()
-    _write_confusion(bank.note(task, CONFUSION), confusion, data.classes)
-    _log_evaluation(bank, task, metrics, confusion_png(confusion, data.classes))
+    matrix = test.confusion.numpy()
+    _write_confusion(bank.note(task, CONFUSION), matrix, data.classes)
+    _log_evaluation(bank, task, metrics, png(confusion(matrix, data.classes)))
     return metrics
 
 

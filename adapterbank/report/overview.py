@@ -6,23 +6,25 @@ the same overview: it holds no time but those of its history, and no path.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from pydantic import TypeAdapter
 
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import frozen_split
 from adapterbank.config.router import RouterConfig
 from adapterbank.continual.matrix import MATRIX, Step, read_matrix, summary
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
-from adapterbank.inference.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, METRICS
+from adapterbank.inference.artifact import ADAPTER_MODEL
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.inference.routing import TaskRouter
 from adapterbank.records import ROUTER, Score
-from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.manifest import MANIFEST, check_some
+from adapterbank.registry.manifest import MANIFEST
+from adapterbank.registry.summary import score_of, summarise
 from adapterbank.registry.task_record import CHAMPION, Event
 from adapterbank.registry.versions import Version
 from adapterbank.report.routing import RoutingFigures, routing_figures
@@ -122,18 +124,21 @@ class Overview:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is damaged, a line each."""
-        return tuple(f"{one.task}: {one.problem}" for one in self.tasks if one.problem is not None)
+        return tuple(
+            f"{view.task}: {view.problem}" for view in self.tasks if view.problem is not None
+        )
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values; history is that of ``adapterbank history``."""
-        found = asdict(self)
-        found["router"]["history"] = [event.as_json() for event in self.router.history]
-        for task, view in zip(found["tasks"], self.tasks, strict=True):
-            task["history"] = [event.as_json() for event in view.history]
-        return found
+        content: dict[str, Any] = TypeAdapter(Overview).dump_python(
+            self, mode="json", by_alias=True
+        )
+        return content
 
 
-def collect(bank: Bank, progress: Progress | None = None) -> Overview:
+def collect(
+    bank: Bank, progress: Progress | None = None, *, device: str | torch.device = "cpu"
+) -> Overview:
     """Gather an overview.
 
     What is missing or damaged is said in its place, so that the rest can be read.
@@ -141,6 +146,7 @@ def collect(bank: Bank, progress: Progress | None = None) -> Overview:
     Args:
         bank: an open bank; only frozen features of prepared test images may be kept in ``work/``.
         progress: told of the images, if any have to be run.
+        device: where they are run.
     """
     registry = bank.registry
     try:
@@ -148,7 +154,7 @@ def collect(bank: Bank, progress: Progress | None = None) -> Overview:
     except FetchError:
         backbone = None
     tasks = tuple(_task(bank, task) for task in registry.tasks())
-    router, weights = _router(bank, progress), registry.backbone_weights
+    router, weights = _router(bank, device, progress), registry.backbone_weights
     events = [*router.history, *(event for view in tasks for event in view.history)]
     return Overview(
         backbone=backbone,
@@ -168,76 +174,56 @@ def _task(bank: Bank, task: str) -> TaskView:
         history = registry.history(task)
     except IntegrityError as error:
         return TaskView(task=task, versions=0, aliases={}, champion=None, history=(),
-                        problem=_told(bank, error))  # fmt: skip
+                        problem=_message(bank, error))  # fmt: skip
     champion, problem = None, None
     if CHAMPION in aliases:
         try:
             champion = _champion(versions[aliases[CHAMPION] - 1])
         except IntegrityError as error:
-            problem = _told(bank, error)
+            problem = _message(bank, error)
     return TaskView(task=task, versions=len(versions), aliases=aliases, champion=champion,
                     history=history, problem=problem)  # fmt: skip
 
 
-def _told(bank: Bank, error: AdapterBankError) -> str:
+def _message(bank: Bank, error: AdapterBankError) -> str:
     """What went wrong, with places named from the bank's folder on."""
     return error.message.replace(f"{bank.root}/", "")
 
 
 def _champion(version: Version) -> ChampionView:
-    files, sizes = check_some(version.path, version.digest, (ADAPTER_CONFIG, METRICS))
-    config = parse_adapter_config(files[ADAPTER_CONFIG], where=str(version))
-    metrics = json.loads(files.get(METRICS, b"{}"))
+    summary = summarise(version)
     return ChampionView(
         version=version.version,
         digest=version.digest,
-        method=config.method.name,
-        classes=config.classes,
-        data=config.data.source,
-        test=_score(metrics.get("test")),
-        probe=_probe(metrics),
-        parameters=_parameters(metrics),
-        adapter_bytes=sizes[ADAPTER_MODEL],
+        method=summary.config.method.name,
+        classes=summary.config.classes,
+        data=summary.config.data.source,
+        test=score_of(summary.metrics, "test"),
+        probe=score_of(summary.metrics, "linear_probe", "test"),
+        parameters=summary.parameters,
+        adapter_bytes=summary.sizes[ADAPTER_MODEL],
     )
-
-
-def _score(counts: object) -> Score | None:
-    match counts:
-        case {"correct": int(correct), "total": int(total)}:
-            return Score(correct=correct, total=total)
-    return None
-
-
-def _probe(metrics: object) -> Score | None:
-    match metrics:
-        case {"linear_probe": {"test": counts}}:
-            return _score(counts)
-    return None
-
-
-def _parameters(metrics: object) -> tuple[int, int] | None:
-    match metrics:
-        case {"parameters": {"method": int(method), "head": int(head)}}:
-            return method, head
-    return None
 
 
 def _matrix(bank: Bank) -> MatrixView:
     try:
         matrix = read_matrix(bank.root)
     except IntegrityError as error:
-        return MatrixView(steps=(), summary={}, missing=_told(bank, error))
+        return MatrixView(steps=(), summary={}, missing=_message(bank, error))
     missing = None if matrix.steps else f"{MATRIX} has no step yet"
     return MatrixView(steps=matrix.steps, summary=summary(matrix), missing=missing)
 
 
-def _router(bank: Bank, progress: Progress | None) -> RouterView:
-    version, left_out = None, dict[str, str]()
-    history: tuple[Event, ...] = ()
+def _router(bank: Bank, device: str | torch.device, progress: Progress | None) -> RouterView:
+    left_out: dict[str, str] = {}
+    view = RouterView(
+        version=None, digest=None, history=(), figures=None, left_out=left_out, missing=None
+    )
     try:
-        history = bank.registry.history(ROUTER)
+        view = replace(view, history=bank.registry.history(ROUTER))
         version, router = TaskRouter(bank.registry).current()
-        backbone = load_bank_backbone(bank.registry)
+        view = replace(view, version=version.version, digest=version.digest)
+        backbone = load_bank_backbone(bank.registry, device)
         # Of all tasks: only a pooled router needs them, to be built without one of its tasks.
         records = RouterPlan.of(bank.registry, RouterConfig()).champions(bank.registry).records
         features = {}
@@ -246,24 +232,14 @@ def _router(bank: Bank, progress: Progress | None) -> RouterView:
                 split = frozen_split(bank, backbone, task, "test", router.blocks, progress)
                 features[task] = split.features.numpy()
             except AdapterBankError as error:
-                left_out[task] = _told(bank, error)
-        if features:
-            found = routing_figures(router, records, features)
-            return RouterView(version=version.version, digest=version.digest, history=history,
-                              figures=found, left_out=left_out, missing=None)  # fmt: skip
-        missing = "no task of the router has prepared images here"
+                left_out[task] = _message(bank, error)
+        if not features:
+            return replace(view, missing="no task of the router has prepared images here")
+        return replace(view, figures=routing_figures(router, records, features))
     except (FetchError, UnknownName):
-        missing = "the bank has no router yet"
+        return replace(view, missing="the bank has no router yet")
     except AdapterBankError as error:
-        missing = _told(bank, error)
-    return RouterView(
-        version=None if version is None else version.version,
-        digest=None if version is None else version.digest,
-        history=history,
-        figures=None,
-        left_out=left_out,
-        missing=missing,
-    )
+        return replace(view, missing=_message(bank, error))
 
 
 def _storage(bank: Bank, name: str) -> Storage:
@@ -273,10 +249,8 @@ def _storage(bank: Bank, name: str) -> Storage:
     except (IntegrityError, UnknownName):
         return Storage(name=name, total=0, served=0)
     sizes = {version.version: _bytes(version) for version in versions}
-    held = {number for alias, number in aliases.items() if alias == CHAMPION}
-    return Storage(
-        name=name, total=sum(sizes.values()), served=sum(sizes.get(one, 0) for one in held)
-    )
+    served = sizes.get(aliases.get(CHAMPION, 0), 0)
+    return Storage(name=name, total=sum(sizes.values()), served=served)
 
 
 def _bytes(version: Version) -> int:

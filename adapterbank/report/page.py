@@ -2,153 +2,214 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from adapterbank import __version__
-from adapterbank.report.charts import bar, legend, track
-from adapterbank.report.html import Html, join, style, tag
-from adapterbank.report.page_history import histories
-from adapterbank.report.page_results import matrix_section, router_section
-from adapterbank.report.page_tables import facts, moment, plain_table, section
-from adapterbank.text import human_bytes, percent, short_digest
+from adapterbank.continual.matrix import Right, Step
+from adapterbank.integrations.figures import abstention_curves, accuracy_curves, svg
+from adapterbank.records import Score
+from adapterbank.report.overview import Overview
+from adapterbank.report.routing import ALPHAS, Confusion, RoutingFigures, Unknown
+from adapterbank.text import count, human_bytes, percent, short_digest
 
-if TYPE_CHECKING:
-    from adapterbank.records import Score
-    from adapterbank.report.overview import Overview, TaskView
+MOST: Final = 40
+"""Rows and columns of a matrix that a person can take in."""
+LEVELS: Final = 9
+"""Colours of a heat map, classes q0 to q8 of the style sheet."""
 
-# Whatever were to slip in, a browser would run and fetch nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+UNFOLDED: Final = 200
+"""Events of all histories that are shown without being asked for."""
+CLASSES: Final = 30
+"""Classes of a task that are named."""
+
+# Neither HTML nor XML has these characters, not even escaped.
+_ILLEGAL: Final = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]"
+)
+# Metrics that are shares; all others are differences of shares.
+_SHARES: Final = frozenset(
+    {"average", "average/micro", "average/incremental", "task_identity", "false_abstention"}
+)
+_IN_OTHER_COLUMNS: Final = frozenset({"task", "version", "champion", "outcome", "reason", "data"})
 
 
-def render_page(found: Overview) -> bytes:
+def render_page(overview: Overview) -> bytes:
     """Write the page. The same overview gives the same bytes."""
-    sheet = files("adapterbank.report").joinpath("report.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content=f"adapterbank {__version__}"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", "Adapter bank"),
-        style(sheet),
+    figures = overview.router.figures
+    histories = [overview.router.history, *(view.history for view in overview.tasks)]
+    page = _template().render(
+        overview=overview,
+        package_version=__version__,
+        levels=LEVELS,
+        most=MOST,
+        unfolded=sum(len(history) for history in histories) <= UNFOLDED,
+        metrics=list(_metrics(overview.matrix.summary)),
+        **_accuracy(overview.matrix.steps),
+        **({} if figures is None else _routing(figures)),
     )
-    body = tag(
-        "body",
-        _header(found),
-        tag("main", _tasks(found), matrix_section(found.matrix), router_section(found.router),
-            _storage(found), _backbone(found), histories(found.tasks, found.router.history)),
-    )  # fmt: skip
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n".encode()
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", page).encode()
 
 
-def _header(found: Overview) -> Html:
-    served = [view for view in found.tasks if view.champion is not None]
-    tests = [view.champion.test for view in served if view.champion and view.champion.test]
-    probes = [view.champion.probe for view in served if view.champion and view.champion.probe]
-    adapters = sum(view.champion.adapter_bytes for view in served if view.champion)
-    when = (
-        "empty"
-        if found.newest is None
-        else f"as of {moment(found.newest)}, the last event of its history"
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("adapterbank.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    tiles = (
-        (str(len(served)), "tasks served"),
-        (str(sum(view.versions for view in found.tasks)), "versions kept"),
-        (_mean(tests), "mean test accuracy of champions"),
-        (_mean(probes), "of linear probes, same backbone"),
-        (human_bytes(adapters), "weights of all champions"),
-        (human_bytes(found.backbone_bytes), "the one backbone"),
-    )
-    shown = (tag("li", tag("b", value), tag("span", name)) for value, name in tiles)
-    problems = [tag("p", problem, class_="notice problem") for problem in found.problems]
-    return tag(
-        "header",
-        tag("h1", "Adapter bank"),
-        tag("p", when, class_="muted"),
-        *problems,
-        tag("ul", *shown, class_="tiles"),
-    )
+    environment.filters |= {
+        "amount": count,
+        "auroc": _auroc,
+        "bytes": human_bytes,
+        "digest": short_digest,
+        "mean": _mean,
+        "metric": _metric,
+        "moment": moment,
+        "named": _named,
+        "percent": percent,
+        "score": _score,
+        "turned_away": _turned_away,
+        "verdict_words": verdict_words,
+    }
+    return environment.get_template("page.html")
 
 
-def _mean(scores: Sequence[Score]) -> str:
-    return f"{100 * fmean(one.accuracy for one in scores):.1f} %" if scores else "–"
+def moment(time: str) -> str:
+    """Write a time as people read it; what is none stays as it is."""
+    return re.sub(r"(\d)T(\d\d:.*)Z", r"\1 \2 UTC", time)
 
 
-def _tasks(found: Overview) -> Html:
-    if not found.tasks:
-        return section("Tasks", tag("p", "No task has a version yet. Next: dvc repro"))
-    columns = ("task", "champion", "method", ">classes", ">test", ">linear probe", "0 to 100 %",
-               ">parameters", ">weights", ">versions")  # fmt: skip
-    key = legend(("dot", "champion on its test images"),
-                 ("tick", "a linear probe of the bare backbone on the same"))  # fmt: skip
-    table = plain_table(columns, [_task_row(view) for view in found.tasks], wide=True)
-    note = "Parameters are those of the method and those of the head."
-    return section("Tasks", table, key, tag("p", note, class_="muted"))
+def verdict_words(verdict: Mapping[str, Any]) -> Iterator[str]:
+    """Say the numbers of a verdict, whatever a release that wrote it had judged by."""
+    for name, value in verdict.items():
+        if name not in _IN_OTHER_COLUMNS:
+            yield from _words(name.replace("_", " "), value)
 
 
-def _task_row(view: TaskView) -> list[Html | str]:
-    one = view.champion
-    if one is None:
-        state = tag("span", "damaged", class_="problem") if view.problem else "no champion"
-        return [view.task, state, "–", "–", "–", "–", "", "–", "–", str(view.versions)]
-    name = join(f"{one.version} ", tag("span", short_digest(one.digest), class_="digest"))
-    count = "–" if one.parameters is None else f"{one.parameters[0]:,} + {one.parameters[1]:,}"
-    told = f"{view.task}: champion {_percent(one.test)}, linear probe {_percent(one.probe)}"
-    dot = track(_share(one.test), _share(one.probe), told)
-    return [view.task, name, one.method, str(len(one.classes)), _percent(one.test),
-            _percent(one.probe), dot, count, human_bytes(one.adapter_bytes),
-            str(view.versions)]  # fmt: skip
+def _words(name: str, value: object) -> Iterator[str]:
+    match value:
+        case None:
+            return
+        case {"correct": int(correct), "total": int(total)}:
+            yield f"{name} {correct}/{total} ({percent(correct, total)})"
+        case Mapping():
+            for key, item in value.items():
+                yield from _words(f"{name} {str(key).replace('_', ' ')}", item)
+        case list():
+            yield f"{name} {', '.join(map(_word, value))}"
+        case _:
+            yield f"{name} {_word(value)}"
 
 
-def _share(score: Score | None) -> float | None:
-    return score.accuracy if score is not None and score.total else None
+def _word(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _percent(score: Score | None) -> str:
+def _score(score: Score | None) -> str:
     return "–" if score is None else percent(score.correct, score.total)
 
 
-def _storage(found: Overview) -> Html:
-    most = max((one.total for one in found.storage), default=0)
-    if not most:
-        return section("Storage", tag("p", "No version lies on this disk."))
-    rows: list[list[Html | str]] = []
-    for one in found.storage:
-        told = f"{one.name}: {human_bytes(one.served)} served of {human_bytes(one.total)}"
-        rows.append([one.name, bar(one.served / most, one.total / most, told),
-                     human_bytes(one.served), human_bytes(one.total)])  # fmt: skip
-    total = sum(one.total for one in found.storage)
-    table = plain_table(("name", "", ">served", ">all versions"), rows)
-    words = f"All versions together take {human_bytes(total)}"
-    if found.backbone_bytes:
-        copies = len(found.tasks) * found.backbone_bytes
-        words += (
-            f", the one backbone {human_bytes(found.backbone_bytes)}; a copy of it for each"
-            f" task would be {human_bytes(copies)}"
+def _mean(scores: Sequence[Score]) -> str:
+    return f"{100 * fmean(score.accuracy for score in scores):.1f} %" if scores else "–"
+
+
+def _named(classes: Sequence[str]) -> str:
+    more = len(classes) - CLASSES
+    return ", ".join(classes[:CLASSES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _auroc(unknown: Unknown | None) -> str:
+    return "–" if unknown is None or math.isnan(unknown.auroc) else f"{unknown.auroc:.3f}"
+
+
+def _turned_away(rows: Sequence[Confusion | Unknown]) -> str:
+    return f"{100 * fmean(row.abstained / row.total for row in rows):.1f} %"
+
+
+def _accuracy(steps: Sequence[Step]) -> dict[str, Any]:
+    """What is said of the accuracy matrix: all of its tasks in the order of arrival, its curves."""
+    seen = (task for step in steps for task in (step.task, *sorted(step.oracle)))
+    means = {
+        figure: [_mean_accuracy(answers) for answers in column]
+        for figure, column in (
+            ("oracle", [step.oracle for step in steps]),
+            ("routed", [step.routed for step in steps]),
+            ("identity", [step.identity for step in steps]),
         )
-    key = legend(("fill", "served now"), ("rest", "other versions"))
-    note = tag("p", f"{words}. A version is its weights, canary, routing record and papers.")
-    return section("Storage", note, table, key)
+    }
+    title = "Mean accuracy over tasks after each step"
+    return {
+        "learned": tuple(dict.fromkeys(seen)),
+        # A single step has no course yet.
+        "accuracy_chart": svg(accuracy_curves(means), title) if len(steps) > 1 else None,
+    }
 
 
-def _backbone(found: Overview) -> Html:
-    record = found.backbone
-    if record is None:
-        return section("Backbone", tag("p", "None was fetched yet. Next: dvc repro"))
-    height, width = record.spec.size
-    traits = record.traits
-    return section(
-        "Backbone",
-        facts(
-            ("source", record.uri),
-            ("architecture", record.arch),
-            ("input", f"{height} × {width} pixels, {record.spec.interpolation}"),
-            ("shape", f"{traits.blocks} blocks, width {traits.width}, {traits.patches} patches"),
-            ("parameters", f"{traits.parameters:,}, all frozen"),
-            ("fingerprint", tag("code", record.fingerprint)),
-        ),
-    )
+def _mean_accuracy(answers: Mapping[str, Right]) -> float | None:
+    return fmean(right.score.accuracy for right in answers.values()) if answers else None
+
+
+def _metrics(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+    """List metrics by name: where the task is told, and where the router finds it."""
+    oracle, routed = summary.get("oracle", {}), summary.get("routed", {})
+    for name in dict.fromkeys((*oracle, *routed)):
+        yield name, oracle.get(name), routed.get(name)
+    for name, value in summary.get("routing", {}).items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        for task, part in parts.items():
+            yield (f"{name}: {task}" if task else name), None, part
+
+
+def _metric(value: float | None, name: str) -> str:
+    if value is None:
+        return "–"
+    if name in _SHARES:
+        return f"{100 * value:.1f} %"
+    points = round(100 * value, 1)
+    return f"{points:+.1f} points".replace("-", "−") if points else "0.0 points"
+
+
+def _routing(figures: RoutingFigures) -> dict[str, Any]:
+    """What is said of the router."""
+    unknown = {row.task: row for row in figures.unknown}
+    columns, confusion = _confusion(figures)
+    chart = abstention_curves(ALPHAS, figures.known_curve, figures.unknown_curve, figures.alpha)
+    return {
+        "columns": columns,
+        "confusion": confusion,
+        "routed_tasks": [
+            (row, row.chosen[figures.tasks.index(row.task)], unknown.get(row.task))
+            for row in figures.confusion
+        ],
+        "abstention_chart": svg(chart, "Share of images turned away against alpha"),
+    }
+
+
+def _confusion(figures: RoutingFigures) -> tuple[list[str], list[tuple[Confusion, list[int]]]]:
+    """Count images by the task that was chosen: of all tasks, or of those that are found worst.
+
+    Returns:
+        Names of columns, and for each task its images by column.
+    """
+    place = {task: index for index, task in enumerate(figures.tasks)}
+    rows, tasks = list(figures.confusion), list(figures.tasks)
+    if max(len(rows), len(tasks)) > MOST:
+        rows.sort(key=lambda row: row.chosen[place[row.task]] / row.total)
+        rows = sorted(rows[:MOST], key=lambda row: place[row.task])
+        tasks = [row.task for row in rows]
+    others = ["another task"] if len(tasks) < len(figures.tasks) else []
+    counted = []
+    for row in rows:
+        counts = [row.chosen[place[task]] for task in tasks]
+        elsewhere = [sum(row.chosen) - sum(counts)] if others else []
+        counted.append((row, [*counts, *elsewhere, row.abstained]))
+    return [*tasks, *others, "no known task"], counted

@@ -14,7 +14,7 @@ from typing import Self
 
 from adapterbank.bank.plan import Winner
 from adapterbank.errors import AdapterBankError
-from adapterbank.integrations.figures import pareto_png
+from adapterbank.integrations.figures import pareto, png
 from adapterbank.integrations.mlflow.runs import find_runs, open_run
 from adapterbank.search.ledger import Trial
 
@@ -124,17 +124,19 @@ class SearchRuns:
         marks = {trial.number for trial in front}
         self._run.figure(
             "pareto.png",
-            pareto_png(
-                [
-                    (trial.parameters, trial.points[-1].val.accuracy, trial.number in marks)
-                    for trial in trials
-                    if trial.points and trial.error is None
-                ],
-                chosen=next(
-                    (t.parameters, t.points[-1].val.accuracy)
-                    for t in trials
-                    if t.number == winner.trial
-                ),
-                title=f"{self._task}: {len(trials)} trials",
+            png(
+                pareto(
+                    [
+                        (trial.parameters, trial.points[-1].val.accuracy, trial.number in marks)
+                        for trial in trials
+                        if trial.points and trial.error is None
+                    ],
+                    chosen=next(
+                        (t.parameters, t.points[-1].val.accuracy)
+                        for t in trials
+                        if t.number == winner.trial
+                    ),
+                    title=f"{self._task}: {len(trials)} trials",
+                )
             ),
         )

@@ -9,7 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+from adapterbank.backbones import loading
 from adapterbank.bank.bank import Bank
 from adapterbank.continual.matrix import MATRIX
 from adapterbank.data.base import TaskData
@@ -94,13 +97,57 @@ def test_json_has_the_figures_and_the_digest_of_the_page(opened: Bank, cli: Cli)
     assert told["newest"] == max(event["time"] for event in past)
 
 
+@pytest.mark.usefixtures("opened")
+def test_history_in_json_is_that_of_the_history_command(cli: Cli) -> None:
+    report = json.loads(cli("report", "--json").out)
+    history = json.loads(cli("history", "reds", "--json").out)
+    assert report["tasks"][2]["history"] == history["history"]
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "expected"),
+    [((), "cpu", "cpu"), ((), "cuda:99", "cuda:99"), (("--device", "cpu"), "cuda:99", "cpu")],
+    ids=["the bank's", "the bank's, which is not here", "another"],
+)
+def test_images_are_looked_at_where_the_bank_trains_unless_told_otherwise(
+    opened: Bank,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    setting: str,
+    expected: str,
+) -> None:
+    asked: list[str] = []
+
+    def pick(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(loading, "pick_device", pick)
+    path = opened.root / "pipelines" / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["profiles"][params["profile"]]["train"]["device"] = setting
+    path.write_text(yaml.safe_dump(params))
+    assert cli("report", *options).code == 0
+    assert asked == [expected]
+
+
+def test_a_device_that_is_none_is_refused_before_anything_is_written(
+    opened: Bank, cli: Cli
+) -> None:
+    ran = cli("report", "--device", "gpu")
+    assert ran.code == 2
+    assert "expected auto, cpu, cuda or cuda:N" in ran.err
+    assert not (opened.root / PAGE).exists()
+
+
 def test_the_matrix_is_shown_where_there_is_one(opened: Bank, cli: Cli) -> None:
     content = {"schema": 1, "steps": [asdict(step) for step in steps(("reds", "greens"))]}
     write_matrix(opened.root / "reports" / "matrix.json", json.dumps(content))
     ran = cli("report")
     assert (ran.code, ran.err) == (0, "")
     page = PAGE.read_text()
-    assert "1 greens@1" in page
+    assert "2 greens@1" in page
     assert ">87.0<" in page
 
 
@@ -123,7 +170,7 @@ def test_an_empty_bank_has_a_page(tmp_path: Path, cli: Cli) -> None:
     ran = cli("report", "--bank", tmp_path)
     assert ran.code == 0
     assert "the bank has no router yet" in ran.err
-    assert "Next: dvc repro" in (tmp_path / PAGE).read_text()
+    assert "Next: <code>dvc repro</code>" in (tmp_path / PAGE).read_text()
 
 
 def test_where_nothing_can_be_written_the_error_says_so(opened: Bank, cli: Cli) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from adapterbank.errors import AdapterBankError, ConflictError, InputError
-from adapterbank.integrations.figures import confusion_png
+from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import RunLogger, environment_tags, open_run
 from adapterbank.integrations.mlflow.store import open_client
 
@@ -157,7 +157,7 @@ def test_artifacts_come_back_as_they_went(bank: Path, tmp_path: Path) -> None:
     (adapter / "sub").mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(b"\x00\xff")
     (adapter / "sub" / "card.md").write_text("a card")
-    picture = confusion_png(np.eye(2, dtype=np.int64), ("a", "b"))
+    picture = png(confusion(np.eye(2, dtype=np.int64), ("a", "b")))
 
     with _open(bank) as run:
         run.figure("confusion.png", picture)

@@ -10,11 +10,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from adapterbank.report.charts import Line, curves
-from adapterbank.report.html import style, tag
+from adapterbank.integrations.figures import COLOURS
 from adapterbank.report.overview import MatrixView, Overview, RouterView
-from adapterbank.report.page import render_page
-from adapterbank.report.page_history import verdict_words
+from adapterbank.report.page import render_page, verdict_words
 from tests.overview_samples import overview
 
 SHEET = files("adapterbank.report").joinpath("report.css").read_text(encoding="utf-8")
@@ -74,6 +72,25 @@ def test_more_is_always_further_from_the_page(colours: dict[str, str]) -> None:
     assert all(one < other for one, other in pairwise(shades))
 
 
+def test_charts_are_drawn_in_the_colours_of_the_page() -> None:
+    assert {name: LIGHT[name] for name in COLOURS} == COLOURS
+    assert COLOURS.keys() <= DARK.keys()
+    drawn = [chart for chart in page(overview()).iter("svg") if chart.get("class") == "chart"]
+    assert len(drawn) == 2
+    styles = " ".join(part.get("style", "") for chart in drawn for part in chart.iter())
+    assert "var(--accent)" in styles
+    assert "#" not in styles  # a colour that does not follow the scheme
+
+
+def test_charts_have_names_and_ids_of_their_own() -> None:
+    drawn = [chart for chart in page(overview()).iter("svg") if chart.get("class") == "chart"]
+    assert [chart[0].text for chart in drawn] == [
+        "Mean accuracy over tasks after each step", "Share of images turned away against alpha",
+    ]  # fmt: skip
+    ids = [part.get("id") for part in page(overview()).iter() if part.get("id")]
+    assert len(ids) == len(set(ids))
+
+
 def test_the_page_runs_nothing_and_names_no_other_place() -> None:
     found = render_page(overview()).decode()
     names = {one.tag for one in page(overview()).iter()}
@@ -83,21 +100,23 @@ def test_the_page_runs_nothing_and_names_no_other_place() -> None:
     assert any(one.startswith("default-src 'none'; ") for one in policy)
     for one in page(overview()).iter():
         assert not [name for name in one.attrib if name.startswith("on")]
-        assert one.get("href", "data:,") == "data:,"
+        assert one.get("href", "data:,") == "data:," or one.tag == "use"
+        assert one.tag != "use" or one.get("href", "").startswith("#")
 
 
 def test_figures_stand_where_they_belong() -> None:
     said = text(overview())
     assert "90.0 % mean test accuracy of champions 70.0 % of linear probes" in said
     assert (
-        "after step reds greens 0 reds@1, new domain 90.0 1 greens@1, new domain 90.0 90.0" in said
+        "after step reds greens 1 reds@1, new domain 90.0 2 greens@1, new domain 90.0 90.0" in said
     )
-    assert "1 greens@1, new domain 87.0 90.0" in said
+    assert "2 greens@1, new domain 87.0 90.0" in said
     assert "forgetting/first 0.0 points +3.0 points" in said
     assert "bwt/gem 0.0 points −3.0 points" in said
     assert "task_identity – 93.5 %" in said
     assert "interference: reds – +3.0 points" in said
     assert "greens 0 90.0 10.0" in said  # sent to reds, to greens, turned away
+    assert "At the served α of 5 %, 10.0 % of known images are turned away, and 50.0 %" in said
     assert "challenger val 1/2 (50.0 %); p 0.03125; listed 0.5, word" in said
 
 
@@ -120,7 +139,7 @@ def test_of_hundreds_of_tasks_the_last_steps_and_the_worst_found_are_shown() -> 
     maps = [one for one in drawn.iter("table") if one.get("class") == "heat"]
     assert [len(list(one.iter("tr"))) for one in maps] == [41, 41, 41]
     last = ["".join(row.itertext()) for row in maps[0].iter("tr")][-1]
-    assert last.startswith("119 t119@1")
+    assert last.startswith("120 t119@1")
     assert len(maps[0][0][0]) == 41
     assert [one.text for one in maps[2][0][0]][-2:] == ["another task", "no known task"]
     worst = next(row for row in maps[2].iter("tr") if row[0].text == "t007")
@@ -146,20 +165,6 @@ def test_a_long_history_is_folded() -> None:
     assert folded == [None, None]
 
 
-def test_labels_of_lines_that_end_together_do_not_cover_one_another() -> None:
-    lines = [Line(label=str(n), series="known", points=[(0, 0), (1, 0.1)]) for n in range(4)]
-    drawn = ET.fromstring(  # noqa: S314  # of our own
-        curves(lines, title="t", x_name="x", y_name="y", x_most=1, mark=0.5).text
-    )
-    places = sorted(
-        float(one.attrib["y"])
-        for one in drawn.iter("text")
-        if one.attrib["class"].startswith("label")
-    )
-    assert len(places) == 4
-    assert all(other - one >= 14.9 for one, other in pairwise(places))
-
-
 def test_a_verdict_says_all_its_numbers_whatever_their_names() -> None:
     verdict = {
         "task": "t", "version": 2, "champion": 1, "outcome": "refused", "reason": "r", "data": "d",
@@ -169,11 +174,3 @@ def test_a_verdict_says_all_its_numbers_whatever_their_names() -> None:
     assert list(verdict_words(verdict)) == [
         "gates alpha 0.05", "test mcnemar", "discordant 1, 6", "p 0.0625", "difference -0.03",
     ]  # fmt: skip
-
-
-def test_elements_take_text_as_text_and_sheets_only_as_sheets() -> None:
-    made = tag("p", "<b>", tag("b", "&"), title='"', class_=None, data_x=1)
-    assert made.text == '<p title="&quot;" data-x="1">&lt;b&gt;<b>&amp;</b></p>'
-    assert tag("b", "\ud800\x00\ufffea").text == "<b>\ufffd\ufffd\ufffda</b>"
-    with pytest.raises(ValueError, match="style sheet"):
-        style("</style>")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
-from adapterbank.integrations.matrix_figures import curves_png, heat_map_png
+from adapterbank.integrations.figures import accuracy_curves, accuracy_matrix, png
 from adapterbank.integrations.mlflow.runs import find_runs, open_run
 
 EXPERIMENT: Final = "bank"
@@ -52,9 +53,23 @@ def show_matrix(
         run.json(_TABLE, content)
         # What MLflow's own log_table leaves beside the file, so that its pages show it as a table.
         run.tags({"mlflow.loggedArtifacts": json.dumps([{"path": _TABLE, "type": "table"}])})
+        rows = [dict(zip(table[0], row, strict=True)) for row in table[1:]]
         for figure in ("oracle", "routed"):
-            run.figure(f"{figure}.png", heat_map_png(table, figure))
-        run.figure("curves.png", curves_png(table))
+            run.figure(f"{figure}.png", png(accuracy_matrix(rows, figure)))
+        run.figure("curves.png", png(accuracy_curves(_means(rows))))
         run.flush()
         run.tags({_DIGEST: digest})
     return True
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """The mean over tasks of each figure after each step; None where nothing was measured."""
+    shares: dict[str, dict[int, list[float]]] = {"oracle": {}, "routed": {}, "identity": {}}
+    for row in rows:
+        for figure, steps in shares.items():
+            measured = steps.setdefault(row["step"], [])
+            measured += [] if row[figure] is None else [row[figure]]
+    return {
+        figure: [fmean(step) if step else None for step in steps.values()]
+        for figure, steps in shares.items()
+    }
