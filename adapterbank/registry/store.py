@@ -51,8 +51,10 @@ class Registry:
     once. Writers take one lock for the whole registry.
     """
 
-    def __init__(self, root: Path, *, clock: Callable[[], str] = utc_now) -> None:
-        self._layout = Layout(root=root)
+    def __init__(
+        self, root: Path, *, new: bool = False, clock: Callable[[], str] = utc_now
+    ) -> None:
+        self._layout = Layout(root=root, new=new)
         self._clock = clock
 
     @classmethod
@@ -63,21 +65,19 @@ class Registry:
 
         Args:
             path: the ``registry`` folder of a bank.
-            create: make the folder where there is none.
+            create: where there is no folder yet, the first write makes it.
             clock: tells the time for history.
 
         Raises:
             InputError: there is no such folder.
         """
         root = Path(path).absolute()
-        if create:
-            with durable.writable(root):
-                durable.make_directory(root)
-        if not root.is_dir():
+        new = create and not root.exists()
+        if not new and not root.is_dir():
             raise InputError(
                 f"{root} is no registry: there is no such folder", fix="adapterbank init"
             )
-        return cls(root, clock=clock)
+        return cls(root, new=new, clock=clock)
 
     @property
     def root(self) -> Path:
@@ -371,8 +371,11 @@ class Registry:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Be the only writer."""
-        with durable.writable(self.root), durable.locked(self._layout.lock):
-            yield
+        with durable.writable(self.root):
+            if self._layout.new:
+                durable.make_directory(self.root)
+            with durable.locked(self._layout.lock):
+                yield
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

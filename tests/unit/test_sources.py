@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from adapterbank.config.bank import Limits
 from adapterbank.data import published
-from adapterbank.data.base import SPLITS, Limits, TaskData, data_digest
+from adapterbank.data.base import SPLITS, TaskData, data_digest
 from adapterbank.data.sources import load_source
 from adapterbank.errors import ConfigError, FetchError, InputError, UnknownName
 from adapterbank.records import InputSpec
