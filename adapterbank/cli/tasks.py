@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapterbank.catalog import names
 from adapterbank.cli import options, render
 from adapterbank.errors import ConflictError, InputError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The tasks this bank builds.", no_args_is_help=True)
 
 SPLITS = ("train", "val", "test")  # in the order of their use; data.base has them, with torch
+METHODS = names("adapterbank.methods")
 SEED = 42  # TaskConfig's own default, which is not written
 
 
@@ -31,7 +33,7 @@ def add(  # noqa: PLR0913  # each is an option of the command
             " torchvision://DTD and others; embedded://digits and others.",
         ),
     ],
-    method: Annotated[str, typer.Option(help="vapt, vpt_deep, vpt_shallow, linear.")] = "vapt",
+    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "vapt",
     hyper: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A hyper-parameter of the method; repeatable."),
