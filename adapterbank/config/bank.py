@@ -184,16 +184,7 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
-    return check_config(read_mapping(text, where), where)
-
-
-def check_config(content: Mapping[str, Any], where: str) -> BankConfig:
-    """Check what YAML says of a bank.
-
-    Raises:
-        ConfigError: every problem in it, at once.
-    """
-    content = dict(_tuples(content))
+    content = _tuples(read_mapping(text, where))
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
     problems = _profile_problems(content) + _warm_start_problems(content)

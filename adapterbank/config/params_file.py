@@ -219,12 +219,12 @@ def _tasks_node(text: str) -> tuple[Any, Any]:
 
 def _lines(name: str, section: Mapping[str, Any], old: str, indent: int) -> str:
     """Write a task's lines: in one where the old ones are, and with the comments in those."""
-    comments = re.findall(r"(?:^|\s)(#[^\r\n]*)", old)
+    comments, key = re.findall(r"(?:^|\s)(#[^\r\n]*)", old), _flow(name)  # 123 needs quotes
     if old and "\n" not in old.rstrip():
-        body = f"{name}: {' '.join([_flow(dict(section)), *comments])}\n"
+        body = f"{key}: {' '.join([_flow(dict(section)), *comments])}\n"
     else:
-        values = "".join(f"  {key}: {_flow(value)}\n" for key, value in section.items())
-        body = "".join(f"{comment}\n" for comment in comments) + f"{name}:\n{values}"
+        lines = [*comments, f"{key}:", *(f"  {k}: {_flow(value)}" for k, value in section.items())]
+        body = "".join(f"{line}\n" for line in lines)
     return textwrap.indent(body, " " * indent)
 
 

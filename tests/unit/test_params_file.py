@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterbank.config.bank import parse_config
-from adapterbank.config.params_file import add_task, with_task
+from adapterbank.config.params_file import add_task, with_task, without_task
 from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, ConflictError, InputError
 
@@ -66,6 +66,13 @@ def test_no_line_that_was_there_changes(form: str) -> None:
     assert [line for line in lines if "pets" not in line and "vapt" not in line and line] == [
         line for line in [*(HEAD + form).splitlines(), *([] if form else ["tasks:"])] if line
     ]
+
+
+@pytest.mark.parametrize("name", ["123", "2e3", "0o7", "null", "true", "no", "12-30"])
+def test_a_name_that_reads_as_something_else_is_quoted(name: str) -> None:
+    text = with_task(HEAD + FORMS["one a line"], name, SECTION)
+    assert list(parse_config(text, "params.yaml").tasks) == ["a", "b", name]
+    assert without_task(text, name) == HEAD + FORMS["one a line"]
 
 
 def test_a_comment_in_braces_that_would_be_lost_stops_the_edit() -> None:
