@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 class Registry:
     """Immutable versions by digest, aliases by compare-and-swap, a history of every move.
 
-    Holds no state but its folder, so one instance may be used by many threads, and many processes
-    may use one folder. Readers take no lock: versions never change and alias files are replaced at
-    once. Writers take one lock for the whole registry.
+    Holds no state but its folder, and whether there was one yet, so one instance may be used by
+    many threads, and many processes may use one folder. Readers take no lock: versions never change
+    and alias files are replaced at once. Writers take one lock for the whole registry.
     """
 
     def __init__(
@@ -374,6 +375,7 @@ class Registry:
         with durable.writable(self.root):
             if self._layout.new:
                 durable.make_directory(self.root)
+                self._layout = replace(self._layout, new=False)  # from now on it can be missed
             with durable.locked(self._layout.lock):
                 yield
 
