@@ -39,7 +39,8 @@ from torchvision.transforms.v2 import functional
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.data.base import Limits, Split
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import Split
 from adapterbank.data.sources import load_source
 from adapterbank.drift.measure import compare_images
 from adapterbank.drift.windows import Settings, Verdict, Window, judge

@@ -29,8 +29,8 @@ from rich.table import Table
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config.bank import TrainConfig
-from adapterbank.data.base import Limits, TaskData
+from adapterbank.config.bank import Limits, TrainConfig
+from adapterbank.data.base import TaskData
 from adapterbank.data.sources import load_source
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import count_parameters

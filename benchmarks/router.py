@@ -41,8 +41,9 @@ from adapterbank import catalog
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.config.bank import Limits
 from adapterbank.config.router import RouterConfig
-from adapterbank.data.base import Limits, Split
+from adapterbank.data.base import Split
 from adapterbank.data.sources import load_source
 from adapterbank.records import InputSpec
 from adapterbank.routing.calibration import p_values

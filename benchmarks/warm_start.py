@@ -30,8 +30,8 @@ from scipy.stats import kendalltau
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
-from adapterbank.config.bank import TrainConfig
-from adapterbank.data.base import Limits, TaskData
+from adapterbank.config.bank import Limits, TrainConfig
+from adapterbank.data.base import TaskData
 from adapterbank.data.sources import load_source
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Adapter

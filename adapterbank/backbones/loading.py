@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from adapterbank.backbones.fingerprint import fingerprint
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
-from adapterbank.errors import InputError, IntegrityError
+from adapterbank.config.yaml import read_yaml
+from adapterbank.errors import ConfigError, InputError, IntegrityError
 from adapterbank.records import InputSpec
 
 _DEVICE = re.compile(r"(?P<kind>auto|cpu|cuda)|cuda:(?P<index>[0-9]+)")
@@ -110,9 +110,8 @@ def parse_arch(arch: str) -> tuple[str, dict[str, Any]]:
         if key in _FACTORY:
             raise InputError(f"{name}: {key} is not an option of an architecture")
         try:
-            options[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # ValueError: a date that does not exist.
+            options[key] = read_yaml(value, name)
+        except ConfigError as error:
             raise InputError(f"{name}: {key}={value[:40]}: the value is not YAML") from error
     return name, options
 

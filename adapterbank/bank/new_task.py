@@ -9,19 +9,24 @@ from typing import Any
 
 from adapterbank import catalog
 from adapterbank.bank.bank import Bank
+from adapterbank.config.bank import Limits, TaskConfig
 from adapterbank.data import folders, published
-from adapterbank.data.base import SPLITS, Limits
+from adapterbank.data.base import SPLITS, label_problems
 from adapterbank.data.sources import EMBEDDED
-from adapterbank.errors import UnknownName
+from adapterbank.errors import ConfigError, UnknownName
 from adapterbank.inference.artifact import method_config
 from adapterbank.training.recipes import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What is known of a source before anything is decoded or downloaded.
+class Source:
+    """What is known of a task's data before anything is decoded or downloaded.
 
-    ``classes`` and ``counts`` are of folders only.
+    Args:
+        uri: as in the configuration.
+        classes: of a folder only.
+        counts: images of each split, of a folder only.
+        notes: what was left out or done on the way.
     """
 
     uri: str
@@ -44,34 +49,36 @@ def relative_uri(data: str, root: Path, here: Path) -> str:
     return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
 
 
-def check_data(bank: Bank, uri: str, *, seed: int) -> Found:
-    """Check that a source exists and is laid out as it must be.
+def check_data(bank: Bank, section: TaskConfig) -> Source:
+    """Check that a task's data exists and is what ``prepare`` takes, as far as that is cheap.
 
     Raises:
-        ConfigError: the folder is not laid out as documented; every problem is named.
+        ConfigError: the folder is not laid out as documented, or a split or class has no image;
+            every problem is named.
         InputError: no such folder.
         UnknownName: no embedded task, torchvision set or kind of source of that name.
     """
+    uri = section.data
     scheme, mark, name = uri.partition("://")
     if not mark:
-        limits = Limits(**bank.config.active.limits.model_dump())
-        folder = folders.scan(bank.root / Path(uri), limits=limits, seed=seed)
-        return Found(
+        limits = bank.config.active.limits if section.classes is None else Limits()
+        folder = folders.scan(bank.root / Path(uri).expanduser(), limits=limits, seed=section.seed)
+        labels = {split: [file.label for file in folder.files[split]] for split in SPLITS}
+        if problems := label_problems(folder.classes, labels):
+            raise ConfigError(str(folder.path), problems)
+        return Source(
             uri=uri,
             classes=folder.classes,
-            counts={split: len(folder.files[split]) for split in SPLITS},
+            counts={split: len(labels[split]) for split in SPLITS},
             notes="; ".join(folder.notes),
         )
-    if scheme == "embedded":
-        known = catalog.names(EMBEDDED)
-        if name not in known:
-            raise UnknownName("embedded task", name, known)
-    elif scheme == "torchvision":
-        if name not in published.NAMES:
-            raise UnknownName("torchvision data set", name, published.NAMES)
-    else:
-        raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
-    return Found(uri=uri)
+    names = {"embedded": catalog.names(EMBEDDED), "torchvision": published.NAMES}
+    if scheme not in names:
+        raise UnknownName("kind of source", f"{scheme}://", [f"{known}://" for known in names])
+    if name not in names[scheme]:
+        kind = "embedded task" if scheme == "embedded" else "torchvision data set"
+        raise UnknownName(kind, name, names[scheme])
+    return Source(uri=uri)
 
 
 def check_method(method: str, hyper: Mapping[str, Any], train: Mapping[str, Any]) -> None:

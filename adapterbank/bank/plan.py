@@ -115,19 +115,17 @@ def plan_of(bank: Bank, task: str) -> Plan:
         raise InputError(
             f"work/{task}/{BEST} was found by a search of other data or settings", fix=_fix(task)
         )
-    found = {key: value for key, value in winner.values.items() if key in TRAIN_KEYS}
-    said = "fit" in section.train or "fit" in bank.config.active.train.model_fields_set
-    merged = training.model_dump() | found | {"fit": training.fit if said else "train+val"}
+    hyper = {**section.hyper, **winner.values}
+    chosen = {key: hyper.pop(key) for key in TRAIN_KEYS if key in winner.values}
+    # The search judged on the validation images, so the final weights may see them.
+    configured = "fit" in section.train or "fit" in bank.config.active.train.model_fields_set
+    fit = training.fit if configured else "train+val"
     try:
-        settings = TrainConfig.model_validate(merged)
+        settings = TrainConfig.model_validate({**training.model_dump(), **chosen, "fit": fit})
     except ValidationError as error:
         problems = "; ".join(describe(error, TrainConfig))
         raise InputError(f"work/{task}/{BEST}: damaged: {problems}", fix=_fix(task)) from error
-    return Plan(
-        hyper=section.hyper | {k: v for k, v in winner.values.items() if k not in TRAIN_KEYS},
-        training=settings,
-        winner=winner,
-    )
+    return Plan(hyper=hyper, training=settings, winner=winner)
 
 
 def search_identity(bank: Bank, task: str) -> str:

@@ -22,7 +22,7 @@ PREPARED = "prepared.json"
 other parameters that give the same pixels give the same data."""
 
 
-def parameters(bank: Bank, task: str) -> dict[str, Any]:
+def data_inputs(bank: Bank, task: str) -> dict[str, Any]:
     """All that a task's prepared data depends on but the images themselves, as JSON reads it.
 
     The source is hashed, because the path of a folder is this machine's and the note is Git's.
@@ -47,7 +47,7 @@ def data_is_ready(bank: Bank, task: str) -> bool:
         digest = stored_digest(bank.data(task))
     except (InputError, IntegrityError):  # not there, or damaged, which preparing mends
         return False
-    return note.get("parameters") == parameters(bank, task) and note.get("digest") == digest
+    return note.get("parameters") == data_inputs(bank, task) and note.get("digest") == digest
 
 
 def backbone_is_ready(bank: Bank) -> bool:

@@ -37,13 +37,14 @@ def remove_task(bank: Bank, task: str, *, reason: str = "") -> Removal:
         InputError: ``pipelines/params.yaml`` has a form that a program cannot take a task out of.
         UnknownName: neither the configuration nor the registry has such a task.
     """
-    known = bank.registry.tasks()
+    registered = bank.registry.tasks()
     configured = task in bank.config.tasks
-    if not configured and task not in known:
-        raise UnknownName("task", task, {*known, *bank.config.tasks}, fix="adapterbank task list")
+    if not configured and task not in registered:
+        names = {*registered, *bank.config.tasks}
+        raise UnknownName("task", task, names, fix="adapterbank task list")
     if configured:
         remove_from_params(bank.root, task)
-    if task not in known:
+    if task not in registered:
         return Removal(task=task, configured=configured, events=(), versions=0, mirror=None)
     events = bank.registry.retire(task, reason=reason)
     return Removal(

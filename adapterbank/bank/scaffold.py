@@ -8,10 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import yaml
-
+from adapterbank.config.yaml import read_mapping
 from adapterbank.durable import make_directory, replace_file, writable
-from adapterbank.errors import ConflictError
+from adapterbank.errors import ConfigError, ConflictError
 from adapterbank.integrations.dvc.repo import ensure_dvc
 from adapterbank.integrations.git import git_holds, git_init
 
@@ -95,10 +94,10 @@ def _refuse_strangers(directory: Path) -> None:
 
 def _is_params(text: str) -> bool:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
+        content = read_mapping(text, "params.yaml")
+    except ConfigError:
         return False
-    return isinstance(content, dict) and {"profiles", "tasks"} <= content.keys()
+    return {"profiles", "tasks"} <= content.keys()
 
 
 def _add_lines(path: Path, template: str) -> bool:

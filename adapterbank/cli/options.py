@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.errors import InputError
+from adapterbank.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
@@ -79,7 +79,7 @@ def key_values(pairs: list[str], option: str) -> dict[str, Any]:
     Raises:
         InputError: a word has no key, no ``=``, a repeated key or a value that is not YAML.
     """
-    import yaml
+    from adapterbank.config.yaml import read_yaml
 
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -88,7 +88,7 @@ def key_values(pairs: list[str], option: str) -> dict[str, Any]:
             reason = "given twice" if key in values else "expected KEY=VALUE"
             raise InputError(f"{option} {pair}: {reason}")
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            values[key] = read_yaml(text, option)
+        except ConfigError as error:
             raise InputError(f"{option} {pair}: the value is not YAML") from error
     return values

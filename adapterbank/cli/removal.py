@@ -38,22 +38,22 @@ def remove(
         _ask(name)
     from adapterbank.bank.remove_task import remove_task
 
-    done = remove_task(opened, name, reason=reason)
+    removal = remove_task(opened, name, reason=reason)
     if as_json:
         content: dict[str, Any] = {
-            "task": done.task,
-            "configured": done.configured,
-            "aliases": {event.alias: event.from_version for event in done.events},
-            "versions": done.versions,
-            "mirror": done.mirror,
+            "task": removal.task,
+            "configured": removal.configured,
+            "aliases": {event.alias: event.from_version for event in removal.events},
+            "versions": removal.versions,
+            "mirror": removal.mirror,
         }
         render.print_json(content)
     else:
-        _print(done)
-    if done.mirror is not None:
+        _print(removal)
+    if removal.mirror is not None:
         render.note(
             f"{name} is removed; only MLflow still shows its aliases, repeat the command to take"
-            f" them away: {done.mirror}"
+            f" them away: {removal.mirror}"
         )
 
 
@@ -72,16 +72,16 @@ def collect(
     opened = options.open_bank(bank)
     from adapterbank.bank.gc import collect_waste
 
-    found = collect_waste(opened, dry_run=True)  # said first, then done
-    doomed = [waste for waste in found if waste.needed_by is None]
+    leftovers = collect_waste(opened, dry_run=True)  # said first, then done
+    doomed = [waste for waste in leftovers if waste.needed_by is None]
     total = sum(waste.size_bytes for waste in doomed)
     if as_json:
         if not dry_run:
-            found = collect_waste(opened, dry_run=False)
-        render.print_json(_as_json(found, dry_run=dry_run))
+            leftovers = collect_waste(opened, dry_run=False)
+        render.print_json(_as_json(leftovers, dry_run=dry_run))
         return
-    if found:
-        render.table((">size", "kind", "what", "kept for"), [_row(waste) for waste in found])
+    if leftovers:
+        render.table((">size", "kind", "what", "kept for"), [_row(waste) for waste in leftovers])
     things = count(len(doomed), "thing")
     if dry_run or not doomed:
         render.line(f"{things} to delete, {human_bytes(total)}")
@@ -105,24 +105,27 @@ def _ask(name: str) -> None:
     typer.confirm(f"Build and answer {name} no more?", abort=True, err=True)
 
 
-def _print(done: Removal) -> None:
-    if not done.configured and not done.events:
-        render.line(f"{done.task} is removed already; {_kept(done)}")
+def _print(removal: Removal) -> None:
+    if not removal.configured and not removal.events:
+        render.line(f"{removal.task} is removed already; {_kept(removal)}")
         return
-    if done.configured:
-        render.line(f"{done.task} is not in pipelines/params.yaml any more.")
-    for event in done.events:
+    if removal.configured:
+        render.line(f"{removal.task} is not in pipelines/params.yaml any more.")
+    for event in removal.events:
         if event.from_version is not None:
-            render.line(f"{done.task}@{event.alias} was version {event.from_version}; it is gone.")
-    render.line(f"{_kept(done)[0].upper()}{_kept(done)[1:]}")
+            render.line(
+                f"{removal.task}@{event.alias} was version {event.from_version}; it is gone."
+            )
+    kept = _kept(removal)
+    render.line(f"{kept[0].upper()}{kept[1:]}")
 
 
-def _kept(done: Removal) -> str:
-    if not done.versions:
+def _kept(removal: Removal) -> str:
+    if not removal.versions:
         return "it had no version."
     return (
-        f"its {count(done.versions, 'version')} and their history are kept:"
-        f" adapterbank history {done.task}"
+        f"its {count(removal.versions, 'version')} and their history are kept:"
+        f" adapterbank history {removal.task}"
     )
 
 
@@ -131,7 +134,7 @@ def _row(waste: Waste) -> tuple[str, ...]:
     return (size, waste.kind, str(waste.path), waste.needed_by or "–")
 
 
-def _as_json(found: tuple[Waste, ...], *, dry_run: bool) -> dict[str, Any]:
+def _as_json(leftovers: tuple[Waste, ...], *, dry_run: bool) -> dict[str, Any]:
     rows = [
         {
             "kind": waste.kind,
@@ -140,8 +143,8 @@ def _as_json(found: tuple[Waste, ...], *, dry_run: bool) -> dict[str, Any]:
             "bytes": waste.size_bytes,
             "needed_by": waste.needed_by,
         }
-        for waste in found
+        for waste in leftovers
     ]
-    doomed = [waste.size_bytes for waste in found if waste.needed_by is None]
+    doomed = [waste.size_bytes for waste in leftovers if waste.needed_by is None]
     return {"dry_run": dry_run, "deleted": 0 if dry_run else len(doomed), "bytes": sum(doomed),
             "found": rows}  # fmt: skip

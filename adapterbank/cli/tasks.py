@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapterbank.catalog import names
 from adapterbank.cli import options, render
 from adapterbank.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
-    from adapterbank.bank.new_task import Found
+    from adapterbank.bank.new_task import Source
 
 app = typer.Typer(help="The tasks this bank builds.", no_args_is_help=True)
 
 SPLITS = ("train", "val", "test")  # in the order of their use; data.base has them, with torch
+METHODS = names("adapterbank.methods")
 SEED = 42  # TaskConfig's own default, which is not written
 
 
@@ -31,7 +33,7 @@ def add(  # noqa: PLR0913  # each is an option of the command
             " torchvision://DTD and others; embedded://digits and others.",
         ),
     ],
-    method: Annotated[str, typer.Option(help="vapt, vpt_deep, vpt_shallow, linear.")] = "vapt",
+    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "vapt",
     hyper: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A hyper-parameter of the method; repeatable."),
@@ -57,23 +59,23 @@ def add(  # noqa: PLR0913  # each is an option of the command
     section |= {"hyper": hypers} if hypers else {}
     section |= {"train": training} if training else {}
     section |= {"seed": seed} if seed != SEED else {}
-    found = _check(opened, name, section)
-    section["data"] = found.uri
+    source = _check(opened, name, section)
+    section["data"] = source.uri
     from adapterbank.config.params_file import add_task
 
     add_task(opened.root, name, section)
     if as_json:
-        counts = None if found.counts is None else dict(found.counts)
+        counts = None if source.counts is None else dict(source.counts)
         render.print_json(
-            {"task": name, "section": section, "classes": list(found.classes), "counts": counts}
+            {"task": name, "section": section, "classes": list(source.classes), "counts": counts}
         )
         return
     render.line(f"Task {name} is in pipelines/params.yaml.")
-    if found.counts is not None:
-        counted = ", ".join(f"{count} {split}" for split, count in found.counts.items())
-        render.line(f"{len(found.classes)} classes; images: {counted}")
-    if found.notes:
-        render.line(found.notes)
+    if source.counts is not None:
+        counted = ", ".join(f"{count} {split}" for split, count in source.counts.items())
+        render.line(f"{len(source.classes)} classes; images: {counted}")
+    if source.notes:
+        render.line(source.notes)
     render.line(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
 
 
@@ -199,8 +201,9 @@ def write_samples(bank: Bank, task: str, count: int, out: Path) -> list[tuple[Pa
     return written
 
 
-def _check(bank: Bank, name: str, section: dict[str, Any]) -> Found:
+def _check(bank: Bank, name: str, section: dict[str, Any]) -> Source:
     """Refuse whatever is wrong with a new task before anything is written; cheap checks first."""
+    from adapterbank.config.bank import check_task
     from adapterbank.records import check_new_task
 
     check_new_task(name)
@@ -215,7 +218,7 @@ def _check(bank: Bank, name: str, section: dict[str, Any]) -> Found:
 
     new_task.check_method(section["method"], section.get("hyper", {}), section.get("train", {}))
     uri = new_task.relative_uri(data, bank.root, Path.cwd())
-    return new_task.check_data(bank, uri, seed=section.get("seed", SEED))
+    return new_task.check_data(bank, check_task(name, section | {"data": uri}))
 
 
 def _row(bank: Bank, name: str) -> dict[str, Any]:

@@ -8,19 +8,26 @@ method, when a stage first uses them.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from adapterbank.config.gates import GateConfig
 from adapterbank.config.router import RouterConfig
-from adapterbank.config.search import Range, SearchConfig, Space
+from adapterbank.config.search import SearchConfig, Space
 from adapterbank.config.strict import Strict
+from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import InputSpec, Reference, check_new_task
 
@@ -31,30 +38,18 @@ AUTO_PARENT = "auto"
 
 _Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
 _Deviation = Annotated[float, Field(gt=0.0)]  # pixels are divided by it
-_EXPONENT = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a repeated key, of which the last would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # yaml's signature
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class LimitsConfig(Strict):
-    """How many images of each split to use; None uses all."""
+class Limits(Strict):
+    """How many images of each split to use at most; None uses all."""
 
     train: int | None = Field(default=None, ge=2)
     val: int | None = Field(default=None, ge=2)
     test: int | None = Field(default=None, ge=2)
+
+    def of(self, split: str) -> int | None:
+        """Return the limit of one split by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
 class TrainConfig(Strict):
@@ -73,9 +68,19 @@ class TrainConfig(Strict):
 class Profile(Strict):
     """A named size of the whole pipeline, such as ``demo`` or ``full``."""
 
-    limits: LimitsConfig = LimitsConfig()
+    limits: Limits = Limits()
     train: TrainConfig = TrainConfig()
     search: SearchConfig | None = None  # None: hyper-parameters are what the task says
+
+
+def _given(settings: TrainConfig) -> dict[str, Any]:
+    return settings.model_dump(exclude_unset=True)
+
+
+if TYPE_CHECKING:
+    _TrainSettings = dict[str, Any]
+else:  # checked as all of training's settings are, kept as those that were given
+    _TrainSettings = Annotated[TrainConfig, AfterValidator(_given), PlainSerializer(dict)]
 
 
 class TaskConfig(Strict):
@@ -85,10 +90,20 @@ class TaskConfig(Strict):
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None  # None: all of them
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
-    train: dict[str, Any] = Field(default_factory=dict)
+    train: _TrainSettings = Field(default_factory=dict)
     warm_start: str = NO_PARENT  # auto, or a version such as dtd@3: what to start from as well
     seed: int = Field(default=42, ge=0, lt=2**31)
     domain_of: str | None = None  # the task of which this one is another domain, for the record
+
+
+def _task_name(name: str) -> str:
+    try:
+        return check_new_task(name)
+    except InputError as error:
+        raise ValueError(error.message) from error
+
+
+_Tasks = dict[Annotated[str, AfterValidator(_task_name)], TaskConfig]
 
 
 class BackboneConfig(Strict):
@@ -119,7 +134,7 @@ class BankConfig(Strict):
     gates: GateConfig = GateConfig()
     router: RouterConfig = RouterConfig()
     spaces: dict[str, Space] = Field(default_factory=dict)  # by method
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
+    tasks: _Tasks = Field(default_factory=dict)
 
     @property
     def active(self) -> Profile:
@@ -169,10 +184,10 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
-    content = _tuples(parse_yaml(text, where))  # YAML has no tuples; strict models want them
+    content = _tuples(read_mapping(text, where))
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
-    problems = _cross_check(content)
+    problems = _profile_problems(content) + _warm_start_problems(content)
     try:
         config = BankConfig.model_validate(content)
     except ValidationError as error:
@@ -182,48 +197,35 @@ def parse_config(text: str, where: str) -> BankConfig:
     return config
 
 
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Parse YAML text whose top is a mapping; a key that stands twice is refused.
+def check_task(name: str, section: Mapping[str, Any]) -> TaskConfig:
+    """Check one task's name and what YAML says of it.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: every problem, at once, each under its key in the section.
     """
     try:
-        content = _UniqueKeys(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise ConfigError(where, [f"not YAML: {error}"]) from error
-    if not isinstance(content, dict):
-        raise ConfigError(where, ["expected a mapping at the top"])
-    return content
-
-
-def task_section(section: Mapping[str, Any]) -> TaskConfig:
-    """One task's section as YAML gave it, checked.
-
-    Raises:
-        ValidationError: see :func:`section_problems`.
-    """
-    return TaskConfig.model_validate(_tuples(dict(section)))
-
-
-def section_problems(name: object, section: Mapping[str, Any]) -> list[str]:
-    """Find every problem of one task's section, a line each, under its key in the section."""
-    try:
-        task_section(section)
+        tasks = _TASKS.validate_python({name: _tuples(section)})
     except ValidationError as error:
-        return describe(error, TaskConfig) + _beyond_the_model(name, section)
-    return _beyond_the_model(name, section)
+        lines = describe(error, TaskConfig)
+        problems = [line.removeprefix(name).removeprefix(".").removeprefix(": ") for line in lines]
+        raise ConfigError(f"task {name}", problems) from error
+    return tasks[name]
+
+
+_TASKS = TypeAdapter(_Tasks, config=ConfigDict(strict=True))
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Turn pydantic's errors into one line each, with suggestions for unknown keys."""
-    known = _all_keys(model)
     lines = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        *path, last = problem["loc"] or ("",)
+        where = ".".join(str(part) for part in (path if last == "[key]" else problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            near = difflib.get_close_matches(str(last), sorted(_keys(model)), n=1)
             lines.append(f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
+        elif last == "[key]":
+            lines.append(f"{where}: {_expected(problem)}")
         else:
             lines.append(f"{where}: {_expected(problem)}, got {problem['input']!r}")
     return lines
@@ -232,9 +234,17 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _expected(problem: ErrorDetails) -> str:
     if problem["type"] == "model_type":
         return "expected keys and values"
-    if problem["type"] == "float_type" and _EXPONENT.fullmatch(str(problem["input"])):
-        return "YAML reads an exponent as a number only after a point, as in 2.0e-3"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     return problem["msg"].lower()
+
+
+def _keys(annotation: object) -> set[str]:
+    """Collect the keys of a section and of all sections in it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields
+        return fields.keys() | {key for field in fields.values() for key in _keys(field.annotation)}
+    return {key for part in get_args(annotation) for key in _keys(part)}
 
 
 def find_bank(start: Path) -> Path:
@@ -251,38 +261,23 @@ def find_bank(start: Path) -> Path:
                      fix="adapterbank init")  # fmt: skip
 
 
-def _cross_check(content: Mapping[str, Any]) -> list[str]:
-    """Find what the models cannot see, in a content that need not be right otherwise."""
-    problems = []
+def _profile_problems(content: Mapping[str, Any]) -> list[str]:
+    """Look for the profile in use among the profiles, in a content that may be wrong otherwise."""
+    profile, profiles = content.get("profile"), content.get("profiles")
+    if not isinstance(profile, str) or not isinstance(profiles, dict) or profile in profiles:
+        return []
+    names = ", ".join(map(str, profiles)) or "none"
+    return [f"profile: {profile!r} is not one of profiles: {names}"]
+
+
+def _warm_start_problems(content: Mapping[str, Any]) -> list[str]:
     profile, profiles, tasks = (content.get(key) for key in ("profile", "profiles", "tasks"))
-    if isinstance(profile, str) and isinstance(profiles, dict) and profile not in profiles:
-        known = ", ".join(map(str, profiles)) or "none"
-        problems.append(f"profile: {profile!r} is not one of profiles: {known}")
+    problems = []
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
         section = task if isinstance(task, dict) else {}
-        problems += [
-            f"tasks.{name}{line if line.startswith(': ') else f'.{line}'}"
-            for line in _beyond_the_model(name, section)
-        ]
         active = profiles.get(profile) if isinstance(profiles, dict) else None
         problem = _warm_start_problem(section, active if isinstance(active, dict) else {})
         problems += [f"tasks.{name}.warm_start: {problem}"] if problem else []
-    return problems
-
-
-def _beyond_the_model(name: object, section: Mapping[str, Any]) -> list[str]:
-    """Check a task's name, which stands under no key (``: …``), and what differs in training."""
-    problems = []
-    try:
-        check_new_task(str(name))
-    except InputError as error:
-        problems.append(f": {error.message}")
-    train = section.get("train")
-    if isinstance(train, dict):
-        try:
-            TrainConfig.model_validate(train)
-        except ValidationError as error:
-            problems += [f"train.{line}" for line in describe(error, TrainConfig)]
     return problems
 
 
@@ -307,14 +302,7 @@ def _warm_start_problem(task: Mapping[str, Any], profile: Mapping[str, Any]) -> 
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value
+    """Freeze lists: YAML has no tuples, and strict models take nothing else for one."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _all_keys(model: type[BaseModel]) -> list[str]:
-    sections: tuple[type[BaseModel], ...] = (
-        LimitsConfig, TrainConfig, SearchConfig, Profile, TaskConfig, BackboneConfig, GateConfig,
-        RouterConfig, Range,
-    )  # fmt: skip
-    return sorted({key for one in (model, *sections) for key in one.model_fields})

@@ -1,305 +1,246 @@
 """Adding a task to ``pipelines/params.yaml``, replacing and removing one, as a person would.
 
-YAML libraries that write lose comments, so a few lines are put into the text, or taken out of it,
-at a place the parser tells, and the result is parsed again: either it says what it said before with
-that one task more, less or other, or nothing is written.
+Only the lines of that task change. ruamel.yaml could write all of the file anew, but it would
+indent anew, move comments and lose those between tasks. What is to be written is read again: it
+says what the file said before with that one task more, less or other, or nothing is written.
 """
 
 from __future__ import annotations
 
+import io
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode
 
-from adapterbank.config.bank import PARAMS, BankConfig, parse_config
-from adapterbank.durable import locked, replace_file, writable
-from adapterbank.errors import AdapterBankError, ConfigError, ConflictError, InputError
-from adapterbank.records import check_new_task
+from adapterbank.config.bank import PARAMS, BankConfig, TaskConfig, check_task, parse_config
+from adapterbank.config.yaml import read_mapping, read_nodes, read_yaml
+from adapterbank.durable import locked, make_directory, replace_file, writable
+from adapterbank.errors import ConfigError, ConflictError, InputError
+
+_WHERE = str(PARAMS)
 
 
 def add_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
-    """Write a task's section into a bank's configuration.
+    """Write a new task into a bank's configuration.
 
     Args:
         root: the bank.
         name: of the new task.
-        section: its keys and values, see :class:`~adapterbank.config.TaskConfig`.
+        section: its keys and values, see :class:`~adapterbank.config.bank.TaskConfig`. Its method
+            is written in any case, so that a pipeline can depend on the method's code.
 
     Returns:
         The configuration with the task in it.
 
     Raises:
-        AdapterBankError: the file has a form that cannot be added to by a program.
+        AdapterBankError: the disk is full or read-only.
         ConfigError: the section or the file has problems; all are named.
         ConflictError: there is such a task.
-        InputError: not a task's name.
+        InputError: the file has a form that a program cannot edit.
     """
-    return _edit(root, lambda text: insert_task(text, name, section))
 
+    def added(text: str) -> str:
+        if name in parse_config(text, _WHERE).tasks:
+            raise ConflictError(
+                f"Task {name!r} exists already in {PARAMS}",
+                fix=f"adapterbank task show {name}, or choose another name",
+            )
+        return with_task(text, name, section)
 
-def remove_task(root: Path, name: str) -> BankConfig:
-    """Take a task's section out of a bank's configuration.
-
-    Args:
-        root: the bank.
-        name: of the task.
-
-    Returns:
-        The configuration without it; as it is where there is no such task.
-
-    Raises:
-        AdapterBankError: the disk is full or read-only.
-        ConfigError: the file has problems; all are named.
-        InputError: the file has a form that a program cannot take a task out of.
-    """
-    return _edit(root, lambda text: delete_task(text, name))
+    return _edit(root, added)
 
 
 def replace_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
     """Put another section in the place of a task's, which keeps its place in the order.
 
-    Args:
-        root: the bank.
-        name: of a task that is in it.
-        section: its new keys and values.
+    Raises:
+        UnknownName: no such task.
+        AdapterBankError: see :func:`add_task`.
+    """
 
-    Returns:
-        The configuration with the task as it is now.
+    def replaced(text: str) -> str:
+        parse_config(text, _WHERE).task(name)  # there is one
+        return with_task(text, name, section)
+
+    return _edit(root, replaced)
+
+
+def remove_task(root: Path, name: str) -> BankConfig:
+    """Take a task out of a bank's configuration; nothing happens where there is no such task.
 
     Raises:
-        AdapterBankError: the disk is full or read-only.
-        ConfigError: the section or the file has problems; all are named.
-        InputError: the file has a form that a program cannot change so.
-        UnknownName: no such task.
+        AdapterBankError: see :func:`add_task`.
     """
-    return _edit(root, lambda text: exchange_task(text, name, section))
+    return _edit(root, lambda text: without_task(text, name))
 
 
-def insert_task(text: str, name: str, section: Mapping[str, Any]) -> str:
-    r"""Return a configuration's text with one more task, and else unchanged.
-
-    >>> text = "profile: full\nprofiles: {full: {}}\ntasks: {} # none yet\n"
-    >>> print(insert_task(text, "pets", {"data": "photos/pets"}), end="")
-    profile: full
-    profiles: {full: {}}
-    tasks: # none yet
-      pets:
-        data: photos/pets
-    """
-    check_new_task(name)
-    before = parse_config(text, where=str(PARAMS))
-    if name in before.tasks:
-        raise ConflictError(
-            f"Task {name!r} exists already in {PARAMS}",
-            fix=f"adapterbank task show {name}, or choose another name",
-        )
-    changed = _insert(text, name, section)
-    # The old parts are known to be right, so what is wrong now is the section or the insertion.
-    try:
-        after = parse_config(changed, where=str(PARAMS))
-    except ConfigError as error:
-        about = [line for line in error.problems if line.startswith(f"tasks.{name}")]
-        if about:
-            raise ConfigError(f"task {name}", about) from error
-        raise _by_hand(name, section) from error
-    rest = {task: value for task, value in after.tasks.items() if task != name}
-    unchanged = after.model_copy(update={"tasks": rest}) == before
-    written = yaml.safe_load(changed)["tasks"].get(name)
-    if not unchanged or written != section:
-        raise _by_hand(name, section)
-    return changed
-
-
-def exchange_task(text: str, name: str, section: Mapping[str, Any]) -> str:
-    r"""Return a configuration's text with another section of one task, and else unchanged.
+def with_task(text: str, name: str, section: Mapping[str, Any]) -> str:
+    r"""Return a configuration's text with one task more, or with another section of it.
 
     >>> text = "profile: full\nprofiles: {full: {}}\ntasks:\n  pets: {data: photos} # mine\n"
-    >>> print(exchange_task(text, "pets", {"data": "photos/new"}), end="")
+    >>> text = with_task(text, "pets", {"data": "new", "method": "linear"})
+    >>> print(with_task(text, "cars", {"data": "cars"}), end="")
     profile: full
     profiles: {full: {}}
     tasks:
-      pets: {data: photos/new} # mine
+      pets: {data: new, method: linear} # mine
+      cars:
+        data: cars
+        method: vapt
+
+    Raises:
+        ConfigError: the section or the text has problems; all are named.
+        InputError: the text has a form that a program cannot edit.
     """
-    before = parse_config(text, where=str(PARAMS))
-    before.task(name)  # there is one
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
-    tasks = next(value for key, value in entries if key.value == "tasks")
-    key, old = next(pair for pair in tasks.value if pair[0].value == name)
-    end = _end(old)
-    while text[end - 1] in "\r\n":  # which belong to a block of text
-        end -= 1
-    changed = f"{text[: key.end_mark.index]}: {_flow(dict(section))}{text[end:]}"
-    try:
-        after = parse_config(changed, where=str(PARAMS))
-        written = yaml.safe_load(changed)["tasks"]
-    except ConfigError as error:
-        about = [line for line in error.problems if line.startswith(f"tasks.{name}")]
-        if about:
-            raise ConfigError(f"task {name}", about) from error
-        raise _by_hand(name, section) from error
-    except (LookupError, yaml.YAMLError) as error:
-        raise _by_hand(name, section) from error
-    wanted = before.model_copy(
-        update={"tasks": {**before.tasks, name: after.tasks.get(name, before.tasks[name])}}
-    )
-    if after != wanted or list(written) != list(before.tasks) or written[name] != section:
-        raise _by_hand(name, section)
-    return changed
+    check_task(name, section)
+    method = {"method": TaskConfig.model_fields["method"].default}
+    section = {"data": section["data"], **method, **section}
+    content = read_mapping(text, _WHERE)
+    content["tasks"] = {**(content.get("tasks") or {}), name: section}
+    return _checked(text, name, section, content)
 
 
-def delete_task(text: str, name: str) -> str:
-    r"""Return a configuration's text with one task less, and else unchanged.
+def without_task(text: str, name: str) -> str:
+    r"""Return a configuration's text with one task less.
 
     Comments between tasks stay: they may be about more than the one below them.
 
     >>> text = "profile: full\nprofiles: {full: {}}\ntasks:\n  pets: {data: photos} # mine\n"
-    >>> print(delete_task(text, "pets"), end="")
+    >>> print(without_task(text, "pets"), end="")
     profile: full
     profiles: {full: {}}
     tasks: {}
+
+    Raises:
+        ConfigError: the text has problems; all are named.
+        InputError: the text has a form that a program cannot edit.
     """
-    before = parse_config(text, where=str(PARAMS))
-    if name not in before.tasks:
+    if name not in parse_config(text, _WHERE).tasks:
         return text
-    rest = {task: value for task, value in before.tasks.items() if task != name}
-    wanted = before.model_copy(update={"tasks": rest})
-    try:
-        changed = _delete(text, name)
-        right = parse_config(changed, where=str(PARAMS)) == wanted
-        # The model has an order only in its dictionary, which equality does not look at.
-        right = right and list(yaml.safe_load(changed)["tasks"]) == list(rest)
-    except (ConfigError, LookupError, yaml.YAMLError):
-        right = False
-    if not right:
-        raise InputError(
-            f"{PARAMS} has a form that a program cannot take a task out of; nothing was changed",
-            fix=f"delete {name} from it by hand, below tasks:, then repeat the command",
-        )
-    return changed
+    content = read_mapping(text, _WHERE)
+    del content["tasks"][name]
+    return _checked(text, name, None, content)
 
 
 def _edit(root: Path, change: Callable[[str], str]) -> BankConfig:
     path = root / PARAMS
-    with writable(root), locked(root / "registry" / ".lock"):
-        # newline="": a file with Windows line ends keeps them
-        with path.open(encoding="utf-8", newline="") as stream:
-            text = stream.read()
-        changed = change(text)
-        if changed != text:
-            replace_file(path, changed.encode(), alone=True)
-    return parse_config(changed, where=str(PARAMS))
+    with writable(root):
+        make_directory(root / "registry")
+        with locked(root / "registry" / ".lock"):
+            # newline="": a file with Windows line ends keeps them
+            with path.open(encoding="utf-8", newline="") as stream:
+                text = stream.read()
+            changed = change(text)
+            if changed != text:
+                replace_file(path, changed.encode(), alone=True)
+    return parse_config(changed, _WHERE)
 
 
-def _delete(text: str, name: str) -> str:
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
-    label, tasks = next((key, value) for key, value in entries if key.value == "tasks")
-    index = next(i for i, (key, _) in enumerate(tasks.value) if key.value == name)
-    starts = [key.start_mark.index for key, _ in tasks.value]
-    if tasks.flow_style:
-        return _delete_flow(text, tasks, index)
-    begin = text.rfind("\n", 0, starts[index]) + 1
-    following = [text.rfind("\n", 0, start) + 1 for start in starts[index + 1 :]]
-    end = following[0] if following else tasks.end_mark.index
-    lines = text[begin:end].splitlines(keepends=True)
-    kept: list[str] = []
-    while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-        kept.insert(0, lines.pop())
-    changed = f"{text[:begin]}{''.join(kept)}{text[end:]}"
-    if len(starts) > 1:
+def _checked(
+    text: str, name: str, section: Mapping[str, Any] | None, content: Mapping[str, Any]
+) -> str:
+    """Edit a text; refuse the result if it does not say ``content``."""
+    # repr tells 1, 1.0 and true apart, and one order from another; == does not.
+    wanted = repr(content)
+    if repr(read_mapping(text, _WHERE)) == wanted:
+        return text
+    try:
+        changed = _edited(_with_lines(text), name, section)
+        right = repr(read_mapping(changed, _WHERE)) == wanted
+    except (ConfigError, LookupError):
+        right = False
+    if right:
         return changed
-    colon = label.end_mark.index + 1  # `tasks:` alone would be null, which DVC cannot iterate
-    return f"{changed[:colon]} {{}}{changed[colon:]}"
+    by_hand = f"delete {name} from it by hand, below tasks:, then repeat the command"
+    if section is not None:
+        by_hand = f"write these lines into it under tasks:\n{_lines(name, section, '', 2)}"
+    raise InputError(
+        f"{PARAMS} has a form that a program cannot edit; nothing was written", fix=by_hand
+    )
 
 
-def _delete_flow(text: str, tasks: yaml.MappingNode, index: int) -> str:
-    """Delete from ``{a: …, b: …}``, together with one of the commas around it."""
-    key, value = tasks.value[index]
-    begin, end = key.start_mark.index, value.end_mark.index
-    if index + 1 < len(tasks.value):
-        end = tasks.value[index + 1][0].start_mark.index
-    elif index > 0:
-        begin = tasks.value[index - 1][1].end_mark.index
-    elif text[end:].lstrip().startswith(","):
-        end = text.index(",", end) + 1
-    return text[:begin] + text[end:]
-
-
-def _insert(text: str, name: str, section: Mapping[str, Any]) -> str:
+def _edited(text: str, name: str, section: Mapping[str, Any] | None) -> str:
+    """Write a task's lines, or take them out where there is no section."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
-    found = [value for key, value in entries if key.value == "tasks"]
-    if not found:
-        gap = "" if text.endswith("\n") else newline
-        return f"{text}{gap}{newline}tasks:{newline}{_lines(name, section, 2, newline)}"
-    tasks = found[0]
-    if isinstance(tasks, yaml.MappingNode) and tasks.value:
-        if tasks.flow_style:
-            return _insert_flow(text, tasks, name, section)
-        at = _line_end(text, _end(tasks))
+    label, tasks = _tasks_node(text)
+    spans, indent, end = {}, 2, text.find("\n", label.end_mark.index) + 1 or len(text)
+    if isinstance(tasks, MappingNode):
         indent = tasks.value[0][0].start_mark.column
-    else:  # `tasks: {}`
-        start, end = tasks.start_mark.index, tasks.end_mark.index
-        text = text[:start].rstrip(" ") + text[end:]
-        at = _line_end(text, start - 1)
-        indent = 2
-    gap = "" if text[:at].endswith("\n") else newline
-    return f"{text[:at]}{gap}{_lines(name, section, indent, newline)}{text[at:]}"
+        starts = [key.start_mark.index - indent for key, _ in tasks.value]
+        for (key, _), start, stop in zip(
+            tasks.value, starts, [*starts[1:], tasks.end_mark.index], strict=True
+        ):
+            # Without the comments and empty lines below it.
+            own = re.sub(r"(?:^[ \t\r]*(?:#.*)?\n?)*\Z", "", text[start:stop], flags=re.MULTILINE)
+            end = start + len(own)
+            spans[key.value] = (start, end)
+    if section is None:
+        start, end = spans.pop(name)
+        colon = label.end_mark.index + 1  # `tasks:` alone would be null, which DVC cannot iterate
+        return f"{text[:colon]}{'' if spans else ' {}'}{text[colon:start]}{text[end:]}"
+    start, end = spans.get(name, (end, end))
+    lines = _lines(name, section, text[start:end], indent).replace("\n", newline)
+    gap = "" if text[:start].endswith("\n") else newline
+    return f"{text[:start]}{gap}{lines}{text[end:]}"
 
 
-def _insert_flow(text: str, tasks: yaml.MappingNode, name: str, section: Mapping[str, Any]) -> str:
-    """Insert before the brace that closes ``{a: …, b: …}``."""
-    close = tasks.end_mark.index - 1
-    at = _end(tasks.value[-1][1])
-    entry = f"{name}: {_flow(dict(section))}"
-    return f"{text[:at]}, {entry}{text[at:close].removeprefix(',')}{text[close:]}"
+def _with_lines(text: str) -> str:
+    """Give each task a line where they stand in braces, or where there is none yet.
+
+    Raises:
+        LookupError: comments within the braces would be lost.
+    """
+    newline = "\r\n" if "\r\n" in text else "\n"
+    label, tasks = _tasks_node(text)
+    if label is None:
+        return f"{text.rstrip()}{newline}{newline}tasks:{newline}"
+    braces = text[tasks.start_mark.index : tasks.end_mark.index]
+    entries = tasks.value if isinstance(tasks, MappingNode) else []
+    if not braces or (entries and not tasks.flow_style):
+        return text
+    lines = [f"  {text[key.start_mark.index : value.end_mark.index]}" for key, value in entries]
+    if braces.count("#") > "".join(lines).count("#"):
+        raise LookupError
+    rest, mark, below = text[tasks.end_mark.index :].partition("\n")
+    head = text[: label.end_mark.index + 1] + rest.rstrip("\r")
+    return newline.join([head, *lines, below]) if lines or mark else head
 
 
-def _end(node: yaml.Node) -> int:
-    """Where the last character of a node is; a block's own mark stands after its comments."""
-    if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
-        last = node.value[-1]
-        parts = last if isinstance(last, tuple) else (last,)
-        return max(_end(part) for part in parts)
-    end: int = node.end_mark.index
-    return end
+def _tasks_node(text: str) -> tuple[Any, Any]:
+    """Find the nodes of the key ``tasks`` and of its value; None and None where there is none."""
+    pairs = read_nodes(text, _WHERE).value
+    return next(((key, value) for key, value in pairs if key.value == "tasks"), (None, None))
 
 
-def _line_end(text: str, index: int) -> int:
-    """Where the line after the one with ``index`` begins."""
-    found = text.find("\n", index)
-    return len(text) if found < 0 else found + 1
-
-
-def _lines(name: str, section: Mapping[str, Any], indent: int, newline: str) -> str:
-    body = "".join(f"  {key}: {_flow(value)}\n" for key, value in section.items())
-    return textwrap.indent(f"{name}:\n{body}", " " * indent).replace("\n", newline)
+def _lines(name: str, section: Mapping[str, Any], old: str, indent: int) -> str:
+    """Write a task's lines: in one where the old ones are, and with the comments in those."""
+    comments, key = re.findall(r"(?:^|\s)(#[^\r\n]*)", old), _flow(name)  # 123 needs quotes
+    if old and "\n" not in old.rstrip():
+        body = f"{key}: {' '.join([_flow(dict(section)), *comments])}\n"
+    else:
+        lines = [*comments, f"{key}:", *(f"  {k}: {_flow(value)}" for k, value in section.items())]
+        body = "".join(f"{line}\n" for line in lines)
+    return textwrap.indent(body, " " * indent)
 
 
 def _flow(value: object) -> str:
     """Write a value on one line, letters of every script as they are where YAML allows it."""
-    for allow_unicode in (True, False):
-        text: str = yaml.safe_dump(
-            value,
-            default_flow_style=True,
-            width=float("inf"),
-            sort_keys=False,
-            allow_unicode=allow_unicode,
-        )
-        text = text.removesuffix("...\n").strip()
-        if yaml.safe_load(text) == value:
-            break
-    return text
+    text = _dump(value, allow_unicode=True)
+    try:
+        right = repr(read_yaml(text, _WHERE)) == repr(value)
+    except ConfigError:
+        right = False
+    return text if right else _dump(value, allow_unicode=False)
 
 
-def _by_hand(name: str, section: Mapping[str, Any]) -> AdapterBankError:
-    lines = _lines(name, section, 2, "\n")
-    return InputError(
-        f"{PARAMS} has a form that a program cannot add to; nothing was written",
-        fix=f"add these lines to it under tasks:\n{lines}",
-    )
+def _dump(value: object, *, allow_unicode: bool) -> str:
+    yaml, stream = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1 << 30, allow_unicode
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # None by default
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("...\n").strip()

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from adapterbank.bank.bank import Bank
-from adapterbank.bank.new_task import Found, check_data, check_method
-from adapterbank.config.bank import TaskConfig, parse_yaml, section_problems, task_section
+from adapterbank.bank.new_task import Source, check_data, check_method
+from adapterbank.config.bank import TaskConfig, check_task
+from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import AdapterBankError, ConfigError, InputError
 
 
@@ -61,7 +62,7 @@ def load_scenario(bank: Bank, path: Path) -> Scenario:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    content = parse_yaml(text, str(path))
+    content = read_mapping(text, str(path))
     listed = content.get("tasks")
     problems = [f"{key}: unknown key, expected only tasks" for key in content if key != "tasks"]
     if not isinstance(listed, list) or not listed:
@@ -69,11 +70,10 @@ def load_scenario(bank: Bank, path: Path) -> Scenario:
         raise ConfigError(str(path), problems)
     entries: list[Entry] = []
     for number, item in enumerate(listed, start=1):
-        found = _shape(item)
-        if isinstance(found, Entry):
-            entries.append(found)
-        else:
-            problems += [_placed(number, item, line) for line in found]
+        try:
+            entries.append(_entry(item))
+        except ConfigError as error:
+            problems += [_placed(number, item, line) for line in error.problems]
     if len(entries) == len(listed):
         for number, lines in _meaning(bank, entries):
             problems += [_placed(number, listed[number - 1], line) for line in lines]
@@ -84,30 +84,37 @@ def load_scenario(bank: Bank, path: Path) -> Scenario:
 
 def _placed(number: int, item: object, line: str) -> str:
     name = f" ({item['task']})" if isinstance(item, dict) and "task" in item else ""
-    return f"tasks, entry {number}{name}: {line.removeprefix(': ')}"
+    return f"tasks, entry {number}{name}: {line}"
 
 
-def _shape(item: object) -> Entry | list[str]:
-    """Read an entry, or say what is wrong with its form."""
+def _entry(item: object) -> Entry:
+    """Read an entry.
+
+    Raises:
+        ConfigError: its form is wrong; every problem is named.
+    """
     if not isinstance(item, dict):
-        return ["expected keys and values"]
+        raise ConfigError("entry", ["expected keys and values"])
     section = {key: value for key, value in item.items() if key != "task"}
-    if not isinstance(item.get("task"), str):
-        return ["task: a name is missing", *section_problems("a", section)]
-    problems = section_problems(item["task"], section)
-    if problems:
-        return problems
-    return Entry(task=item["task"], section=section, config=task_section(section))
+    if isinstance(item.get("task"), str):
+        config = check_task(item["task"], section)
+        return Entry(task=item["task"], section=section, config=config)
+    problems = ["task: a name is missing"]
+    try:
+        check_task("unnamed", section)
+    except ConfigError as error:
+        problems += error.problems
+    raise ConfigError("entry", problems)
 
 
 def _meaning(bank: Bank, entries: Sequence[Entry]) -> Iterator[tuple[int, list[str]]]:
     """Check what entries name: data, methods, classes, other tasks."""
-    found: dict[str, Found] = {}
+    sources: dict[str, Source] = {}
     for number, entry in enumerate(entries, start=1):
         lines: list[str] = []
         config, earlier = entry.config, entries[: number - 1]
         try:
-            found[entry.task] = check_data(bank, config.data, seed=config.seed)
+            sources[entry.task] = check_data(bank, config)
         except AdapterBankError as error:
             lines.append(f"data: {error.message}")
         try:
@@ -117,24 +124,23 @@ def _meaning(bank: Bank, entries: Sequence[Entry]) -> Iterator[tuple[int, list[s
         for other, same in enumerate(earlier, start=1):
             if same.task == entry.task and same.config == config:
                 lines.append(f"is what entry {other} says: there is nothing new to learn")
-        lines += _classes(entry, found)
-        known = {one.task for one in earlier} | set(bank.config.tasks) - {entry.task}
-        if config.domain_of is not None and config.domain_of not in known:
+        lines += _classes(entry, sources)
+        others = {before.task for before in earlier} | set(bank.config.tasks) - {entry.task}
+        if config.domain_of is not None and config.domain_of not in others:
             lines.append(f"domain_of: no task {config.domain_of!r} comes before it")
         if lines:
             yield number, lines
 
 
-def _classes(entry: Entry, found: Mapping[str, Found]) -> Iterator[str]:
+def _classes(entry: Entry, sources: Mapping[str, Source]) -> Iterator[str]:
     """Check classes where they are known without decoding anything: those of folders."""
-    own, parent = found.get(entry.task), found.get(entry.config.domain_of or "")
+    own, parent = sources.get(entry.task), sources.get(entry.config.domain_of or "")
     if own is None or not own.classes:
         return
     wanted = entry.config.classes
     strange = [name for name in wanted or () if name not in own.classes]
     if strange:
-        known = ", ".join(own.classes)
-        yield f"classes: {own.uri} has no {', '.join(strange)}, only {known}"
+        yield f"classes: {own.uri} has no {', '.join(strange)}, only {', '.join(own.classes)}"
     if wanted is None and parent is not None and parent.classes not in {(), own.classes}:
         yield (
             f"domain_of: {entry.config.domain_of} has the classes {', '.join(parent.classes)}, not"

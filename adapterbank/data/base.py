@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,33 +25,6 @@ _SPOILED = {
     ("test", "val"): "choices would be made on test images",
     ("val", "train"): "the validation figure would be too good",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How many images to use at most of each split; ``None`` means all there are."""
-
-    train: int | None = None
-    val: int | None = None
-    test: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse limits that leave nothing.
-
-        Raises:
-            ConfigError: a limit is below 1.
-        """
-        wrong = [
-            f"{name}: got {count}, expected at least 1"
-            for name in SPLITS
-            if (count := self.of(name)) is not None and count < 1
-        ]
-        if wrong:
-            raise ConfigError("limits", wrong)
-
-    def of(self, split: str) -> int | None:
-        """Return the limit of one split by name."""
-        return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +102,8 @@ def check_task(data: TaskData, *, allow_shared: bool = False) -> TaskData:
             labels out of range, classes without a training image, sizes that differ, images that
             are in two splits.
     """
-    problems = [*_class_problems(data), *_split_problems(data)]
+    labels = {name: data.split(name).labels.tolist() for name in SPLITS}
+    problems = [*label_problems(data.classes, labels), *_shape_problems(data)]
     if not problems and not allow_shared:
         problems += [
             f"{count} of {len(data.split(one))} {one} images are also in {other}, pixel for pixel:"
@@ -174,40 +149,47 @@ def data_digest(data: TaskData) -> str:
     return digest.hexdigest()
 
 
-def _class_problems(data: TaskData) -> list[str]:
+def label_problems(classes: Sequence[str], labels: Mapping[str, Sequence[int]]) -> list[str]:
+    """Find what is wrong with a task's classes and splits before any image is decoded.
+
+    Args:
+        classes: class names.
+        labels: of the images of each split, indices into the classes.
+
+    Returns:
+        Fewer than two classes, repeated names, classes without a training image, empty splits and
+        labels out of range, a line each.
+    """
     problems = []
-    if len(data.classes) < 2:
-        problems.append(f"classes: got {len(data.classes)}, expected at least 2")
-    repeated = sorted(name for name, count in Counter(data.classes).items() if count > 1)
+    if len(classes) < 2:
+        problems.append(f"classes: got {len(classes)}, expected at least 2")
+    repeated = sorted(name for name, count in Counter(classes).items() if count > 1)
     if repeated:
         problems.append(f"classes: named more than once: {_listed(repeated)}")
-    counts = torch.bincount(data.train.labels.clamp(min=0), minlength=len(data.classes))
-    missing = [
-        name for name, count in zip(data.classes, counts.tolist(), strict=False) if not count
-    ]
+    trained = set(labels["train"])
+    missing = [name for label, name in enumerate(classes) if label not in trained]
     if missing:
         problems.append(f"train: no image of {_listed(missing)}")
-    return problems
-
-
-def _split_problems(data: TaskData) -> list[str]:
-    problems = []
     for name in SPLITS:
-        split = data.split(name)
-        if not len(split):
+        if not labels[name]:
             problems.append(f"{name}: no images")
             continue
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= len(data.classes):
+        low, high = min(labels[name]), max(labels[name])
+        if low < 0 or high >= len(classes):
             problems.append(
-                f"{name}: labels from {low} to {high}, expected 0 to {len(data.classes) - 1}"
-            )
-        if split.images.shape[1:] != data.train.images.shape[1:]:
-            problems.append(
-                f"{name}: images of shape {tuple(split.images.shape[1:])},"
-                f" those of train have {tuple(data.train.images.shape[1:])}"
+                f"{name}: labels from {low} to {high}, expected 0 to {len(classes) - 1}"
             )
     return problems
+
+
+def _shape_problems(data: TaskData) -> list[str]:
+    shape = data.train.images.shape[1:]
+    return [
+        f"{name}: images of shape {tuple(split.images.shape[1:])},"
+        f" those of train have {tuple(shape)}"
+        for name in SPLITS
+        if len(split := data.split(name)) and split.images.shape[1:] != shape
+    ]
 
 
 def _listed(names: list[str]) -> str:

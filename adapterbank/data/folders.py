@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from adapterbank.data.base import SPLITS, Limits, Split, TaskData
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import SPLITS, Split, TaskData
 from adapterbank.data.batches import Progress, load_batch
 from adapterbank.data.images import SUFFIXES
 from adapterbank.data.splits import choose, generator, partition

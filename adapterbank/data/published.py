@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from adapterbank.data.base import Limits, Split, TaskData
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import Split, TaskData
 from adapterbank.data.batches import Progress, read_rows
 from adapterbank.data.images import to_pixels
 from adapterbank.data.splits import Indices, choose, generator, partition, vtab

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from adapterbank import catalog
+from adapterbank.config.bank import Limits
 from adapterbank.data import folders, published
-from adapterbank.data.base import SPLITS, Limits, Split, TaskData, check_task, shared_images
+from adapterbank.data.base import SPLITS, Split, TaskData, check_task, shared_images
 from adapterbank.data.batches import Progress
 from adapterbank.data.images import to_pixels
 from adapterbank.data.splits import generator

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from adapterbank.data.base import SPLITS, Limits, Split, TaskData, check_task
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import SPLITS, Split, TaskData, check_task
 from adapterbank.data.splits import choose, generator
 from adapterbank.errors import UnknownName
 

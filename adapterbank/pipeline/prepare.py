@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from adapterbank.bank.bank import Bank, write_json
-from adapterbank.bank.ready import PREPARED, parameters
-from adapterbank.data.base import SPLITS, Limits
+from adapterbank.bank.ready import PREPARED, data_inputs
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import SPLITS
 from adapterbank.data.sources import load_source
 from adapterbank.data.store import save_task
 from adapterbank.data.subset import take_classes
@@ -21,7 +22,7 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
     """
     section = bank.config.task(task)
     spec = bank.registry.backbone().spec
-    limits = Limits(**bank.config.active.limits.model_dump())
+    limits = bank.config.active.limits
     data = load_source(
         section.data,
         spec=spec,
@@ -41,5 +42,5 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
         "counts": {name: len(data.split(name)) for name in SPLITS},
         "notes": data.notes,
     }
-    write_json(bank.note(task, PREPARED), {**found, "parameters": parameters(bank, task)})
+    write_json(bank.note(task, PREPARED), {**found, "parameters": data_inputs(bank, task)})
     return found

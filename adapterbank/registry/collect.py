@@ -54,6 +54,8 @@ def collect(root: Path, keep: Keep, *, dry_run: bool) -> tuple[Waste, ...]:
         AdapterBankError: the disk cannot be written.
         ConflictError: another writer holds the lock.
     """
+    if not root.is_dir():  # a bank that has published nothing yet
+        return ()
     layout = Layout(root=root)
     with durable.writable(root), durable.locked(layout.lock):
         found = sorted(_survey(layout, keep), key=lambda waste: str(waste.path))

@@ -23,9 +23,15 @@ _NOT_OURS = frozenset({".gitkeep", ".gitignore"})
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The files under one registry folder."""
+    """The files under one registry folder.
+
+    Args:
+        root: the folder.
+        new: there was none when the registry was opened, and need be none until the first write.
+    """
 
     root: Path
+    new: bool = False
 
     @property
     def lock(self) -> Path:
@@ -138,7 +144,7 @@ class Layout:
 
     def _require_root(self) -> None:
         """Tell a registry that has nothing from one that was moved away while it was open."""
-        if not self.root.is_dir():
+        if not self.new and not self.root.is_dir():
             raise InputError(
                 f"{self.root} is no registry any more: there is no such folder",
                 fix="repeat the command where the registry is now",

@@ -73,6 +73,7 @@ def save_weights(root: Path, data: bytes) -> None:
         ConflictError: another writer holds the lock.
     """
     layout = Layout(root=root)
-    with durable.writable(root), durable.locked(layout.lock):
+    with durable.writable(root):
         durable.make_directory(layout.backbone_weights.parent)
-        durable.replace_file(layout.backbone_weights, data, alone=True)
+        with durable.locked(layout.lock):
+            durable.replace_file(layout.backbone_weights, data, alone=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,15 @@ from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 class Registry:
     """Immutable versions by digest, aliases by compare-and-swap, a history of every move.
 
-    Holds no state but its folder, so one instance may be used by many threads, and many processes
-    may use one folder. Readers take no lock: versions never change and alias files are replaced at
-    once. Writers take one lock for the whole registry.
+    Holds no state but its folder, and whether there was one yet, so one instance may be used by
+    many threads, and many processes may use one folder. Readers take no lock: versions never change
+    and alias files are replaced at once. Writers take one lock for the whole registry.
     """
 
-    def __init__(self, root: Path, *, clock: Callable[[], str] = utc_now) -> None:
-        self._layout = Layout(root=root)
+    def __init__(
+        self, root: Path, *, new: bool = False, clock: Callable[[], str] = utc_now
+    ) -> None:
+        self._layout = Layout(root=root, new=new)
         self._clock = clock
 
     @classmethod
@@ -63,21 +66,19 @@ class Registry:
 
         Args:
             path: the ``registry`` folder of a bank.
-            create: make the folder where there is none.
+            create: where there is no folder yet, the first write makes it.
             clock: tells the time for history.
 
         Raises:
             InputError: there is no such folder.
         """
         root = Path(path).absolute()
-        if create:
-            with durable.writable(root):
-                durable.make_directory(root)
-        if not root.is_dir():
+        new = create and not root.exists()
+        if not new and not root.is_dir():
             raise InputError(
                 f"{root} is no registry: there is no such folder", fix="adapterbank init"
             )
-        return cls(root, clock=clock)
+        return cls(root, new=new, clock=clock)
 
     @property
     def root(self) -> Path:
@@ -371,8 +372,12 @@ class Registry:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Be the only writer."""
-        with durable.writable(self.root), durable.locked(self._layout.lock):
-            yield
+        with durable.writable(self.root):
+            if self._layout.new:
+                durable.make_directory(self.root)
+                self._layout = replace(self._layout, new=False)  # from now on it can be missed
+            with durable.locked(self._layout.lock):
+                yield
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from adapterbank.__main__ import main
 from tests.cli_samples import Cli
 
 HEAVY = frozenset(
-    ("torch", "timm", "torchvision", "numpy", "mlflow", "dvc", "ray", "yaml", "sklearn",
+    ("torch", "timm", "torchvision", "numpy", "mlflow", "dvc", "ray", "ruamel", "yaml", "sklearn",
      "matplotlib", "peft", "onnx", "skimage")
 )  # fmt: skip
 

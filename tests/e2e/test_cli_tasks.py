@@ -76,6 +76,37 @@ def test_whatever_is_wrong_with_a_new_task_nothing_is_written(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("folders", "problem"),
+    [
+        (["train/one", "test/one"], "classes: got 1, expected at least 2"),
+        (["train/one", "train/two", "val/none", "test/one"], "val/: classes that train/ lacks"),
+    ],
+)
+def test_data_that_preparing_would_refuse_is_refused_at_once(
+    bank: Path, cli: Cli, folders: list[str], problem: str
+) -> None:
+    for index, folder in enumerate(folders):
+        draw(bank / "few" / folder / "0.png", (40, 40, 200), index)
+    ran = cli("task", "add", "few", "--data", "few")
+    assert (ran.code, ran.out) == (2, "")
+    assert problem in ran.err
+
+
+def test_a_split_without_images_is_refused_at_once(bank: Path, cli: Cli) -> None:
+    for index, name in enumerate(["train/one", "train/two", "test/one"]):
+        draw(bank / "few" / name / "0.png", (40, 40, 200), index)
+    (bank / "few" / "val" / "one").mkdir(parents=True)
+    ran = cli("task", "add", "few", "--data", "few")
+    assert (ran.code, ran.out) == (2, "")
+    assert "val: no images" in ran.err
+
+
+def test_a_training_setting_may_have_an_exponent_without_a_point(bank: Path, cli: Cli) -> None:
+    answer(cli, "task", "add", "again", "--data", "photos", "--train", "learning_rate=2e-3")
+    assert load_config(bank).training("again").learning_rate == 0.002
+
+
 def test_sources_that_need_no_folder_are_taken_by_name(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
     for name, uri in (("numbers", "embedded://digits"), ("dtd", "torchvision://DTD")):

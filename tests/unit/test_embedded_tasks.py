@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from adapterbank import catalog
-from adapterbank.data.base import SPLITS, Limits, data_digest
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import SPLITS, data_digest
 from adapterbank.data.sources import EMBEDDED, load_source
 from adapterbank.data.splits import generator
 from adapterbank.errors import UnknownName

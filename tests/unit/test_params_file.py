@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterbank.config.bank import parse_config
-from adapterbank.config.params_file import add_task, insert_task
+from adapterbank.config.params_file import add_task, with_task, without_task
+from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, ConflictError, InputError
 
 HEAD = "profile: full # in use\nprofiles:\n  full: {} # all of it\n"
@@ -47,7 +47,7 @@ def comments(text: str) -> list[str]:
 def test_a_task_is_added_and_the_rest_says_what_it_said(form: str, newline: str) -> None:
     text = (HEAD + form).replace("\n", newline)
     before = parse_config(text, where="params.yaml")
-    changed = insert_task(text, "pets", SECTION)
+    changed = with_task(text, "pets", SECTION)
     after = parse_config(changed, where="params.yaml")
     assert list(after.tasks) == [*before.tasks, "pets"]
     assert after.task("pets").data == "photos/pets"
@@ -57,9 +57,42 @@ def test_a_task_is_added_and_the_rest_says_what_it_said(form: str, newline: str)
     assert newline == "\n" or "\n" not in changed.replace("\r\n", "")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [v for k, v in FORMS.items() if "flow" not in k and "empty" not in k and "only" not in k],
+)
+def test_no_line_that_was_there_changes(form: str) -> None:
+    lines = with_task(HEAD + form, "pets", SECTION).splitlines()
+    assert [line for line in lines if "pets" not in line and "vapt" not in line and line] == [
+        line for line in [*(HEAD + form).splitlines(), *([] if form else ["tasks:"])] if line
+    ]
+
+
+@pytest.mark.parametrize("name", ["123", "2e3", "0o7", "null", "true", "no", "12-30"])
+def test_a_name_that_reads_as_something_else_is_quoted(name: str) -> None:
+    text = with_task(HEAD + FORMS["one a line"], name, SECTION)
+    assert list(parse_config(text, "params.yaml").tasks) == ["a", "b", name]
+    assert without_task(text, name) == HEAD + FORMS["one a line"]
+
+
+def test_a_comment_in_braces_that_would_be_lost_stops_the_edit() -> None:
+    text = f"{HEAD}tasks: {{\n  a: {{data: x}}, # mine\n}}\n"
+    with pytest.raises(InputError, match="nothing was written"):
+        with_task(text, "pets", SECTION)
+
+
+def test_the_method_is_written_though_it_is_the_default() -> None:
+    text = with_task(HEAD, "pets", {"data": "photos/pets", "seed": 3})
+    assert list(read_mapping(text, "params.yaml")["tasks"]["pets"].items()) == [
+        ("data", "photos/pets"),
+        ("method", "vapt"),
+        ("seed", 3),
+    ]
+
+
 @each_form
 def test_a_second_task_goes_behind_the_first(form: str) -> None:
-    text = insert_task(insert_task(HEAD + form, "pets", SECTION), "cars", {"data": "cars"})
+    text = with_task(with_task(HEAD + form, "pets", SECTION), "cars", {"data": "cars"})
     assert list(parse_config(text, where="params.yaml").tasks)[-2:] == ["pets", "cars"]
 
 
@@ -74,33 +107,28 @@ VALUES = st.recursive(
 
 @given(data=st.text(max_size=30), hyper=st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
 def test_any_values_come_back_as_they_were(data: str, hyper: dict[str, Any]) -> None:
-    section = {"data": data, "hyper": hyper}
-    text = insert_task(HEAD + FORMS["one a line"], "pets", section)
-    assert yaml.safe_load(text)["tasks"]["pets"] == section
-
-
-def test_a_task_that_exists_is_not_touched() -> None:
-    with pytest.raises(ConflictError, match="'a' exists"):
-        insert_task(HEAD + FORMS["flow"], "a", SECTION)
+    section = {"data": data, "method": "vapt", "hyper": hyper}
+    text = with_task(HEAD + FORMS["one a line"], "pets", section)
+    assert read_mapping(text, "params.yaml")["tasks"]["pets"] == section
 
 
 def test_problems_of_the_new_section_are_named_together() -> None:
     section = {"data": 3, "metod": "vapt"}
     with pytest.raises(ConfigError, match="metod") as caught:
-        insert_task(HEAD, "pets", section)
+        with_task(HEAD, "pets", section)
     assert len(caught.value.problems) == 2
 
 
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="not a task name"):
-        insert_task(HEAD, "My Pets", SECTION)
+        with_task(HEAD, "My Pets", SECTION)
 
 
 def test_a_form_that_cannot_be_added_to_is_left_alone_and_the_lines_are_shown() -> None:
     text = f"{HEAD}gates: &nothing {{}}\ntasks: *nothing\n"
     assert parse_config(text, where="params.yaml").tasks == {}
     with pytest.raises(InputError, match="nothing was written") as caught:
-        insert_task(text, "pets", SECTION)
+        with_task(text, "pets", SECTION)
     assert "data: photos/pets" in (caught.value.fix or "")
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterbank.data.base import Limits, Split, TaskData, check_task, data_digest, shared_images
+from adapterbank.data.base import Split, TaskData, check_task, data_digest, shared_images
 from adapterbank.data.store import load_task, save_task
 from adapterbank.errors import ConfigError, InputError, IntegrityError
 from adapterbank.records import InputSpec
@@ -129,11 +129,6 @@ def test_shared_images_are_counted_and_can_be_allowed() -> None:
 def test_a_split_refuses_other_tensors(images: torch.Tensor, labels: torch.Tensor) -> None:
     with pytest.raises(InputError):
         Split(images=images, labels=labels)
-
-
-def test_limits_below_one_are_refused_together() -> None:
-    with pytest.raises(ConfigError, match=r"2 problems\n.*train: got 0.*\n.*test: got -1"):
-        Limits(train=0, val=1, test=-1)
 
 
 # --- round trip --------------------------------------------------------------------------------

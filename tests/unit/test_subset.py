@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapterbank.data.base import SPLITS, Limits, TaskData
+from adapterbank.config.bank import Limits
+from adapterbank.data.base import SPLITS, TaskData
 from adapterbank.data.sources import load_source
 from adapterbank.data.subset import take_classes
 from adapterbank.errors import UnknownName
