@@ -7,28 +7,25 @@ A move compares before it swaps: whoever read the record before somebody else mo
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from adapterbank.errors import ConflictError, InputError, UnknownName
-from adapterbank.records import Reference, check_task_name
+from adapterbank.records import Reference, check_alias_name, check_task_name
 from adapterbank.registry.task_record import (
     CHAMPION,
     PREVIOUS,
     REFUSE,
     RETIRE,
-    Entry,
     Event,
+    Registration,
     Stamp,
     TaskRecord,
     is_retired,
     replay,
     standing_moves,
 )
-
-_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 class _Any(enum.Enum):
@@ -85,7 +82,7 @@ def add_version(record: TaskRecord, digest: str, stamp: Stamp) -> TaskRecord:
     event = _event(record, "register", None, None, (version, digest), stamp)
     return replace(
         record,
-        versions=(*record.versions, Entry(version=version, digest=digest)),
+        versions=(*record.versions, Registration(version=version, digest=digest)),
         history=(*record.history, event),
     )
 
@@ -181,16 +178,7 @@ def check_alias(alias: str) -> None:
     Raises:
         InputError: a name no reference could have, one that MLflow reserves, or ``previous``.
     """
-    if not _ALIAS.fullmatch(alias):
-        raise InputError(
-            f"{alias!r} is not an alias: use 1 to 32 of a-z, 0-9, '-' and '_', starting with a"
-            " letter"
-        )
-    if alias == "latest" or re.fullmatch(r"v[0-9]+", alias):
-        raise InputError(
-            f"{alias!r} cannot be an alias: MLflow, which mirrors aliases, keeps 'latest' and"
-            " 'v' with a number for itself"
-        )
+    check_alias_name(alias)
     if alias == PREVIOUS:
         raise InputError(
             f"{PREVIOUS!r} always is what a rollback would bring back; it cannot be moved itself",

@@ -197,11 +197,11 @@ class Registry:
                 )
             publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             record = self._layout.load_record(task) or TaskRecord(task=task)
-            known = record.find(digest)
-            if known is None:
+            number = record.find(digest)
+            if number is None:
                 record = add_version(record, digest, self._stamp(actor, reason, time))
                 save_record(self._layout, record)
-            return self._version(record, known or len(record.versions))
+            return self._version(record, number or len(record.versions))
 
     def register_directory(
         self,
@@ -220,7 +220,7 @@ class Registry:
         files = read_folder(Path(directory))
         return self.register(task, files, actor=actor, reason=reason, time=time)
 
-    def promote(
+    def promote(  # noqa: PLR0913  # a line of history has as many
         self,
         ref: str | Reference,
         *,
@@ -230,6 +230,7 @@ class Registry:
         reason: str = "",
         time: str | None = None,
         verdict: Mapping[str, Any] | None = None,
+        checked: bool = False,
     ) -> Move:
         """Move an alias to a registered version, if it still means what the caller believes.
 
@@ -245,6 +246,7 @@ class Registry:
             reason: why, for the history.
             time: when; the registry's clock if None.
             verdict: what the gates said, kept in the history.
+            checked: the caller has just read and checked every byte; ``ref`` is a digest.
 
         Raises:
             ConflictError: somebody else moved the alias first; names the version that has it.
@@ -258,7 +260,7 @@ class Registry:
             number = find_version(record, reference)
             stamp = self._stamp(actor, reason, time)
             moved = move_alias(record, alias, number, expected, stamp, verdict)
-            return self._finish_move(record, moved, alias)
+            return self._finish_move(record, moved, alias, checked=checked)
 
     def rollback(
         self,
@@ -320,9 +322,9 @@ class Registry:
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
-            told = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
-            save_record(self._layout, told)
-            return told.history[-1]
+            refused = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
+            save_record(self._layout, refused)
+            return refused.history[-1]
 
     def verify(
         self,
@@ -351,12 +353,12 @@ class Registry:
                     chosen += self.versions(task)
             with self._undisturbed():
                 problems += survey(self._layout, tasks, everything=ref is None)
-        backbone, found = check_backbone(self._layout)
-        problems += found if chosen else ()
-        for done, version in enumerate(chosen, start=1):
+        backbone, no_backbone = check_backbone(self._layout)
+        problems += no_backbone if chosen else ()
+        for count, version in enumerate(chosen, start=1):
             problems += check_version(self._layout, version.task, version.digest, backbone)
             if progress is not None:
-                progress(done, len(chosen))
+                progress(count, len(chosen))
         return tuple(sorted(problems, key=lambda p: (p.task or "", str(p.path))))
 
     def _version(self, record: TaskRecord, number: int) -> Version:
@@ -382,12 +384,15 @@ class Registry:
                 stack.enter_context(durable.locked(self._layout.lock))
             yield
 
-    def _finish_move(self, before: TaskRecord, after: TaskRecord, alias: str) -> Move:
+    def _finish_move(
+        self, before: TaskRecord, after: TaskRecord, alias: str, *, checked: bool = False
+    ) -> Move:
         version = self._version(after, after.aliases[alias])
         moved = after is not before
-        if moved:
+        if moved and not checked:
             files, where = self.read(version), str(version.path)
             check_sound(version.task, files, self.backbone(), where=where)
+        if moved:
             save_record(self._layout, after)
         return Move(
             alias=alias,

@@ -44,7 +44,7 @@ class Stamp:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Entry:
+class Registration:
     """A version of a task: its number, counted in order of registration, and its digest."""
 
     version: Number
@@ -88,7 +88,7 @@ class TaskRecord:
 
     schema: Literal[1] = 1
     task: str
-    versions: Annotated[tuple[Entry, ...], FailFast()] = ()
+    versions: Annotated[tuple[Registration, ...], FailFast()] = ()
     aliases: dict[str, Number] = Field(default_factory=dict)
     history: Annotated[tuple[Event, ...], FailFast()] = ()
 
