@@ -200,9 +200,9 @@ def check_payload(
     """
     if MANIFEST not in files:
         raise IntegrityError(f"{where} lacks {MANIFEST}", fix=fix)
-    found = version_digest(files[MANIFEST])
-    if found != digest:
-        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix)
+    got = version_digest(files[MANIFEST])
+    if got != digest:
+        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix)
     records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}", kind=kind)
     extra = sorted(set(files) - set(records) - {MANIFEST})
     if extra:
@@ -255,10 +255,10 @@ def check_some(
     _refuse_links(directory, ADAPTER)
     fix = ADAPTER.mend.format(shlex.quote(str(directory)))
     manifest = _read_one(directory / MANIFEST, _MANIFEST_LIMIT, fix)
-    found = version_digest(manifest)
-    if found != digest:
+    got = version_digest(manifest)
+    if got != digest:
         raise IntegrityError(
-            f"{directory}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix
+            f"{directory}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix
         )
     records = parse_manifest(manifest, where=f"{directory}/{MANIFEST}")
     try:

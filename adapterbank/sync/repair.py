@@ -103,10 +103,10 @@ def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
 def _repair_mlflow(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
     silent = [item for item in discrepancies if item.task is None and item.fix != SYNC]
     if silent:  # asked once: a server that is down costs seconds each time
-        log.failed += [f"MLflow shows nothing: {one.message}" for one in silent]
+        log.failed += [f"MLflow shows nothing: {item.message}" for item in silent]
         return
     rebuilt = not store_exists(bank.root)
-    tasks = {one.task for one in discrepancies}
+    tasks = {item.task for item in discrepancies}
     for task in bank.registry.tasks():
         if task in tasks or rebuilt:
             _repair_task(bank, task, log)
@@ -134,11 +134,11 @@ def _repair_task(bank: Bank, task: str, log: _Log) -> None:
 
 def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
     outputs = {
-        f"register@{one.task}": f"registry/adapters/{one.task}"
-        for one in discrepancies
-        if one.task is not None
+        f"register@{item.task}": f"registry/adapters/{item.task}"
+        for item in discrepancies
+        if item.task is not None
     }
-    if any(one.task is None and one.fix == SYNC for one in discrepancies):
+    if any(item.task is None and item.fix == SYNC for item in discrepancies):
         outputs["backbone"] = BACKBONE
     for stage, output in outputs.items():
         problem = keep_output(bank.root, stage, output)

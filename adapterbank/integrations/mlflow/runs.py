@@ -125,17 +125,17 @@ class RunLogger:
             ConflictError: the run already has another value for one of them.
         """
         with reported(self._root):
-            known = self._client.get_run(self._run_id).data.params
-            other = [
-                f"{name}={known[name]}, not {value}"
+            given = self._client.get_run(self._run_id).data.params
+            different = [
+                f"{name}={given[name]}, not {value}"
                 for name, value in params.items()
-                if known.get(name, str(value)) != str(value)
+                if given.get(name, str(value)) != str(value)
             ]
-            if other:
+            if different:
                 raise ConflictError(
-                    f"Run {self._run_id} was started with other parameters: {'; '.join(other)}"
+                    f"Run {self._run_id} was started with other parameters: {'; '.join(different)}"
                 )
-            new = [Param(name, str(params[name])) for name in params if name not in known]
+            new = [Param(name, str(params[name])) for name in params if name not in given]
             for start in range(0, len(new), _MAX_PARAMS):
                 self._client.log_batch(self._run_id, params=new[start : start + _MAX_PARAMS])
 
@@ -244,18 +244,18 @@ def find_runs(root: Path, experiment: str, tags: Mapping[str, str]) -> dict[str,
         Tags by run id, newest first; empty where there is no such experiment yet.
     """
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    found: dict[str, dict[str, str]] = {}
+    runs: dict[str, dict[str, str]] = {}
     with reported(root):
         client = open_client(root)
-        known = client.get_experiment_by_name(experiment)
+        entry = client.get_experiment_by_name(experiment)
         token = None
-        while known is not None:
-            page = client.search_runs([known.experiment_id], wanted, page_token=token)
-            found |= {run.info.run_id: dict(run.data.tags) for run in page}
+        while entry is not None:
+            page = client.search_runs([entry.experiment_id], wanted, page_token=token)
+            runs |= {run.info.run_id: dict(run.data.tags) for run in page}
             token = page.token
             if not token:
                 break
-    return found
+    return runs
 
 
 def environment_tags(root: Path) -> dict[str, str]:
