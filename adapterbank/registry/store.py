@@ -230,7 +230,7 @@ class Registry:
         reason: str = "",
         time: str | None = None,
         verdict: Mapping[str, Any] | None = None,
-        checked: bool = False,
+        files: Mapping[str, bytes] | None = None,
     ) -> Move:
         """Move an alias to a registered version, if it still means what the caller believes.
 
@@ -246,7 +246,7 @@ class Registry:
             reason: why, for the history.
             time: when; the registry's clock if None.
             verdict: what the gates said, kept in the history.
-            checked: the caller has just read and checked every byte; ``ref`` is a digest.
+            files: what ``read`` has just given of the version; read here if None.
 
         Raises:
             ConflictError: somebody else moved the alias first; names the version that has it.
@@ -260,7 +260,7 @@ class Registry:
             number = find_version(record, reference)
             stamp = self._stamp(actor, reason, time)
             moved = move_alias(record, alias, number, expected, stamp, verdict)
-            return self._finish_move(record, moved, alias, checked=checked)
+            return self._finish_move(record, moved, alias, files)
 
     def rollback(
         self,
@@ -385,14 +385,17 @@ class Registry:
             yield
 
     def _finish_move(
-        self, before: TaskRecord, after: TaskRecord, alias: str, *, checked: bool = False
+        self,
+        before: TaskRecord,
+        after: TaskRecord,
+        alias: str,
+        files: Mapping[str, bytes] | None = None,
     ) -> Move:
         version = self._version(after, after.aliases[alias])
         moved = after is not before
-        if moved and not checked:
-            files, where = self.read(version), str(version.path)
-            check_sound(version.task, files, self.backbone(), where=where)
         if moved:
+            files, where = files or self.read(version), str(version.path)
+            check_sound(version.task, files, self.backbone(), where=where)
             save_record(self._layout, after)
         return Move(
             alias=alias,

@@ -10,15 +10,16 @@ from adapterbank.bank.mirror import follow_aliases
 from adapterbank.continual.steps import record_steps
 from adapterbank.durable import make_directory
 from adapterbank.errors import AdapterBankError, GateRefused, InputError, IntegrityError
-from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.artifact import load_adapter
+from adapterbank.inference.predictor import Predictor, load_bank_backbone
 from adapterbank.inference.router_versions import rebuild_router
-from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER
 from adapterbank.registry.aliases import ANY, Expected
 from adapterbank.registry.task_record import CHAMPION, REFUSE, Event
 from adapterbank.registry.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.registry.versions import Move, Version
 from adapterbank.release.judging import judge
+from adapterbank.routing.storage import unpack_router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +149,14 @@ def promote(
             fix=f'adapterbank promote {ref} --force --reason "WHY", if you know better',
         )
     pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
+    files = bank.registry.read(version)
     if version.task == ROUTER:
-        load_router(bank.registry, pinned)
+        unpack_router(files, where=str(version))
     else:
-        Predictor(bank.registry).load(pinned)
+        load_adapter(files, load_bank_backbone(bank.registry), where=str(version))
     verdict = None if refusal is None else _forced(version, refusal, reason).as_json()
     move = bank.registry.promote(
-        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict, checked=True
+        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict, files=files
     )
     return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 

@@ -266,6 +266,23 @@ def test_an_mlflow_that_does_not_answer_is_a_drift(
     assert showing == told_once
 
 
+def test_an_experiment_made_at_another_place_is_named_and_set_aside_by_sync(
+    bank: Path, cli: Cli
+) -> None:
+    client = open_client(bank)
+    made = client.create_experiment("pets", "file:///another/place/mlartifacts/pets")
+    (found,) = drifts(cli)
+    assert "'pets' was made at another place" in found
+    assert "file:///another/place" in found
+    assert "adapterbank sync" in cli("status").out
+
+    done = told(cli, "sync")["done"]
+
+    assert done == [f"MLflow's experiment 'pets' is {client.get_experiment(made).name!r} now"]
+    assert told(cli, "status")["ok"]
+    assert told(cli, "sync")["done"] == []
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git program")
 def test_uncommitted_alias_files_are_named(bank: Path, cli: Cli) -> None:
     def git(*words: str) -> None:
