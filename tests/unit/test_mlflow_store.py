@@ -194,6 +194,19 @@ def test_absolute_addresses_of_a_moved_bank_are_told(bank: Path, tmp_path: Path)
     assert [experiment.name for experiment in displaced_experiments(moved)] == ["digits"]
 
 
+def test_what_another_store_addresses_is_its_owner_s_business(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, _ = displaced(bank, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(moved))
+    (tmp_path / "another").mkdir()
+
+    assert displaced_experiments(tmp_path / "another") == ()
+    with open_run(tmp_path / "another", experiment="digits", name="a run", params={}):
+        pass
+    assert {e.name for e in open_client(moved).search_experiments()} == {"Default", "digits"}
+
+
 @pytest.mark.parametrize("continues", [False, True])
 def test_absolute_addresses_of_a_moved_bank_stop_no_run(
     bank: Path, tmp_path: Path, continues: bool

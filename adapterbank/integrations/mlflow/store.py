@@ -31,6 +31,7 @@ from adapterbank.integrations.mlflow.run_files import ARTIFACTS, ROOT, files_add
 DATABASE: Final = "mlflow.db"
 
 _UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+_PAGE: Final = 50_000  # MLflow's most
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
@@ -93,10 +94,13 @@ def store_exists(root: Path) -> bool:
 def is_displaced(root: Path, address: str) -> bool:
     """Return whether files of runs lie in a bank that this one was moved or copied from.
 
-    Stores made before :mod:`.run_files` have absolute addresses, which MLflow never changes.
+    Stores made before :mod:`.run_files` have absolute addresses, which MLflow never changes. What
+    the addresses of another store mean is its owner's business.
     """
+    if _elsewhere(root) or not address.startswith("file:"):
+        return False
     place, folder, _ = address.partition(f"/{ARTIFACTS}/")
-    return bool(folder) and address.startswith("file:") and place != root.resolve().as_uri()
+    return bool(folder) and place != root.resolve().as_uri()
 
 
 def displaced_experiments(root: Path) -> tuple[Experiment, ...]:
@@ -110,7 +114,7 @@ def displaced_experiments(root: Path) -> tuple[Experiment, ...]:
     if _elsewhere(root) or not store_exists(root):
         return ()
     with reported(root):
-        experiments = open_client(root).search_experiments()
+        experiments = open_client(root).search_experiments(max_results=_PAGE)
         return tuple(
             experiment
             for experiment in experiments
