@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
@@ -42,13 +42,14 @@ from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
 from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
 from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 
+Files: TypeAlias = Mapping[str, bytes]  # content by name
+
 
 class Registry:
     """Immutable versions by digest, aliases by compare-and-swap, a history of every move.
 
-    Holds no state but its folder, so one instance may be used by many threads, and many processes
-    may use one folder. Readers take no lock: versions never change and alias files are replaced at
-    once. Writers take one lock for the whole registry.
+    Holds no state but its folder: many threads and processes may use one. Readers take no lock, for
+    versions never change and alias files are replaced at once; writers take one for the registry.
     """
 
     def __init__(self, root: Path, *, clock: Callable[[], str] = utc_now) -> None:
@@ -157,7 +158,7 @@ class Registry:
     def register(
         self,
         task: str,
-        files: Mapping[str, bytes],
+        files: Files,
         *,
         actor: str | None = None,
         reason: str = "",
@@ -182,9 +183,8 @@ class Registry:
             FetchError: the registry has no backbone yet.
             IntegrityError: the files do not make a sound version.
         """
-        check_task_name(task)
         payload = {name: data for name, data in files.items() if name != MANIFEST}
-        manifest = build_manifest(payload, kind_of(task))
+        manifest = build_manifest(payload, kind_of(check_task_name(task)))
         if files.get(MANIFEST, manifest) != manifest:
             raise IntegrityError(f"{MANIFEST} of the new version of {task!r} is not of these files")
         backbone = self.backbone()
@@ -230,7 +230,7 @@ class Registry:
         reason: str = "",
         time: str | None = None,
         verdict: Mapping[str, Any] | None = None,
-        files: Mapping[str, bytes] | None = None,
+        files: Files | None = None,
     ) -> Move:
         """Move an alias to a registered version, if it still means what the caller believes.
 
@@ -341,10 +341,8 @@ class Registry:
         Returns:
             what is wrong, in the order of tasks; empty if all is well.
         """
-        one_version = isinstance(ref, Reference) or (ref is not None and "@" in ref)
-        chosen: list[Version] = []
-        problems: list[Problem] = []
-        if ref is not None and one_version:
+        chosen, problems = list[Version](), list[Problem]()
+        if isinstance(ref, Reference) or (ref is not None and "@" in ref):
             chosen.append(self.resolve(ref))
         else:
             tasks = self.names() if ref is None else (as_reference(ref).task,)
@@ -385,17 +383,13 @@ class Registry:
             yield
 
     def _finish_move(
-        self,
-        before: TaskRecord,
-        after: TaskRecord,
-        alias: str,
-        files: Mapping[str, bytes] | None = None,
+        self, before: TaskRecord, after: TaskRecord, alias: str, files: Files | None = None
     ) -> Move:
         version = self._version(after, after.aliases[alias])
         moved = after is not before
         if moved:
-            files, where = files or self.read(version), str(version.path)
-            check_sound(version.task, files, self.backbone(), where=where)
+            where = str(version.path)
+            check_sound(version.task, files or self.read(version), self.backbone(), where=where)
             save_record(self._layout, after)
         return Move(
             alias=alias,
