@@ -109,9 +109,13 @@ def replace_file(path: Path, data: bytes, *, alone: bool = False) -> None:
 
 
 def replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """Publish a folder of files under ``path`` in one step, in place of what may be there.
+    """Publish a folder of files under ``path``, in place of what may be there.
 
-    What is there is put aside and deleted afterwards, for only damaged things are ever replaced.
+    Where there is nothing, one rename publishes it. What is there is renamed first, because a
+    folder cannot be replaced by another at once. A process killed between the two renames leaves
+    no ``path``, and old and new whole under temporary names, which the next call for ``path``
+    deletes. So nothing may be replaced that cannot be made again: a damaged version, or what a
+    stage writes and then runs again for.
     """
     temporary = temporary_beside(path)
     try:
@@ -134,10 +138,10 @@ def remove_temporaries(directory: Path, name: str = "") -> None:
 
     To be called under the lock all writers hold: then every temporary name is a dead one's.
     """
-    for found in os.listdir(directory):  # noqa: PTH208  # a third of the cost of registering
-        if not found.startswith(f"{TEMPORARY}{name}"):
+    for entry in os.listdir(directory):  # noqa: PTH208  # a third of the cost of registering
+        if not entry.startswith(f"{TEMPORARY}{name}"):
             continue
-        path = directory / found
+        path = directory / entry
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -182,10 +186,10 @@ def _try_lock(file: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     try:
-        held, named = os.fstat(file), path.stat()
+        opened, named = os.fstat(file), path.stat()
     except FileNotFoundError:
         return False
-    return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+    return (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
 
 
 @contextmanager

@@ -29,9 +29,10 @@ ROUTER: Final = "router"
 """The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_ALIAS = r"[a-z][a-z0-9_-]{0,31}"
 _REFERENCE = re.compile(
     r"(?P<task>[^@]+)(?:@(?:sha256:(?P<digest>[0-9a-f]{4,64})|(?P<version>[0-9]{1,9})"
-    r"|(?P<alias>[a-z][a-z0-9_-]{0,31})))?"
+    rf"|(?P<alias>{_ALIAS})))?"
 )
 
 
@@ -181,6 +182,25 @@ def check_task_name(name: str) -> str:
             " a letter or a digit"
         )
     return name
+
+
+def check_alias_name(alias: str) -> str:
+    """Return ``alias`` if a reference may have it, and MLflow too.
+
+    Raises:
+        InputError: it is no legal name, or one that MLflow keeps for itself.
+    """
+    if not re.fullmatch(_ALIAS, alias):
+        raise InputError(
+            f"{alias!r} is not an alias: use 1 to 32 of a-z, 0-9, '-' and '_', starting with a"
+            " letter"
+        )
+    if re.fullmatch(r"latest|v[0-9]+", alias):
+        raise InputError(
+            f"{alias!r} cannot be an alias: MLflow, which mirrors aliases, keeps 'latest' and"
+            " 'v' with a number for itself"
+        )
+    return alias
 
 
 def check_new_task(name: str) -> str:

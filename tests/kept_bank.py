@@ -47,10 +47,10 @@ def files_of(task: str, seed: int) -> dict[str, bytes]:
 
 def leave_mirrors_out(patch: pytest.MonkeyPatch) -> None:
     """Show nothing to MLflow and DVC: they come after the registry, and take seconds each time."""
-    patch.setattr(moves, "follow_aliases", lambda *_: None)
+    patch.setattr(moves, "follow_aliases", lambda *_, **__: None)
     patch.setattr(mirror, "follow_version", lambda *_: None)
     patch.setattr(repo, "keep_output", lambda *_: None)
-    patch.setattr(remove_task, "_unmirror", lambda *_: None)
+    patch.setattr(remove_task, "follow_aliases", lambda *_: None)
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adapterbank.bank.bank import Bank
 from adapterbank.integrations.git import git_mention
-from adapterbank.records import ROUTER
 from adapterbank.registry.collect import Waste, collect
+from adapterbank.registry.manifest import kind_of
 
 
 def collect_waste(bank: Bank, *, dry_run: bool) -> tuple[Waste, ...]:
@@ -26,7 +26,6 @@ def collect_waste(bank: Bank, *, dry_run: bool) -> tuple[Waste, ...]:
     """
 
     def keep(task: str, digest: str) -> str | None:
-        name = "router.json" if task == ROUTER else f"aliases/{task}.json"
-        return git_mention(bank.root, f"registry/{name}", digest)
+        return git_mention(bank.root, f"registry/{kind_of(task).record(task)}", digest)
 
     return collect(bank.registry.root, keep, dry_run=dry_run)

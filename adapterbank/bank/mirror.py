@@ -6,7 +6,7 @@ nobody: it is reported, and done at the next occasion.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 
 from adapterbank.bank.bank import Bank
 from adapterbank.errors import AdapterBankError
@@ -14,8 +14,8 @@ from adapterbank.inference.artifact import ADAPTER_CONFIG
 from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias, mirror_version
 from adapterbank.records import ROUTER
 from adapterbank.registry.adapter_config import parse_adapter_config
-from adapterbank.registry.manifest import MANIFEST
-from adapterbank.registry.task_record import PREVIOUS
+from adapterbank.registry.manifest import MANIFEST, md5_of
+from adapterbank.registry.task_record import PREVIOUS, RETIRE
 from adapterbank.registry.verdicts import verdict_tags
 from adapterbank.registry.versions import Version
 
@@ -25,8 +25,7 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
     content = bank.registry.read(version)
     config = parse_adapter_config(content[ADAPTER_CONFIG])
     mirror_version(
-        bank.root, version.task, version.version, version.digest,
-        hashlib.md5(content[MANIFEST], usedforsecurity=False).hexdigest(),
+        bank.root, version.task, version.version, version.digest, md5_of(content[MANIFEST]),
         tags={
             "kind": "adapter",
             "method": config.method.name,
@@ -40,21 +39,46 @@ def mirror(bank: Bank, version: Version, *, run_id: str | None = None) -> None:
     )  # fmt: skip
 
 
-def follow_aliases(bank: Bank, task: str) -> str | None:
-    """Let MLflow's aliases of a task stand where the registry's do; it is not shown the router.
+def mirror_aliases(
+    bank: Bank, task: str, *, refused: int | None = None, strays: bool = False
+) -> None:
+    """Let MLflow's aliases of a task stand where the registry's do, and take away what it took.
+
+    Args:
+        bank: an open bank.
+        task: the task.
+        refused: a version whose last verdict is to be shown too; no alias stands on it.
+        strays: also take away the aliases of our versions that were only ever set in MLflow.
+    """
+    shown = lookup(bank.root, task)  # the common case costs one question and reads no bytes
+    versions, aliases = bank.registry.overview(task)
+    history = bank.registry.history(task)
+    gone = {PREVIOUS, *(event.alias for event in history if event.action == RETIRE)}
+    for alias, entry in shown.aliases:
+        if alias not in aliases and (alias in gone or (strays and entry.digest is not None)):
+            mirror_alias(bank.root, task, alias, None)
+    for alias, number in aliases.items():
+        version = versions[number - 1]
+        standing = shown.aliased(alias)
+        if standing is None or standing.digest != version.digest:
+            mirror(bank, version)
+            mirror_alias(bank.root, task, alias, version.digest)
+    if refused is not None:
+        version = versions[refused - 1]
+        wanted, judged = verdict_tags(history, refused), shown.of(version.digest)
+        if judged is None or not wanted.items() <= dict(judged.tags).items():
+            mirror(bank, version)
+
+
+def follow_aliases(bank: Bank, task: str, *, refused: int | None = None) -> str | None:
+    """Let MLflow show a task as the registry has it; it is not shown the router.
 
     Returns:
-        why they do not; None if they do.
+        why it does not; None if it does.
     """
     if task == ROUTER:
         return None
-    try:
-        _mirror_aliases(bank, task)
-    except AdapterBankError as error:
-        return error.message
-    except OSError as error:
-        return str(error)
-    return None
+    return why_not(lambda: mirror_aliases(bank, task, refused=refused))
 
 
 def follow_version(bank: Bank, version: Version) -> str | None:
@@ -63,39 +87,19 @@ def follow_version(bank: Bank, version: Version) -> str | None:
     Returns:
         why it is not shown; None if it is.
     """
+    return why_not(lambda: mirror(bank, version))
+
+
+def why_not(step: Callable[[], None]) -> str | None:
+    """Take a step that a mirror may refuse.
+
+    Returns:
+        why it did; None if it did not.
+    """
     try:
-        mirror(bank, version)
+        step()
     except AdapterBankError as error:
         return error.message
     except OSError as error:
         return str(error)
     return None
-
-
-def follow_verdict(bank: Bank, task: str, number: int) -> str | None:
-    """Show the last verdict on a version in MLflow, which an alias that stays does not.
-
-    Returns:
-        why it is not shown; None if it is.
-    """
-    try:
-        version = bank.registry.resolve(f"{task}@{number}")
-        wanted = verdict_tags(bank.registry.history(task), number)
-        shown = lookup(bank.root, task).of(version.digest)
-        if shown is not None and wanted.items() <= dict(shown.tags).items():
-            return None  # the common case costs one question and reads no bytes
-    except AdapterBankError as error:
-        return error.message
-    return follow_version(bank, version)
-
-
-def _mirror_aliases(bank: Bank, task: str) -> None:
-    aliases = bank.registry.aliases(task)
-    shown = {alias: found.digest for alias, found in lookup(bank.root, task).aliases}
-    if PREVIOUS in shown and PREVIOUS not in aliases:  # the one alias that can vanish
-        mirror_alias(bank.root, task, PREVIOUS, None)
-    for alias, number in aliases.items():
-        version = bank.registry.resolve(f"{task}@{number}")
-        if shown.get(alias) != version.digest:  # the common case costs one question
-            mirror(bank, version)
-            mirror_alias(bank.root, task, alias, version.digest)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.mirror import follow_aliases
 from adapterbank.config.params_file import remove_task as remove_from_params
-from adapterbank.errors import AdapterBankError, UnknownName
-from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
-from adapterbank.registry.task_record import PREVIOUS, RETIRE, Event
+from adapterbank.errors import UnknownName
+from adapterbank.registry.task_record import Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +52,5 @@ def remove_task(bank: Bank, task: str, *, reason: str = "") -> Removal:
         configured=configured,
         events=events,
         versions=len(bank.registry.versions(task)),
-        mirror=_unmirror(bank, task),
+        mirror=follow_aliases(bank, task),
     )
-
-
-def _unmirror(bank: Bank, task: str) -> str | None:
-    """Take from MLflow the aliases that the registry took away; say why that failed."""
-    gone = {event.alias for event in bank.registry.history(task) if event.action == RETIRE}
-    gone = {*gone, PREVIOUS} - bank.registry.aliases(task).keys()
-    try:
-        for alias, _ in lookup(bank.root, task).aliases:
-            if alias in gone:  # one that was set in MLflow alone is nobody's to take away
-                mirror_alias(bank.root, task, alias, None)
-    except AdapterBankError as error:
-        return error.message
-    except OSError as error:
-        return str(error)
-    return None

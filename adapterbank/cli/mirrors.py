@@ -11,11 +11,11 @@ from adapterbank.text import count
 
 if TYPE_CHECKING:
     from adapterbank.sync.remote import Transfer
-    from adapterbank.sync.status import Drift
+    from adapterbank.sync.status import Discrepancy
 
 app = typer.Typer()
 
-DRIFT = 1  # the exit code of a check that failed
+DIFFERENT = 1  # the exit code of a check that failed
 
 Ref = Annotated[
     str | None, typer.Argument(metavar="REF", help="A task or a version; all if left out.")
@@ -30,17 +30,18 @@ def status(bank: options.BankDir = None, *, as_json: options.Json = False) -> No
     """
     registry = options.open_registry(bank)
     with progress.bar("Comparing", quiet=as_json) as shown:
-        from adapterbank.sync.status import find_drift
+        from adapterbank.sync.status import find_discrepancies
 
-        found = find_drift(registry, progress=shown)
+        discrepancies = find_discrepancies(registry, progress=shown)
     if as_json:
-        render.print_json({"ok": not found, "drift": [one.as_json() for one in found]})
+        entries = [discrepancy.as_json() for discrepancy in discrepancies]
+        render.print_json({"ok": not entries, "discrepancies": entries})
     else:
-        _show(found)
-        if not found:
+        _show(discrepancies)
+        if not discrepancies:
             render.line("Registry, Git, DVC and MLflow agree.")
-    if found:
-        raise typer.Exit(DRIFT)
+    if discrepancies:
+        raise typer.Exit(DIFFERENT)
 
 
 @app.command("sync")
@@ -57,18 +58,19 @@ def sync(
 ) -> None:
     """Let MLflow and DVC follow the registry again.
 
-    A deleted MLflow catalogue is rebuilt; its runs are gone. With --adopt an alias that was moved
-    in MLflow is promoted instead, by the checks of promote and with its exit codes: 4 for a version
-    that is damaged, 5 for an alias that moved meanwhile. It is 1 if anything else could not be
-    done; what is left for Git, the remote and other clones is only told.
+    A deleted MLflow catalogue is rebuilt; its runs are gone. An experiment that was made at another
+    place gets another name, so that the next run makes one here. With --adopt an alias that was
+    moved in MLflow is promoted instead, by the checks of promote and with its exit codes: 4 for a
+    version that is damaged, 5 for an alias that moved meanwhile. It is 1 if anything else could not
+    be done; what is left for Git, the remote and other clones is only told.
     """
     opened = options.open_bank(bank)
     with progress.spinner("Comparing and mending", quiet=as_json):
-        from adapterbank.sync.sync import sync as run_sync
+        from adapterbank.sync.repair import sync as run_sync
 
         report = run_sync(opened, adopt=adopt)
     if as_json:
-        left = [one.as_json() for one in report.left]
+        left = [discrepancy.as_json() for discrepancy in report.left]
         content = {"ok": report.complete, "done": report.done, "failed": report.failed}
         render.print_json({**content, "left": left})
     else:
@@ -116,15 +118,18 @@ def _report(moved: Transfer, what: str, *, as_json: bool) -> None:
     if as_json:
         names = {"versions": moved.versions, "new": moved.new}
         render.print_json(
-            {key: [summary.version_json(one) for one in value] for key, value in names.items()}
+            {
+                key: [summary.version_json(version) for version in value]
+                for key, value in names.items()
+            }
         )
         return
     versions = count(len(moved.versions), "version")
     render.line(f"{versions}, all whole; {len(moved.new)} {what}")
 
 
-def _show(found: tuple[Drift, ...]) -> None:
-    for one in found:
-        render.line(f"{one.place}: {one.message}")
-        if one.fix:
-            render.line(f"  To mend it: {one.fix}")
+def _show(discrepancies: tuple[Discrepancy, ...]) -> None:
+    for discrepancy in discrepancies:
+        render.line(f"{discrepancy.place}: {discrepancy.message}")
+        if discrepancy.fix:
+            render.line(f"  To mend it: {discrepancy.fix}")

@@ -69,11 +69,11 @@ def git_uncommitted(root: Path, *paths: str) -> tuple[str, ...]:
     """
     if git_toplevel(root) is None:
         return ()
-    found = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *paths) or ""
+    new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *paths) or ""
     changed = _git(root, "diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths)
     if changed is None:  # no commit yet: whatever is staged is uncommitted
         changed = _git(root, "ls-files", "-z", "--cached", "--", *paths) or ""
-    return tuple(sorted({name for name in f"{found}\0{changed}".split("\0") if name}))
+    return tuple(sorted({name for name in f"{new}\0{changed}".split("\0") if name}))
 
 
 def git_mention(root: Path, path: str, text: str) -> str | None:
@@ -89,10 +89,10 @@ def git_mention(root: Path, path: str, text: str) -> str | None:
     """
     if not any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):
         return None
-    found = _git(root, "log", "--all", "--max-count=1", "--format=%h", f"-S{text}", "--", path)
-    if found is None:
+    commit = _git(root, "log", "--all", "--max-count=1", "--format=%h", f"-S{text}", "--", path)
+    if commit is None:
         return "a commit, perhaps: Git does not answer"
-    return f"commit {found}" if found else None
+    return f"commit {commit}" if commit else None
 
 
 def git_init(root: Path) -> None:
@@ -108,7 +108,7 @@ def git_init(root: Path) -> None:
             "There is no git program on the PATH",
             fix="install git, or set the bank up without it: adapterbank init --no-git",
         )
-    done = subprocess.run(  # noqa: S603  # fixed words and a folder
+    ran = subprocess.run(  # noqa: S603  # fixed words and a folder
         [program, "init", "--quiet", str(root)],
         env=_environment(),
         capture_output=True,
@@ -117,8 +117,8 @@ def git_init(root: Path) -> None:
         timeout=_TIMEOUT_S,
         check=False,
     )
-    if done.returncode != 0:
-        raise AdapterBankError(f"git init {root} failed: {done.stderr.strip()}")
+    if ran.returncode != 0:
+        raise AdapterBankError(f"git init {root} failed: {ran.stderr.strip()}")
 
 
 def _environment() -> dict[str, str]:
@@ -133,7 +133,7 @@ def _git(root: Path, *words: str) -> str | None:
     if program is None or not root.is_dir():
         return None
     try:
-        done = subprocess.run(  # noqa: S603  # fixed words and a folder
+        ran = subprocess.run(  # noqa: S603  # fixed words and a folder
             [program, "-C", str(root), *words],
             env=_environment(),
             capture_output=True,
@@ -144,4 +144,4 @@ def _git(root: Path, *words: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return ran.stdout.strip() if ran.returncode == 0 else None

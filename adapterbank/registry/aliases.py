@@ -7,28 +7,25 @@ A move compares before it swaps: whoever read the record before somebody else mo
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias
 
 from adapterbank.errors import ConflictError, InputError, UnknownName
-from adapterbank.records import Reference, check_task_name
+from adapterbank.records import Reference, check_alias_name, check_task_name
 from adapterbank.registry.task_record import (
     CHAMPION,
     PREVIOUS,
     REFUSE,
     RETIRE,
-    Entry,
     Event,
+    Registration,
     Stamp,
     TaskRecord,
     is_retired,
     replay,
     standing_moves,
 )
-
-_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 class _Any(enum.Enum):
@@ -73,7 +70,7 @@ def find_version(record: TaskRecord, reference: Reference) -> int:
         raise UnknownName(
             "alias",
             f"{record.task}@{alias}",
-            (f"{record.task}@{known}" for known in record.aliases),
+            (f"{record.task}@{other}" for other in record.aliases),
             fix=f"adapterbank promote {record.task}@{len(record.versions)} --alias {alias}",
         )
     return record.aliases[alias]
@@ -85,7 +82,7 @@ def add_version(record: TaskRecord, digest: str, stamp: Stamp) -> TaskRecord:
     event = _event(record, "register", None, None, (version, digest), stamp)
     return replace(
         record,
-        versions=(*record.versions, Entry(version=version, digest=digest)),
+        versions=(*record.versions, Registration(version=version, digest=digest)),
         history=(*record.history, event),
     )
 
@@ -122,11 +119,11 @@ def move_alias(
     """
     check_alias(alias)
     digest = record.digest(version)
-    held = record.aliases.get(alias)
+    current = record.aliases.get(alias)
     _compare(record, alias, expected)
-    if held == version:
+    if current == version:
         return record
-    event = _event(record, "promote", alias, held, (version, digest), stamp, verdict)
+    event = _event(record, "promote", alias, current, (version, digest), stamp, verdict)
     return _with_event(record, event)
 
 
@@ -140,20 +137,20 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
     """
     check_alias(alias)
     _compare(record, alias, expected)
-    held = record.aliases.get(alias)
-    if held is None:
+    current = record.aliases.get(alias)
+    if current is None:
         raise UnknownName(
             "alias", f"{record.task}@{alias}", (f"{record.task}@{a}" for a in record.aliases)
         )
     stack = standing_moves(record.history, alias)
     if len(stack) < 2:
         raise InputError(
-            f"{record.task}@{alias} is version {held} and has no earlier one to go back to",
+            f"{record.task}@{alias} is version {current} and has no earlier one to go back to",
             fix=f"adapterbank history {record.task}",
         )
     target = stack[-2]
     return _with_event(
-        record, _event(record, "rollback", alias, held, (target, record.digest(target)), stamp)
+        record, _event(record, "rollback", alias, current, (target, record.digest(target)), stamp)
     )
 
 
@@ -165,10 +162,10 @@ def retire(record: TaskRecord, stamp: Stamp) -> TaskRecord:
     """
     if not record.versions or (is_retired(record) and not record.aliases):
         return record
-    held = dict[str, int | None](record.aliases)
-    held.pop(PREVIOUS, None)  # goes by itself
+    numbers = dict[str, int | None](record.aliases)
+    numbers.pop(PREVIOUS, None)  # goes by itself
     last = len(record.versions)
-    for alias, number in sorted(held.items()) if held else [(CHAMPION, None)]:
+    for alias, number in sorted(numbers.items()) if numbers else [(CHAMPION, None)]:
         digest = record.digest(number or last)
         event = _event(record, RETIRE, alias, number, (None, digest), stamp)
         record = _with_event(record, event)
@@ -181,16 +178,7 @@ def check_alias(alias: str) -> None:
     Raises:
         InputError: a name no reference could have, one that MLflow reserves, or ``previous``.
     """
-    if not _ALIAS.fullmatch(alias):
-        raise InputError(
-            f"{alias!r} is not an alias: use 1 to 32 of a-z, 0-9, '-' and '_', starting with a"
-            " letter"
-        )
-    if alias == "latest" or re.fullmatch(r"v[0-9]+", alias):
-        raise InputError(
-            f"{alias!r} cannot be an alias: MLflow, which mirrors aliases, keeps 'latest' and"
-            " 'v' with a number for itself"
-        )
+    check_alias_name(alias)
     if alias == PREVIOUS:
         raise InputError(
             f"{PREVIOUS!r} always is what a rollback would bring back; it cannot be moved itself",
@@ -214,38 +202,40 @@ def _retired(record: TaskRecord, alias: str) -> UnknownName:
 
 
 def _find_digest(record: TaskRecord, prefix: str) -> int:
-    found = [entry for entry in record.versions if entry.digest.startswith(prefix)]
-    if len(found) > 1:
-        listed = ", ".join(f"{entry.digest[:12]} (version {entry.version})" for entry in found[:5])
+    matches = [entry for entry in record.versions if entry.digest.startswith(prefix)]
+    if len(matches) > 1:
+        listed = ", ".join(
+            f"{entry.digest[:12]} (version {entry.version})" for entry in matches[:5]
+        )
         raise InputError(
-            f"{record.task}@sha256:{prefix} is short for {len(found)} versions: {listed}",
+            f"{record.task}@sha256:{prefix} is short for {len(matches)} versions: {listed}",
             fix="give more digits, or the version's number",
         )
-    if not found:
+    if not matches:
         raise UnknownName(
             "version",
             f"{record.task}@sha256:{prefix}",
             (f"{record.task}@sha256:{entry.digest[:12]}" for entry in record.versions),
             fix=f"adapterbank history {record.task}",
         )
-    return found[0].version
+    return matches[0].version
 
 
 def _compare(record: TaskRecord, alias: str, expected: Expected) -> None:
-    held = record.aliases.get(alias)
-    if expected is ANY or held == expected:
+    current = record.aliases.get(alias)
+    if expected is ANY or current == expected:
         return
     believed = "no version yet" if expected is None else f"version {expected}"
-    if held is None:
-        found = "does not exist"
+    if current is None:
+        state = "does not exist"
     else:
         last = next(e for e in reversed(record.history) if e.alias == alias)
-        found = (
-            f"is version {held} (sha256:{record.digest(held)[:12]}, {last.action} by"
+        state = (
+            f"is version {current} (sha256:{record.digest(current)[:12]}, {last.action} by"
             f" {last.actor} at {last.time})"
         )
     raise ConflictError(
-        f"{record.task}@{alias} {found}, expected {believed}; nothing was moved",
+        f"{record.task}@{alias} {state}, expected {believed}; nothing was moved",
         fix=f"adapterbank history {record.task}",
     )
 
@@ -254,7 +244,7 @@ def _event(
     record: TaskRecord,
     action: str,
     alias: str | None,
-    held: int | None,
+    current: int | None,
     target: tuple[int | None, str],
     stamp: Stamp,
     verdict: Mapping[str, Any] | None = None,
@@ -264,7 +254,7 @@ def _event(
         step=len(record.history) + 1,
         action=action,
         alias=alias,
-        from_version=held,
+        from_version=current,
         to_version=version,
         digest=digest,
         actor=stamp.actor,

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from adapterbank import durable
-from adapterbank.errors import IntegrityError
-from adapterbank.records import ROUTER
 from adapterbank.registry.layout import Layout
-from adapterbank.registry.manifest import check_files, kind_of
+from adapterbank.registry.verify import survey
 
 Keep = Callable[[str, str], str | None]
 """Says of a task's version, by its digest, who else needs it; None: nobody."""
@@ -58,54 +56,28 @@ def collect(root: Path, keep: Keep, *, dry_run: bool) -> tuple[Waste, ...]:
         return ()
     layout = Layout(root=root)
     with durable.writable(root), durable.locked(layout.lock):
-        found = sorted(_survey(layout, keep), key=lambda waste: str(waste.path))
+        waste = tuple(sorted(_find(layout, keep), key=lambda item: str(item.path)))
         if not dry_run:
-            for waste in found:
-                if waste.needed_by is None:
-                    _delete(waste.path)
-        return tuple(found)
+            for item in waste:
+                if item.needed_by is None:
+                    _delete(item.path)
+        return waste
 
 
-def _survey(layout: Layout, keep: Keep) -> Iterator[Waste]:
-    for path in (*layout.leftovers(), *layout.strange_records()):
-        if _is_leftover(path):
-            yield _leftover(None, path)
-    adapters = [folder for folder in layout.adapter_folders() if folder.name != ROUTER]
-    for folder in (*adapters, layout.versions(ROUTER)):
-        task = folder.name
-        if _is_leftover(folder):
-            yield _leftover(None, folder)
-            continue
-        if folder.is_symlink() or not folder.is_dir():
-            continue  # not the registry's; `verify` names it
-        try:
-            record = layout.load_record(task)
-        except IntegrityError:
-            continue  # nobody knows which versions it names
-        known = frozenset(entry.digest for entry in record.versions) if record else frozenset()
-        for path in layout.strange_versions(task, known):
-            if _is_leftover(path):
-                yield _leftover(task, path)
-            elif _is_version(task, path):
-                needed = keep(task, path.name)
-                yield Waste(kind="orphan", task=task, path=path, size_bytes=_size(path),
-                            needed_by=needed)  # fmt: skip
-
-
-def _leftover(task: str | None, path: Path) -> Waste:
-    return Waste(kind="unfinished", task=task, path=path, size_bytes=_size(path), needed_by=None)
-
-
-def _is_leftover(path: Path) -> bool:
-    return path.name.startswith(durable.TEMPORARY)
-
-
-def _is_version(task: str, path: Path) -> bool:
-    try:
-        check_files(path, path.name, kind_of(task))
-    except IntegrityError:
-        return False
-    return True
+def _find(layout: Layout, keep: Keep) -> Iterator[Waste]:
+    for problem in survey(layout, layout.names(), everything=True):
+        needed_by = None
+        if problem.kind == "orphan" and problem.task is not None:
+            needed_by = keep(problem.task, problem.path.name)
+        elif problem.kind != "unfinished":
+            continue  # `verify` names it
+        yield Waste(
+            kind=problem.kind,
+            task=problem.task,
+            path=problem.path,
+            size_bytes=_size(problem.path),
+            needed_by=needed_by,
+        )
 
 
 def _size(path: Path) -> int:
@@ -115,7 +87,7 @@ def _size(path: Path) -> int:
 
 def _delete(path: Path) -> None:
     gone = path
-    if not _is_leftover(path):
+    if not path.name.startswith(durable.TEMPORARY):
         gone = durable.temporary_beside(path)
         path.rename(gone)
     durable.sync_directory(path.parent)

@@ -11,6 +11,7 @@ from adapterbank.durable import TEMPORARY, read_file
 from adapterbank.errors import FetchError, InputError, IntegrityError, UnknownName
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.manifest import kind_of
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
 _RECORD_LIMIT = 1 << 28
@@ -60,29 +61,25 @@ class Layout:
 
     def record(self, task: str) -> Path:
         """Alias file of a task, or of the router."""
-        if task == ROUTER:
-            return self.root / "router.json"
-        return self.root.joinpath("aliases", f"{task}.json")
+        return self.root / kind_of(task).record(task)
 
     def versions(self, task: str) -> Path:
         """Folder of the versions of a task, or of the router."""
-        return self.root / ROUTER if task == ROUTER else self.adapters / task
+        return self.root / kind_of(task).versions(task)
 
     def version(self, task: str, digest: str) -> Path:
         """Folder of one version."""
-        if task == ROUTER:
-            return self.root.joinpath(ROUTER, digest)
-        return self.root.joinpath("adapters", task, digest)  # at once: lists need thousands
+        return self.root.joinpath(kind_of(task).versions(task), digest)  # lists need thousands
 
     def guarded(self, task: str) -> tuple[Path, ...]:
         """Folders on the way to a version that must be no links out of the registry."""
         folder = self.versions(task)
-        return (folder,) if task == ROUTER else (self.adapters, folder)
+        return tuple(path for path in (folder.parent, folder) if path != self.root)
 
     def names(self) -> tuple[str, ...]:
         """Names of all tasks, then the router's if there is anything of one."""
-        found = self.record(ROUTER).exists() or self.versions(ROUTER).exists()
-        return (*self.tasks(), ROUTER) if found else self.tasks()
+        routed = self.record(ROUTER).exists() or self.versions(ROUTER).exists()
+        return (*self.tasks(), ROUTER) if routed else self.tasks()
 
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that have an alias file, sorted.
@@ -92,8 +89,8 @@ class Layout:
             IntegrityError: the alias files lie outside the registry, or cannot be listed.
         """
         self._refuse_linked_records()
-        found = (_TASK_FILE.fullmatch(path.name) for path in _listing(self.records))
-        names = sorted(match[1] for match in found if match and match[1] != ROUTER)
+        matches = (_TASK_FILE.fullmatch(path.name) for path in _listing(self.records))
+        names = sorted(match[1] for match in matches if match and match[1] != ROUTER)
         if not names:
             self._require_root()
         return tuple(names)
@@ -102,23 +99,19 @@ class Layout:
         """Files among the alias files that are none; leftovers of killed writers included."""
         return tuple(p for p in _listing(self.records) if not _TASK_FILE.fullmatch(p.name))
 
-    def strange_versions(self, task: str, known: frozenset[str]) -> tuple[Path, ...]:
-        """Entries in the folder of a task that are none of the ``known`` digests."""
-        return tuple(p for p in _listing(self.versions(task)) if p.name not in known)
-
-    def adapter_folders(self) -> tuple[Path, ...]:
-        """Entries among the version folders, of tasks and of none."""
-        return tuple(_listing(self.adapters))
+    def strange_versions(self, task: str, digests: frozenset[str]) -> tuple[Path, ...]:
+        """Entries in the folder of a task that are none of its ``digests``."""
+        return tuple(p for p in _listing(self.versions(task)) if p.name not in digests)
 
     def strange_adapters(self) -> tuple[Path, ...]:
         """Entries among the version folders that belong to no task."""
-        known = set(self.tasks())
-        return tuple(p for p in _listing(self.adapters) if p.name not in known)
+        tasks = set(self.tasks())
+        return tuple(p for p in _listing(self.adapters) if p.name not in tasks)
 
     def leftovers(self) -> tuple[Path, ...]:
         """Temporary files at the top of the registry and beside the backbone's weights."""
-        found = (*_listing(self.root), *_listing(self.backbone_weights.parent))
-        return tuple(path for path in found if path.name.startswith(TEMPORARY))
+        paths = (*_listing(self.root), *_listing(self.backbone_weights.parent))
+        return tuple(path for path in paths if path.name.startswith(TEMPORARY))
 
     def load_record(self, task: str) -> TaskRecord | None:
         """Read the record of a task; None if there is none.

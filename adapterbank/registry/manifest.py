@@ -46,34 +46,55 @@ class Kind:
     Args:
         limits: every file one may have, and the most bytes it may take.
         required: files none may lack.
-        folders: how many folders of the registry lead to a version's files.
+        record_path: where the registry keeps its record; ``{}`` stands for the task.
+        versions_path: the folder of its versions, likewise.
         mend: the command that brings the folder of a version back; ``{}`` stands for it.
+        adopt: the command that registers a whole version that was not; ``{}`` stands for it.
     """
 
     limits: Mapping[str, int]
     required: tuple[str, ...]
-    folders: int
+    record_path: str
+    versions_path: str
     mend: str
+    adopt: str
+
+    def record(self, task: str) -> str:
+        """Return where the record is, relative to the registry."""
+        return self.record_path.format(task)
+
+    def versions(self, task: str) -> str:
+        """Return the folder of the versions, relative to the registry."""
+        return self.versions_path.format(task)
 
 
 # Of this folder alone: the task's would lose the versions that DVC does not know.
 ADAPTER = Kind(
     limits=FILE_LIMITS,
     required=("adapter_config.json", "adapter_model.safetensors"),
-    folders=3,
+    record_path="aliases/{}.json",
+    versions_path="adapters/{}",
     mend="dvc checkout --force {}",
+    adopt="adapterbank register {}",
 )
 ROUTERS = Kind(
     limits={"router.json": 1 << 26, "router.safetensors": 1 << 32},
     required=("router.json", "router.safetensors"),
-    folders=2,
+    record_path="router.json",
+    versions_path="router",
     mend="adapterbank router rebuild",  # a function of what the registry has
+    adopt="adapterbank router rebuild",
 )
 
 
 def kind_of(task: str) -> Kind:
     """Return what versions under the name of a task, or of the router, consist of."""
     return ROUTERS if task == ROUTER else ADAPTER
+
+
+def md5_of(data: bytes) -> str:
+    """Return the MD5 of a file's content, by which DVC names it."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -89,7 +110,7 @@ class FileRecord:
         """State ``data``."""
         return cls(
             sha256=hashlib.sha256(data).hexdigest(),
-            md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            md5=md5_of(data),
             size=len(data),
         )
 
@@ -179,9 +200,9 @@ def check_payload(
     """
     if MANIFEST not in files:
         raise IntegrityError(f"{where} lacks {MANIFEST}", fix=fix)
-    found = version_digest(files[MANIFEST])
-    if found != digest:
-        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix)
+    got = version_digest(files[MANIFEST])
+    if got != digest:
+        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix)
     records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}", kind=kind)
     extra = sorted(set(files) - set(records) - {MANIFEST})
     if extra:
@@ -234,10 +255,10 @@ def check_some(
     _refuse_links(directory, ADAPTER)
     fix = ADAPTER.mend.format(shlex.quote(str(directory)))
     manifest = _read_one(directory / MANIFEST, _MANIFEST_LIMIT, fix)
-    found = version_digest(manifest)
-    if found != digest:
+    got = version_digest(manifest)
+    if got != digest:
         raise IntegrityError(
-            f"{directory}/{MANIFEST} has SHA-256 {found}, expected {digest}", fix=fix
+            f"{directory}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix
         )
     records = parse_manifest(manifest, where=f"{directory}/{MANIFEST}")
     try:
@@ -286,7 +307,7 @@ def read_folder(
 
 def _refuse_links(directory: Path, kind: Kind) -> None:
     # The folders of all versions, of the task and of this one.
-    for path in (directory, *directory.parents)[kind.folders - 1 :: -1]:
+    for path in (directory, *directory.parents)[kind.versions_path.count("/") + 1 :: -1]:
         if path.is_symlink():  # which DVC does not replace
             name = shlex.quote(str(path))
             raise IntegrityError(

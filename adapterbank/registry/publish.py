@@ -52,9 +52,9 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
         return
     tasks = layout.tasks()
     if tasks and (old is None or old.fingerprint != record.fingerprint):
-        held = "an unknown one" if old is None else f"{old.fingerprint[:12]} ({old.uri})"
+        other = "an unknown one" if old is None else f"{old.fingerprint[:12]} ({old.uri})"
         raise ConflictError(
-            f"{layout.root} has versions of {len(tasks)} tasks; their backbone is {held}, and"
+            f"{layout.root} has versions of {len(tasks)} tasks; their backbone is {other}, and"
             f" {record.fingerprint[:12]} ({record.uri}) would make them answer wrongly",
             fix="adapterbank init ANOTHER_DIR, for a bank with the other backbone",
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
@@ -42,6 +42,8 @@ from adapterbank.registry.publish import choose_backbone, publish, save_record
 from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
 from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
 from adapterbank.registry.versions import Move, Version, current_actor, utc_now
+
+Files: TypeAlias = Mapping[str, bytes]  # content by name
 
 
 class Registry:
@@ -158,7 +160,7 @@ class Registry:
     def register(
         self,
         task: str,
-        files: Mapping[str, bytes],
+        files: Files,
         *,
         actor: str | None = None,
         reason: str = "",
@@ -183,9 +185,8 @@ class Registry:
             FetchError: the registry has no backbone yet.
             IntegrityError: the files do not make a sound version.
         """
-        check_task_name(task)
         payload = {name: data for name, data in files.items() if name != MANIFEST}
-        manifest = build_manifest(payload, kind_of(task))
+        manifest = build_manifest(payload, kind_of(check_task_name(task)))
         if files.get(MANIFEST, manifest) != manifest:
             raise IntegrityError(f"{MANIFEST} of the new version of {task!r} is not of these files")
         backbone = self.backbone()
@@ -198,11 +199,11 @@ class Registry:
                 )
             publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             record = self._layout.load_record(task) or TaskRecord(task=task)
-            known = record.find(digest)
-            if known is None:
+            number = record.find(digest)
+            if number is None:
                 record = add_version(record, digest, self._stamp(actor, reason, time))
                 save_record(self._layout, record)
-            return self._version(record, known or len(record.versions))
+            return self._version(record, number or len(record.versions))
 
     def register_directory(
         self,
@@ -221,7 +222,7 @@ class Registry:
         files = read_folder(Path(directory))
         return self.register(task, files, actor=actor, reason=reason, time=time)
 
-    def promote(
+    def promote(  # noqa: PLR0913  # a line of history has as many
         self,
         ref: str | Reference,
         *,
@@ -231,6 +232,7 @@ class Registry:
         reason: str = "",
         time: str | None = None,
         verdict: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Move:
         """Move an alias to a registered version, if it still means what the caller believes.
 
@@ -246,6 +248,7 @@ class Registry:
             reason: why, for the history.
             time: when; the registry's clock if None.
             verdict: what the gates said, kept in the history.
+            files: what ``read`` has just given of the version; read here if None.
 
         Raises:
             ConflictError: somebody else moved the alias first; names the version that has it.
@@ -259,7 +262,7 @@ class Registry:
             number = find_version(record, reference)
             stamp = self._stamp(actor, reason, time)
             moved = move_alias(record, alias, number, expected, stamp, verdict)
-            return self._finish_move(record, moved, alias)
+            return self._finish_move(record, moved, alias, files)
 
     def rollback(
         self,
@@ -321,9 +324,9 @@ class Registry:
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
-            told = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
-            save_record(self._layout, told)
-            return told.history[-1]
+            refused = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
+            save_record(self._layout, refused)
+            return refused.history[-1]
 
     def verify(
         self,
@@ -340,10 +343,8 @@ class Registry:
         Returns:
             what is wrong, in the order of tasks; empty if all is well.
         """
-        one_version = isinstance(ref, Reference) or (ref is not None and "@" in ref)
-        chosen: list[Version] = []
-        problems: list[Problem] = []
-        if ref is not None and one_version:
+        chosen, problems = list[Version](), list[Problem]()
+        if isinstance(ref, Reference) or (ref is not None and "@" in ref):
             chosen.append(self.resolve(ref))
         else:
             tasks = self.names() if ref is None else (as_reference(ref).task,)
@@ -352,12 +353,12 @@ class Registry:
                     chosen += self.versions(task)
             with self._undisturbed():
                 problems += survey(self._layout, tasks, everything=ref is None)
-        backbone, found = check_backbone(self._layout)
-        problems += found if chosen else ()
-        for done, version in enumerate(chosen, start=1):
+        backbone, no_backbone = check_backbone(self._layout)
+        problems += no_backbone if chosen else ()
+        for count, version in enumerate(chosen, start=1):
             problems += check_version(self._layout, version.task, version.digest, backbone)
             if progress is not None:
-                progress(done, len(chosen))
+                progress(count, len(chosen))
         return tuple(sorted(problems, key=lambda p: (p.task or "", str(p.path))))
 
     def _version(self, record: TaskRecord, number: int) -> Version:
@@ -387,12 +388,14 @@ class Registry:
                 stack.enter_context(durable.locked(self._layout.lock))
             yield
 
-    def _finish_move(self, before: TaskRecord, after: TaskRecord, alias: str) -> Move:
+    def _finish_move(
+        self, before: TaskRecord, after: TaskRecord, alias: str, files: Files | None = None
+    ) -> Move:
         version = self._version(after, after.aliases[alias])
         moved = after is not before
         if moved:
-            files, where = self.read(version), str(version.path)
-            check_sound(version.task, files, self.backbone(), where=where)
+            where = str(version.path)
+            check_sound(version.task, files or self.read(version), self.backbone(), where=where)
             save_record(self._layout, after)
         return Move(
             alias=alias,

@@ -44,7 +44,7 @@ class Stamp:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Entry:
+class Registration:
     """A version of a task: its number, counted in order of registration, and its digest."""
 
     version: Number
@@ -88,7 +88,7 @@ class TaskRecord:
 
     schema: Literal[1] = 1
     task: str
-    versions: Annotated[tuple[Entry, ...], FailFast()] = ()
+    versions: Annotated[tuple[Registration, ...], FailFast()] = ()
     aliases: dict[str, Number] = Field(default_factory=dict)
     history: Annotated[tuple[Event, ...], FailFast()] = ()
 
@@ -214,23 +214,23 @@ def _disagreement(record: TaskRecord) -> str | None:
                 f" {event.to_version}"
             )
         _move(stack, event)
-    told = replay(record.history)
-    if told != record.aliases:
-        return f"says the aliases are {record.aliases}; its history says {told}"
+    stated = replay(record.history)
+    if stated != record.aliases:
+        return f"says the aliases are {record.aliases}; its history says {stated}"
     return None
 
 
 def _can_follow(event: Event, stack: list[int]) -> bool:
     """Say whether an event can come where ``stack`` is what stands of its alias's moves."""
-    held = stack[-1] if stack else None
-    told = (event.alias is not None, event.from_version, event.to_version)
+    current = stack[-1] if stack else None
+    stated = (event.alias is not None, event.from_version, event.to_version)
     match event.action:
         case "register" | "refuse":
-            return told == (False, None, event.to_version) and event.to_version is not None
+            return stated == (False, None, event.to_version) and event.to_version is not None
         case "promote":
-            return told == (True, held, event.to_version) and event.to_version is not None
+            return stated == (True, current, event.to_version) and event.to_version is not None
         case "rollback":
-            return len(stack) > 1 and told == (True, held, stack[-2])
+            return len(stack) > 1 and stated == (True, current, stack[-2])
         case "retire":
-            return told == (True, held, None)
+            return stated == (True, current, None)
     return False  # one that no release writes: a later one would have another schema

@@ -74,7 +74,7 @@ def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterato
     for path in (*layout.leftovers(), *layout.strange_records()):
         yield _stranger(None, path)
     for path in layout.strange_adapters():
-        if path.is_symlink() or not path.is_dir():
+        if path.is_symlink() or not path.is_dir() or path.name.startswith(TEMPORARY):
             yield _stranger(None, path)
             continue
         for inside in sorted(path.iterdir()):
@@ -88,8 +88,8 @@ def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
         yield _damaged(task, layout.record(task), error)
         return
     try:
-        known = frozenset(entry.digest for entry in record.versions)
-        for path in layout.strange_versions(task, known):
+        digests = frozenset(version.digest for version in record.versions)
+        for path in layout.strange_versions(task, digests):
             yield _stranger(task, path)
     except IntegrityError as error:
         yield _damaged(task, layout.versions(task), error)
@@ -119,9 +119,7 @@ def _stranger(task: str | None, path: Path) -> Problem:
             task=task,
             path=path,
             message=f"{path} is a whole version that was never registered; it is not served",
-            fix="adapterbank router rebuild"
-            if task == ROUTER
-            else f"adapterbank register {shlex.quote(str(path))}",
+            fix=kind_of(task).adopt.format(shlex.quote(str(path))),
         )
     return Problem(
         kind="foreign",

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adapterbank.bank.bank import RELEASE_REPORT, Bank, write_json
-from adapterbank.bank.mirror import follow_aliases, follow_verdict
+from adapterbank.bank.mirror import follow_aliases
 from adapterbank.continual.steps import record_steps
 from adapterbank.durable import make_directory
 from adapterbank.errors import AdapterBankError, GateRefused, InputError, IntegrityError
-from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.artifact import load_adapter
+from adapterbank.inference.predictor import Predictor, load_bank_backbone
 from adapterbank.inference.router_versions import rebuild_router
-from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER
 from adapterbank.registry.aliases import ANY, Expected
 from adapterbank.registry.task_record import CHAMPION, REFUSE, Event
 from adapterbank.registry.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.registry.versions import Move, Version
 from adapterbank.release.judging import judge
+from adapterbank.routing.storage import unpack_router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,14 @@ def release(
     champions = _check_bank(predictor, tasks)
     verdicts, failures = [], []
     for index, task in enumerate(tasks):
-        newest, held = bank.registry.versions(task)[-1], bank.registry.aliases(task).get(CHAMPION)
+        versions, aliases = bank.registry.overview(task)
+        newest = versions[-1]
         try:
             verdicts.append(_decide(bank, predictor, newest, champions))
         except AdapterBankError as error:  # of this task; the others are judged all the same
             reason = f"cannot be judged: {error.message}"
-            verdicts.append(Verdict(task=task, version=newest.version, champion=held,
+            champion = aliases.get(CHAMPION)
+            verdicts.append(Verdict(task=task, version=newest.version, champion=champion,
                                     outcome="unjudged", reason=reason))  # fmt: skip
             failures.append((f"{task} {reason}", error.fix))
         if progress is not None:
@@ -87,15 +90,10 @@ def release(
     report = ReleaseReport(verdicts=tuple(verdicts))
     write_json(bank.root / RELEASE_REPORT, {"verdicts": [v.as_json() for v in verdicts]})
     for verdict in verdicts:  # also where nothing moved: an earlier mirror may have failed
-        problem = follow_aliases(bank, verdict.task)
+        refused = verdict.version if verdict.outcome == "refused" else None
+        problem = follow_aliases(bank, verdict.task, refused=refused)
         if problem is not None:
-            failures.append(
-                (f"MLflow does not show the aliases of {verdict.task}: {problem}", None)
-            )
-        elif verdict.outcome == "refused":
-            problem = follow_verdict(bank, verdict.task, verdict.version)
-            if problem is not None:
-                failures.append((f"MLflow does not show a verdict: {problem}", None))
+            failures.append((f"MLflow does not follow {verdict.task}: {problem}", None))
     notes, problems = _follow(bank)
     report = replace(report, notes=notes)
     failures += problems + record_steps(bank, predictor)
@@ -113,10 +111,10 @@ def _follow(bank: Bank) -> tuple[tuple[str, ...], list[tuple[str, str | None]]]:
     """Have the router follow the champions; say what to look at, and why it does not."""
     make_directory(bank.registry.root / ROUTER)  # an output of DVC's, if nothing is in it too
     try:
-        done = rebuild_router(bank.registry, bank.config.router, reason="release")
+        rebuilt = rebuild_router(bank.registry, bank.config.router, reason="release")
     except AdapterBankError as error:
         return (), [(f"the router does not follow the champions: {error.message}", error.fix)]
-    return done.notes, []
+    return rebuilt.notes, []
 
 
 def promote(
@@ -151,13 +149,14 @@ def promote(
             fix=f'adapterbank promote {ref} --force --reason "WHY", if you know better',
         )
     pinned = f"{version.task}@sha256:{version.digest}"  # what ``ref`` means may change meanwhile
+    files = bank.registry.read(version)
     if version.task == ROUTER:
-        load_router(bank.registry, pinned)
+        unpack_router(files, where=str(version))
     else:
-        Predictor(bank.registry).load(pinned)
+        load_adapter(files, load_bank_backbone(bank.registry), where=str(version))
     verdict = None if refusal is None else _forced(version, refusal, reason).as_json()
     move = bank.registry.promote(
-        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict
+        pinned, alias=alias, expected=expected, reason=reason, verdict=verdict, files=files
     )
     return HandMove(move=move, mirror=follow_aliases(bank, version.task))
 
@@ -225,7 +224,7 @@ def _forced(version: Version, refusal: Event, reason: str) -> Verdict:
     """A verdict that overrules a refusal, with the figures of what it overrules."""
     forced = Verdict(task=version.task, version=version.version, champion=None, outcome="forced",
                      reason=reason, over=refusal.step)  # fmt: skip
-    held = parse_verdict(refusal.verdict)
-    if held is None:  # not one of a release: without figures
+    over = parse_verdict(refusal.verdict)
+    if over is None:  # not one of a release: without figures
         return forced
-    return replace(forced, champion=held.champion, gate=held.gate, comparison=held.comparison)
+    return replace(forced, champion=over.champion, gate=over.gate, comparison=over.comparison)

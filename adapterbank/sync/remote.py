@@ -19,7 +19,7 @@ from functools import partial
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
 from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.records import ROUTER
-from adapterbank.registry.manifest import FileRecord, check_payload, kind_of
+from adapterbank.registry.manifest import check_payload, kind_of, md5_of
 from adapterbank.registry.publish import save_weights
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
@@ -52,7 +52,7 @@ def push(registry: Registry, ref: str | None = None) -> Transfer:
         _require_remote(objects, registry)
         versions = tuple(v for v in versions if ref is not None or _is_asked(objects, v))
         md5s = {version: _kept(objects, registry, version) for version in versions}
-        absent = objects.absent_in_remote(md5 for one in md5s.values() for md5 in one)
+        absent = objects.absent_in_remote(md5 for files in md5s.values() for md5 in files)
         new = tuple(version for version in versions if not absent.isdisjoint(md5s[version]))
         objects.upload([BACKBONE, *_outputs(versions)])
     return Transfer(versions=versions, new=new)
@@ -85,7 +85,7 @@ def pull(registry: Registry, ref: str | None = None) -> Transfer:
         lists = {version: _listed(objects, version) for version in new}
         backbone = (objects.locked(BACKBONE) or {}) if weights else {}
         objects.download(
-            [*backbone.values(), *(md5 for one in lists.values() for md5 in one.values())]
+            [*backbone.values(), *(md5 for files in lists.values() for md5 in files.values())]
         )
         problems = []
         steps = [partial(_place_backbone, objects, registry, backbone)] if weights else []
@@ -117,7 +117,7 @@ def _is_asked(objects: DvcObjects, version: Version) -> bool:
 
 
 def _output(version: Version) -> str:
-    return "registry/router" if version.task == ROUTER else f"registry/adapters/{version.task}"
+    return f"registry/{kind_of(version.task).versions(version.task)}"
 
 
 def _outputs(versions: tuple[Version, ...]) -> list[str]:
@@ -135,7 +135,7 @@ def _require_remote(objects: DvcObjects, registry: Registry) -> None:
 
 def _kept(objects: DvcObjects, registry: Registry, version: Version) -> tuple[str, ...]:
     """Return the MD5 of each file of a version that is whole and that DVC keeps."""
-    files = {name: FileRecord.of(data).md5 for name, data in registry.read(version).items()}
+    files = {name: md5_of(data) for name, data in registry.read(version).items()}
     locked = objects.locked(_output(version)) or {}
     if any(locked.get(f"{version.digest}/{name}") != md5 for name, md5 in files.items()):
         raise AdapterBankError(

@@ -6,9 +6,9 @@ with the command that brings them back.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
@@ -18,13 +18,12 @@ from adapterbank.integrations.mlflow.mirror import (
     DIGEST_TAG,
     VERSION_TAG,
     MirroredModel,
-    MirroredVersion,
     lookup,
     source_uri,
 )
-from adapterbank.integrations.mlflow.store import store_exists
+from adapterbank.integrations.mlflow.store import displaced_experiments, store_exists
 from adapterbank.records import ROUTER
-from adapterbank.registry.manifest import MANIFEST, parse_manifest
+from adapterbank.registry.manifest import MANIFEST, kind_of, md5_of, parse_manifest, version_digest
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION, PREVIOUS
 from adapterbank.registry.versions import Version
@@ -32,8 +31,11 @@ from adapterbank.routing.router import Router
 from adapterbank.routing.statistics import read_record
 from adapterbank.routing.storage import unpack_router
 
+Manifests: TypeAlias = Mapping[str, tuple[tuple[Version, bytes | None], ...]]
+"""The versions of each task whose record can be read, each with its manifest if it is sound."""
 Place: TypeAlias = Literal["registry", "router", "git", "dvc", "remote", "mlflow"]
 BACKBONE = "registry/backbone"
+SYNC = "adapterbank sync"
 # The mend of what MLflow has more than the registry: it may be another clone's, so none but its
 # owner can say.
 UNKNOWN = "git pull, if another clone registered it; or delete it in MLflow"
@@ -43,7 +45,7 @@ _IN_GIT = ("registry/aliases", "registry/backbone.json", "registry/router.json",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class Discrepancy:
     """One difference; ``place`` is who does not say what the registry says."""
 
     place: Place
@@ -56,9 +58,9 @@ class Drift:
         return asdict(self)
 
 
-def find_drift(
+def find_discrepancies(
     registry: Registry, progress: Callable[[int, int], None] | None = None
-) -> tuple[Drift, ...]:
+) -> tuple[Discrepancy, ...]:
     """Compare everything with everything. Nothing is changed, and no store made by looking.
 
     Args:
@@ -69,42 +71,41 @@ def find_drift(
         every difference: the registry's own problems first, then the router's, Git's, DVC's and
         MLflow's; a place that cannot be asked is a difference too. Empty if all agree.
     """
-    found = [
-        Drift(place="registry", task=problem.task, message=problem.message, fix=problem.fix)
+    own = [
+        Discrepancy(place="registry", task=problem.task, message=problem.message, fix=problem.fix)
         for problem in registry.verify(progress=progress)
     ]
     versions = _readable(registry)
-    found += _router_drift(registry, versions)
-    found += _git_drift(registry)
+    return (*own, *_compare_router(registry, versions), *compare_mirrors(registry))
+
+
+def compare_mirrors(registry: Registry) -> Iterator[Discrepancy]:
+    """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry.
+
+    Yields:
+        every difference.
+    """
+    versions = _readable(registry)
+    yield from _compare_git(registry)
     try:
-        found += _dvc_drift(registry, versions)
+        yield from _compare_dvc(registry, versions)
     except AdapterBankError as error:
-        found.append(Drift(place="dvc", task=None, message=error.message, fix=error.fix))
+        yield Discrepancy(place="dvc", task=None, message=error.message, fix=error.fix)
     try:
-        found += _mlflow_drift(registry, versions)
+        yield from _compare_mlflow(registry, versions)
     except AdapterBankError as error:
-        found.append(Drift(place="mlflow", task=None, message=error.message, fix=error.fix))
-    return tuple(found)
+        yield Discrepancy(place="mlflow", task=None, message=error.message, fix=error.fix)
 
 
-def shown_of(model: MirroredModel, version: Version, source: str | None) -> MirroredVersion | None:
-    """Return how MLflow shows a version: by its digest or, if that was edited, by its source."""
-    by_digest = model.of(version.digest)
-    if by_digest is not None or source is None:
-        return by_digest
-    return next((one for one in model.versions if one.source == source), None)
-
-
-def _readable(registry: Registry) -> dict[str, tuple[tuple[Version, bytes | None], ...]]:
-    """All versions of the tasks whose record can be read, each with its manifest if it is sound."""
-    found = {}
+def _readable(registry: Registry) -> Manifests:
+    readable = {}
     for task in registry.tasks():
         try:
             versions = registry.versions(task)
         except IntegrityError:
-            continue  # told as the registry's own problem
-        found[task] = tuple((version, _manifest(version)) for version in versions)
-    return found
+            continue  # named as the registry's own problem
+        readable[task] = tuple((version, _manifest(version)) for version in versions)
+    return readable
 
 
 def _manifest(version: Version) -> bytes | None:
@@ -112,22 +113,20 @@ def _manifest(version: Version) -> bytes | None:
         data = (version.path / MANIFEST).read_bytes()
     except OSError:
         return None
-    return data if hashlib.sha256(data).hexdigest() == version.digest else None
+    return data if version_digest(data) == version.digest else None
 
 
-def _router_drift(
-    registry: Registry, versions: Mapping[str, tuple[tuple[Version, bytes | None], ...]]
-) -> Iterator[Drift]:
+def _compare_router(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
     """Tasks that the served router knows by another record than their champion's, or not at all."""
     try:
         router = registry.resolve(ROUTER)
         files = registry.read(router)
     except (IntegrityError, UnknownName):
-        return  # told as the registry's own problem; or nobody routes
+        return  # named as the registry's own problem; or nobody routes
     try:
         served = unpack_router(files, where=str(router))
     except IntegrityError as error:  # its bytes are what was published
-        yield Drift(place="router", task=None, message=error.message, fix=_REBUILD)
+        yield Discrepancy(place="router", task=None, message=error.message, fix=_REBUILD)
         return
     records = dict(served.sources)
     for task, entries in versions.items():
@@ -135,27 +134,27 @@ def _router_drift(
             continue
         number = registry.aliases(task).get(CHAMPION)
         champion, manifest = next(
-            (one for one in entries if one[0].version == number), (None, None)
+            (entry for entry in entries if entry[0].version == number), (None, None)
         )
-        known = records.pop(task, None)
-        if champion is None and known is not None:
-            told = f"{router} has {task}, which has no champion"
-            yield Drift(place="router", task=task, message=told, fix=_REBUILD)
+        routed = records.pop(task, None)
+        if champion is None and routed is not None:
+            message = f"{router} has {task}, which has no champion"
+            yield Discrepancy(place="router", task=task, message=message, fix=_REBUILD)
         if champion is None or manifest is None:
-            continue  # where bytes are not what was published, told as the registry's own problem
+            continue  # where bytes are not what was published, named as the registry's own problem
         record = parse_manifest(manifest).get(_ROUTING)
-        if (None if record is None else record.sha256) != known:
-            told = f"{router} does not have the record of {champion}"
+        if (None if record is None else record.sha256) != routed:
+            message = f"{router} does not have the record of {champion}"
             why = None if record is None else _why_never(champion, served)
-            yield Drift(
+            yield Discrepancy(
                 place="router",
                 task=task,
-                message=f"{told}, {why}" if why else told,
+                message=f"{message}, {why}" if why else message,
                 fix=f"dvc repro -f train@{task} && dvc repro" if why else _REBUILD,
             )
     for task in records:
         message = f"{router} has {task}, which the registry has not"
-        yield Drift(place="router", task=task, message=message, fix=_REBUILD)
+        yield Discrepancy(place="router", task=task, message=message, fix=_REBUILD)
 
 
 def _why_never(version: Version, served: Router) -> str | None:
@@ -171,120 +170,117 @@ def _why_never(version: Version, served: Router) -> str | None:
     return None
 
 
-def _git_drift(registry: Registry) -> list[Drift]:
-    return [
-        Drift(
+def _compare_git(registry: Registry) -> Iterator[Discrepancy]:
+    for name in git_uncommitted(registry.root.parent, *_IN_GIT):
+        path = PurePosixPath(name)
+        yield Discrepancy(
             place="git",
-            task=name.removeprefix("registry/aliases/").removesuffix(".json")
-            if name.startswith("registry/aliases/")
-            else None,
+            task=path.stem if path.parent.name == "aliases" else None,
             message=f"{name} is not committed",
             fix=f"git add {name} && git commit",
         )
-        for name in git_uncommitted(registry.root.parent, *_IN_GIT)
-    ]
 
 
-def _dvc_drift(
-    registry: Registry, versions: Mapping[str, tuple[tuple[Version, bytes | None], ...]]
-) -> list[Drift]:
-    found: list[Drift] = []
+def _compare_dvc(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
     with DvcObjects(registry.root.parent) as objects:
         if not objects.in_use:
-            return []
-        found += _backbone_drift(objects, registry)
+            return
+        yield from _compare_backbone(objects, registry)
         for task, entries in versions.items():
-            locked = objects.locked(f"registry/adapters/{task}") or {}
+            locked = objects.locked(f"registry/{kind_of(task).versions(task)}") or {}
             for version, manifest in entries:
-                found += _kept_drift(objects, locked, version, manifest)
-    return found
+                if manifest is not None:  # else named as the registry's own problem
+                    yield from _compare_objects(objects, locked, version, manifest)
 
 
-def _backbone_drift(objects: DvcObjects, registry: Registry) -> Iterator[Drift]:
+def _compare_backbone(objects: DvcObjects, registry: Registry) -> Iterator[Discrepancy]:
     """Whether DVC keeps the backbone at all; its bytes have a fingerprint of their own."""
     if not registry.backbone_weights.is_file():
         return
     md5 = (objects.locked(BACKBONE) or {}).get(registry.backbone_weights.name)
     if md5 is None or not objects.in_cache(md5):
-        yield Drift(place="dvc", task=None, message=f"DVC does not keep {BACKBONE}",
-                    fix="adapterbank sync")  # fmt: skip
+        yield Discrepancy(place="dvc", task=None, message=f"DVC does not keep {BACKBONE}", fix=SYNC)
     elif objects.has_near_remote and not objects.in_remote(md5):
-        yield Drift(place="remote", task=None, message=f"the DVC remote lacks {BACKBONE}",
-                    fix="adapterbank push")  # fmt: skip
+        yield Discrepancy(
+            place="remote", task=None, message=f"the DVC remote lacks {BACKBONE}",
+            fix="adapterbank push",
+        )  # fmt: skip
 
 
-def _kept_drift(
-    objects: DvcObjects, locked: Mapping[str, str], version: Version, manifest: bytes | None
-) -> Iterator[Drift]:
-    if manifest is None:
-        return  # what DVC should have cannot be known; the registry's own problem tells why
+def _compare_objects(
+    objects: DvcObjects, locked: Mapping[str, str], version: Version, manifest: bytes
+) -> Iterator[Discrepancy]:
     files = {name: record.md5 for name, record in parse_manifest(manifest).items()}
-    files[MANIFEST] = _md5(manifest)
-    name = str(version)
+    files[MANIFEST] = md5_of(manifest)
     if {file: locked.get(f"{version.digest}/{file}") for file in files} != files:
-        yield Drift(place="dvc", task=version.task, message=f"dvc.lock does not have {name}",
-                    fix="adapterbank sync")  # fmt: skip
+        yield Discrepancy(
+            place="dvc", task=version.task, message=f"dvc.lock does not have {version}", fix=SYNC
+        )
         return
     missing = [file for file, md5 in files.items() if not objects.in_cache(md5)]
     if missing:
-        yield Drift(
+        yield Discrepancy(
             place="dvc", task=version.task,
-            message=f"the DVC cache lacks {_told(missing, files, name)}",
+            message=f"the DVC cache lacks {_missing(missing, files, version)}",
             fix=f"dvc commit --force register@{version.task}",
         )  # fmt: skip
     if objects.has_near_remote:
         absent = [file for file, md5 in files.items() if not objects.in_remote(md5)]
         if absent:
-            yield Drift(
+            yield Discrepancy(
                 place="remote", task=version.task,
-                message=f"the DVC remote lacks {_told(absent, files, name)}",
-                fix=f"adapterbank push {name}",
+                message=f"the DVC remote lacks {_missing(absent, files, version)}",
+                fix=f"adapterbank push {version}",
             )  # fmt: skip
 
 
-def _mlflow_drift(
-    registry: Registry, versions: Mapping[str, tuple[tuple[Version, bytes | None], ...]]
-) -> list[Drift]:
-    root, found = registry.root.parent, []
+def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
+    root = registry.root.parent
     if not store_exists(root):
         if any(versions.values()):
-            found.append(Drift(
-                place="mlflow", task=None, fix="adapterbank sync",
+            yield Discrepancy(
+                place="mlflow", task=None, fix=SYNC,
                 message=f"there is no MLflow catalogue: {root / 'mlflow.db'} does not exist",
-            ))  # fmt: skip
-        return found
+            )  # fmt: skip
+        return
+    for experiment in displaced_experiments(root):
+        yield Discrepancy(
+            place="mlflow", task=None, fix=SYNC,
+            message=f"MLflow's experiment {experiment.name!r} was made at another place: its files"
+            f" would go to {experiment.artifact_location}",
+        )  # fmt: skip
     for task, entries in versions.items():
-        model, known = lookup(root, task), set[int]()
-        for version, manifest in entries:
-            source = None if manifest is None else source_uri(_md5(manifest))
-            shown = shown_of(model, version, source)
-            known |= set() if shown is None else {shown.number}
-            found += [
-                Drift(place="mlflow", task=task, message=message, fix="adapterbank sync")
-                for message in _version_drift(model, version, source)
-            ]
-        found += [
-            Drift(
-                place="mlflow", task=task, fix=UNKNOWN,
-                message=f"MLflow's version {shown.number} of {task} is none of the registry's",
+        model = lookup(root, task)
+        messages = [
+            message
+            for version, manifest in entries
+            for message in _compare_version(
+                model, version, None if manifest is None else source_uri(md5_of(manifest))
             )
-            for shown in _unknown(model, [version.digest for version, _ in entries], known)
-        ]  # fmt: skip
-        found += _alias_drift(registry, model)
-    return found
+        ]
+        for message in messages:
+            yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
+        yield from _unknown(model, entries)
+        yield from _compare_aliases(registry, model)
 
 
 def _unknown(
-    model: MirroredModel, digests: Collection[str], shown: Collection[int]
-) -> Iterator[MirroredVersion]:
+    model: MirroredModel, entries: tuple[tuple[Version, bytes | None], ...]
+) -> Iterator[Discrepancy]:
     """What says it is a version of a bank, and of which the registry has never heard."""
-    for one in model.versions:
-        if one.digest is not None and one.digest not in digests and one.number not in shown:
-            yield one
+    digests = {version.digest for version, _ in entries}
+    sources = {source_uri(md5_of(manifest)) for _, manifest in entries if manifest is not None}
+    for shown in model.versions:
+        if shown.digest is not None and shown.digest not in digests and shown.source not in sources:
+            yield Discrepancy(
+                place="mlflow", task=model.task, fix=UNKNOWN,
+                message=f"MLflow's version {shown.number} of {model.task} is none of the"
+                " registry's",
+            )  # fmt: skip
 
 
-def _version_drift(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:
-    shown = shown_of(model, version, source)
+def _compare_version(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:
+    shown = model.of(version.digest, source)
     if shown is None:
         yield f"MLflow does not show {version}"
         return
@@ -296,9 +292,9 @@ def _version_drift(model: MirroredModel, version: Version, source: str | None) -
         yield f"{where} has the source {shown.source!r}, expected {source!r}"
 
 
-def _alias_drift(registry: Registry, model: MirroredModel) -> Iterator[Drift]:
-    numbers = {version.digest: version.version for version in registry.versions(model.task)}
-    ours = registry.aliases(model.task)
+def _compare_aliases(registry: Registry, model: MirroredModel) -> Iterator[Discrepancy]:
+    versions, ours = registry.overview(model.task)
+    numbers = {version.digest: version.version for version in versions}
     theirs = dict(model.aliases)
     for alias in sorted({*ours, *theirs}):
         expected, shown = ours.get(alias), theirs.get(alias)
@@ -308,25 +304,22 @@ def _alias_drift(registry: Registry, model: MirroredModel) -> Iterator[Drift]:
         if got == expected and (shown is None) == (expected is None):
             continue
         if shown is None:
-            told = "missing"
+            state = "missing"
         elif got is None:
-            told = f"MLflow's version {shown.number}, which the registry does not know"
+            state = f"MLflow's version {shown.number}, which the registry does not know"
         else:
-            told = f"version {got}"
+            state = f"version {got}"
         adopt = got is not None and alias != PREVIOUS
-        yield Drift(
+        yield Discrepancy(
             place="mlflow",
             task=model.task,
-            message=f"{model.task}@{alias} is {told} in MLflow,"
+            message=f"{model.task}@{alias} is {state} in MLflow,"
             f" {'missing' if expected is None else f'version {expected}'} in the registry",
             fix="adapterbank sync, which puts MLflow right"
             + ("; adapterbank sync --adopt, if it was moved there on purpose" if adopt else ""),
         )
 
 
-def _told(missing: list[str], files: Mapping[str, str], name: str) -> str:
-    return name if len(missing) == len(files) else f"{', '.join(sorted(missing))} of {name}"
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+def _missing(missing: list[str], files: Mapping[str, str], version: Version) -> str:
+    names = "" if len(missing) == len(files) else f"{', '.join(sorted(missing))} of "
+    return f"{names}{version}"

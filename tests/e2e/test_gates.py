@@ -22,7 +22,7 @@ from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
 from adapterbank.release.moves import promote, release, rollback
 from adapterbank.routing.record import task_record
-from adapterbank.sync.sync import sync
+from adapterbank.sync.repair import sync
 from adapterbank.training.evaluation import extract_frozen
 from tests.bank_samples import confuse, republish, sharpen
 from tests.cli_samples import PARAMS, Cli

@@ -90,15 +90,13 @@ def test_top_k_is_a_parameter_and_so_is_the_model_s_own_task(
     ("params", "reason"),
     [
         ({"task": "pets"}, "answers for 'colours' alone, not for 'pets'"),
-        ({"taks": "pets"}, "knows no parameter 'taks'"),
-        ({"task": "colours", 3: 4}, "knows no parameter '3'"),
         ({"top_k": 0}, "top_k"),
         ({"top_k": "many"}, "top_k"),
-        (["task"], "params is a list"),
+        (["task"], "Parameters must be a dictionary"),
     ],
     ids=str,
 )
-def test_a_parameter_that_means_nothing_here_is_refused(
+def test_a_parameter_that_cannot_be_used_is_refused(
     folder: Path, images: list[str], params: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(MlflowException, match=reason) as caught:
@@ -123,16 +121,11 @@ def test_images_that_cannot_be_used_are_refused(folder: Path, images: list[str])
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-def test_other_models_of_the_process_keep_mlflow_s_manners(folder: Path, images: list[str]) -> None:
-    class Echo:
-        def predict(self, model_input: object) -> object:
-            return model_input
-
-    load(folder)
-    once = PyFuncModel.predict
-    other = PyFuncModel(load(folder).metadata, Echo())
-    assert other.predict(images, params={"taks": "pets"}) == images
-    assert PyFuncModel.predict is once  # asked once, however many models there are
+def test_a_parameter_that_mlflow_drops_changes_no_answer(folder: Path, images: list[str]) -> None:
+    model = load(folder)
+    answers = rows(model.predict(images, params={"taks": "pets"}))
+    assert answers == rows(model.predict(images))
+    assert {row["task"] for row in answers} == {"colours"}
 
 
 def test_a_version_whose_folder_is_gone_answers_from_the_download(
@@ -198,7 +191,7 @@ def test_outside_a_bank_the_error_says_so(
         load(folder)
 
 
-def test_a_request_with_an_unknown_parameter_is_a_bad_one(folder: Path, images: list[str]) -> None:
+def test_a_request_for_another_task_is_a_bad_one(folder: Path, images: list[str]) -> None:
     """What ``mlflow models serve`` does with a request's body."""
     model = load(folder)
     table = {"columns": ["image"], "data": [[image] for image in images]}
@@ -212,7 +205,6 @@ def test_a_request_with_an_unknown_parameter_is_a_bad_one(folder: Path, images: 
 
     found = json.loads(ask(top_k=1))["predictions"]
     assert found == rows(model.predict(images, params={"top_k": 1}))
-    for name, value in (("task", "pets"), ("taks", "colours")):
-        with pytest.raises(MlflowException) as caught:
-            ask(**{name: value})
-        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"  # which HTTP calls 400
+    with pytest.raises(MlflowException) as caught:
+        ask(task="pets")
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"  # which HTTP calls 400

@@ -10,13 +10,12 @@ import pytest
 
 from adapterbank.bank.bank import RELEASE_REPORT, Bank
 from adapterbank.errors import AdapterBankError, CanaryMismatch, ConflictError, IntegrityError
-from adapterbank.inference.artifact import LoadedAdapter
-from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.mlflow.mirror import lookup
-from adapterbank.records import Reference
 from adapterbank.registry.aliases import ANY
+from adapterbank.registry.store import Registry
 from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
+from adapterbank.release import moves
 from adapterbank.release.moves import ReleaseReport, promote, release, rollback
 from tests.bank_samples import confuse, damage, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
@@ -281,17 +280,21 @@ def test_a_promotion_by_hand_is_refused_where_the_champion_is_another(opened: Ba
 def test_what_is_promoted_by_hand_is_what_was_checked(
     opened: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, load = opened.registry, Predictor.load
+    registry, read = opened.registry, Registry.read
     third = republish(opened, "colours@1", sharpen)
     registry.promote("colours@2", alias="challenger", expected=None)
+    versions: list[int] = []
 
-    def meddle(self: Predictor, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
-        loaded = load(self, ref)
-        registry.promote(str(third), alias="challenger", expected=ANY)
-        return loaded
+    def meddle(self: Registry, version: Version) -> dict[str, bytes]:
+        versions.append(version.version)
+        if len(versions) == 1:
+            registry.promote(str(third), alias="challenger", expected=ANY)
+        return read(self, version)
 
-    monkeypatch.setattr(Predictor, "load", meddle)
+    monkeypatch.setattr(Registry, "read", meddle)
+    monkeypatch.setattr(moves, "follow_aliases", lambda *_: None)
     assert promote(opened, "colours@challenger", expected=1).move.after.version == 2
+    assert versions == [2, third.version]  # once each: what was loaded is what was checked
 
 
 def test_a_version_with_a_false_canary_is_not_promoted_by_anybody(opened: Bank) -> None:

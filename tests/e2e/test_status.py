@@ -16,7 +16,7 @@ from adapterbank.bank.bank import Bank
 from adapterbank.integrations.mlflow.mirror import DIGEST_TAG, MirroredModel, lookup
 from adapterbank.integrations.mlflow.store import open_client
 from adapterbank.registry.store import Registry
-from adapterbank.sync.sync import SyncReport
+from adapterbank.sync.repair import SyncReport
 from tests.bank_samples import damage, republish, sharpen
 from tests.cli_samples import Cli
 
@@ -29,7 +29,9 @@ def told(cli: Cli, *words: str, code: int = 0) -> dict[str, Any]:
 
 
 def drifts(cli: Cli) -> list[str]:
-    return [f"{one['place']}: {one['message']}" for one in told(cli, "status", code=1)["drift"]]
+    return [
+        f"{one['place']}: {one['message']}" for one in told(cli, "status", code=1)["discrepancies"]
+    ]
 
 
 def number(bank: Path, version: int) -> str:
@@ -47,7 +49,7 @@ def snapshot(root: Path) -> dict[str, int]:
 
 def test_a_bank_whose_mirrors_follow_is_clean(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
-    assert told(cli, "status") == {"ok": True, "drift": []}
+    assert told(cli, "status") == {"ok": True, "discrepancies": []}
     assert "agree" in cli("status").out
     synced = told(cli, "sync")
     assert (synced["ok"], synced["done"], synced["failed"]) == (True, [], [])
@@ -153,7 +155,7 @@ def test_an_alias_that_moves_while_it_is_adopted_stays_the_other_s(
             registry.promote(str(theirs), expected=1, actor="somebody else")
         return lookup(root, task)
 
-    monkeypatch.setattr("adapterbank.sync.sync.lookup", look)
+    monkeypatch.setattr("adapterbank.sync.repair.lookup", look)
     report = told(cli, "sync", "--adopt", code=5)
     assert any("colours@champion was not adopted" in text for text in report["failed"])
     registry = Registry.open(bank / "registry")
@@ -262,6 +264,23 @@ def test_an_mlflow_that_does_not_answer_is_a_drift(
     adopting, showing = told(cli, "sync", "--adopt", code=1)["failed"]
     assert adopting.startswith("nothing was adopted: ")
     assert showing == told_once
+
+
+def test_an_experiment_made_at_another_place_is_named_and_set_aside_by_sync(
+    bank: Path, cli: Cli
+) -> None:
+    client = open_client(bank)
+    made = client.create_experiment("pets", "file:///another/place/mlartifacts/pets")
+    (found,) = drifts(cli)
+    assert "'pets' was made at another place" in found
+    assert "file:///another/place" in found
+    assert "adapterbank sync" in cli("status").out
+
+    done = told(cli, "sync")["done"]
+
+    assert done == [f"MLflow's experiment 'pets' is {client.get_experiment(made).name!r} now"]
+    assert told(cli, "status")["ok"]
+    assert told(cli, "sync")["done"] == []
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git program")

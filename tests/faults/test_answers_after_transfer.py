@@ -17,7 +17,7 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.integrations.dvc.repo import keep_output
 from adapterbank.registry.store import Registry
 from adapterbank.sync.remote import pull, push
-from adapterbank.sync.status import find_drift
+from adapterbank.sync.status import find_discrepancies
 from tests import s3, served
 from tests.cli_samples import draw
 from tests.dvc_samples import clone, commit, copy, dvc, make_dvc_bank, run
@@ -146,7 +146,7 @@ def test_a_checkout_of_an_older_commit_brings_the_bank_of_that_commit_back(
     assert registry.aliases("digits") == {"champion": 1}
     assert predict(registry, images, "digits") == older
     assert registry.verify() == ()
-    assert {one.place for one in find_drift(registry)} == {"remote", "mlflow"}
+    assert {one.place for one in find_discrepancies(registry)} == {"remote", "mlflow"}
     assert not new.path.exists()  # DVC keeps it in its cache
     assert collect_waste(Bank.open(root), dry_run=False) == ()
 

@@ -101,7 +101,7 @@ class Runner:
 
     def drifts(self) -> list[str]:
         """What ``status`` names."""
-        return [one["message"] for one in self("status", code=1)["drift"]]
+        return [one["message"] for one in self("status", code=1)["discrepancies"]]
 
 
 def aliases(bank: Path) -> dict[str, int | None]:
@@ -145,7 +145,7 @@ def test_what_the_pipeline_registers_is_linked_to_its_run(bank: Path, server: Ml
 
 
 def test_promotion_and_rollback_are_shown(bank: Path, run: Runner) -> None:
-    assert run("status") == {"ok": True, "drift": []}
+    assert run("status") == {"ok": True, "discrepancies": []}
     assert run("promote", "colours@2")["mirror"] is None
     assert aliases(bank) == {"champion": 2, "previous": 1}
     assert run("rollback", "colours")["mirror"] is None
@@ -230,7 +230,7 @@ def test_with_the_server_down_a_promotion_stands_and_is_shown_later(
         moved = run("promote", "colours@2")
         assert moved["moved"]
         assert server.url in moved["mirror"]
-        (drift,) = run("status", code=1)["drift"]
+        (drift,) = run("status", code=1)["discrepancies"]
         assert server.url in drift["message"]
         assert "MLFLOW_TRACKING_URI" in drift["fix"]
         assert run("sync", code=1)["failed"]

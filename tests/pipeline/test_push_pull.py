@@ -14,8 +14,8 @@ from adapterbank.bank.bank import Bank
 from adapterbank.errors import AdapterBankError, FetchError, UnknownName
 from adapterbank.registry.store import Registry
 from adapterbank.sync.remote import pull, push
-from adapterbank.sync.status import find_drift
-from adapterbank.sync.sync import sync
+from adapterbank.sync.repair import sync
+from adapterbank.sync.status import find_discrepancies
 from tests.bank_samples import damage
 from tests.dvc_samples import clone, commit, copy, dvc, make_dvc_bank
 from tests.registry_samples import files_of
@@ -48,7 +48,7 @@ def digests(registry: Registry) -> list[str]:
 
 
 def places(registry: Registry, place: str) -> list[str]:
-    return [one.message for one in find_drift(registry) if one.place == place]
+    return [one.message for one in find_discrepancies(registry) if one.place == place]
 
 
 def test_a_version_then_a_task_then_everything_reach_an_empty_clone(
@@ -76,7 +76,9 @@ def test_a_version_then_a_task_then_everything_reach_an_empty_clone(
     assert digests(theirs) == digests(registry)
     assert theirs.verify() == ()
     assert (push(registry).new, pull(theirs).new) == ((), ())
-    assert [one.place for one in find_drift(theirs)] == ["mlflow"]  # a catalogue is not cloned
+    assert [one.place for one in find_discrepancies(theirs)] == [
+        "mlflow"
+    ]  # a catalogue is not cloned
 
 
 def test_a_remote_that_has_a_part_of_a_task_is_completed(registry: Registry) -> None:

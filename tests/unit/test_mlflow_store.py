@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,16 +12,21 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.integrations.mlflow.run_files import open_run_files
+from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.integrations.mlflow.store import (
     artifact_location,
+    displaced_experiments,
     ensure_store,
     open_client,
     reported,
     store_exists,
     tracking_uri,
 )
+from tests.installed import run_installed
 
 
 def test_the_address_is_absolute_and_in_the_bank(bank: Path) -> None:
@@ -87,9 +93,7 @@ def test_the_bank_s_own_address_in_the_environment_is_the_bank_s_store(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(bank))
 
-    assert (
-        artifact_location(bank, "a b/c") == (bank / "mlartifacts").resolve().as_uri() + "/a%20b%2Fc"
-    )
+    assert artifact_location(bank, "a b/c") == "adapterbank:/a%20b%2Fc"
 
 
 def test_a_second_call_changes_nothing(bank: Path) -> None:
@@ -121,6 +125,108 @@ def test_a_moved_bank_takes_its_artifacts_along(bank: Path, tmp_path: Path) -> N
     assert [found.path for found in client.list_artifacts(old)] == ["a.json"]
     assert len(list(moved.rglob("b.json"))) == 1
     assert not bank.exists()
+
+
+def test_a_copied_bank_keeps_its_files_to_itself(bank: Path, tmp_path: Path) -> None:
+    with open_run(bank, experiment="digits", name="a run", params={}) as run:
+        pass
+    copied = Path(shutil.copytree(bank, tmp_path / "copied"))
+
+    with open_run(copied, experiment="digits", name="a run", params={}, run_id=run.run_id) as same:
+        same.json("b.json", {"b": 2})
+
+    assert same.run_id == run.run_id
+    assert len(list(copied.rglob("b.json"))) == 1
+    assert not list(bank.rglob("*.json"))
+
+
+def test_other_processes_find_the_files_of_a_moved_bank_by_its_store(
+    bank: Path, tmp_path: Path
+) -> None:
+    with open_run(bank, experiment="digits", name="a run", params={}) as run:
+        run.json("a.json", {"a": 1})
+    moved = bank.rename(tmp_path / "moved")
+
+    said = run_installed(
+        "import sys, mlflow; print(mlflow.artifacts.load_dict(sys.argv[1]))",
+        f"runs:/{run.run_id}/a.json", folder=tmp_path,
+        tracking=tracking_uri(moved), installed=tmp_path / "installed",
+    )  # fmt: skip
+
+    assert said.splitlines()[-1] == "{'a': 1}"
+
+
+@pytest.mark.parametrize("address", ["adapterbank:/../x", "adapterbank://etc", "adapterbank:/a/.."])
+def test_an_address_never_leads_out_of_the_folder(bank: Path, address: str) -> None:
+    with pytest.raises(MlflowException, match="is not adapterbank:/"):
+        open_run_files(address, tracking_uri(bank))
+
+
+def test_a_client_of_a_server_finds_the_files_from_within_the_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERBANK_BANK", str(tmp_path))
+    with pytest.raises(MlflowException, match="not inside a bank"):
+        open_run_files("adapterbank:/digits", "http://127.0.0.1:9")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "params.yaml").touch()
+
+    files = open_run_files("adapterbank:/digits", "http://127.0.0.1:9")
+
+    assert Path(files.artifact_dir) == tmp_path / "mlartifacts" / "digits"
+
+
+def displaced(bank: Path, tmp_path: Path) -> tuple[Path, str]:
+    """Return a moved bank whose store has absolute addresses, and the id of its run."""
+    client = open_client(bank)
+    old = (bank / "mlartifacts" / "digits").as_uri()
+    run = client.create_run(client.create_experiment("digits", old)).info.run_id
+    client.log_dict(run, {"a": 1}, "a.json")
+    return bank.rename(tmp_path / "moved"), run
+
+
+def test_absolute_addresses_of_a_moved_bank_are_told(bank: Path, tmp_path: Path) -> None:
+    open_client(bank).create_experiment("mine", "s3://somewhere")
+    assert displaced_experiments(bank) == ()
+
+    moved, _ = displaced(bank, tmp_path)
+
+    assert [experiment.name for experiment in displaced_experiments(moved)] == ["digits"]
+
+
+def test_what_another_store_addresses_is_its_owner_s_business(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, _ = displaced(bank, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(moved))
+    (tmp_path / "another").mkdir()
+
+    assert displaced_experiments(tmp_path / "another") == ()
+    with open_run(tmp_path / "another", experiment="digits", name="a run", params={}):
+        pass
+    assert {e.name for e in open_client(moved).search_experiments()} == {"Default", "digits"}
+
+
+@pytest.mark.parametrize("continues", [False, True])
+def test_absolute_addresses_of_a_moved_bank_stop_no_run(
+    bank: Path, tmp_path: Path, continues: bool
+) -> None:
+    moved, old = displaced(bank, tmp_path)
+
+    with open_run(
+        moved, experiment="digits", name="a run", params={}, run_id=old if continues else None
+    ) as run:
+        run.json("b.json", {"b": 2})
+
+    assert len(list(moved.rglob("b.json"))) == 1
+    assert not bank.exists()
+    client = open_client(moved)
+    assert client.get_run(run.run_id).data.tags.get("adapterbank.continues") == (
+        old if continues else None
+    )
+    aside = client.get_experiment(client.get_run(old).info.experiment_id)
+    assert aside.name.startswith("digits (before the bank was moved, ")
+    assert displaced_experiments(moved) == ()
 
 
 def test_a_link_to_the_bank_is_the_bank(bank: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.collect import collect
 from adapterbank.routing.router import RouterSettings
-from adapterbank.sync.status import find_drift
+from adapterbank.sync.status import find_discrepancies
 from tests import served
 from tests.bank_samples import damage
 from tests.kept_bank import content_of
@@ -115,7 +115,7 @@ def test_an_isolated_router_moves_nobodys_scores_when_a_task_comes(tmp_path: Pat
     for task in few.tasks:
         np.testing.assert_array_equal(few.parts[task].prototypes, more.parts[task].prototypes)
         np.testing.assert_array_equal(few.parts[task].calibration, more.parts[task].calibration)
-    assert [one.message for one in find_drift(registry) if one.place == "router"] == []
+    assert [one.message for one in find_discrepancies(registry) if one.place == "router"] == []
 
 
 def test_a_record_of_fewer_blocks_narrows_the_router_and_says_so(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_record_of_fewer_blocks_narrows_the_router_and_says_so(tmp_path: Path)
     assert isolated.blocks == (1, 2)  # no other task changes what scores are measured by
     assert isolated.tasks == ("greens",)
     assert "of blocks 2, that of the reference of 1 and 2" in isolated.left_out["blues"]
-    told = [one for one in find_drift(registry) if one.place == "router"]
+    told = [one for one in find_discrepancies(registry) if one.place == "router"]
     assert [(one.task, one.fix) for one in told] == [
         ("blues", "dvc repro -f train@blues && dvc repro")
     ]
@@ -161,10 +161,10 @@ def test_a_router_of_another_layout_is_told_as_such(tmp_path: Path) -> None:
     registry.promote(str(registry.register(ROUTER, files)), expected=1)
     with pytest.raises(IntegrityError, match="layout 1"):
         load_router(registry)
-    (told,) = [one for one in find_drift(registry) if one.place == "router"]
+    (told,) = [one for one in find_discrepancies(registry) if one.place == "router"]
     assert told.fix == "adapterbank router rebuild"
     rebuild_router(registry, reason="by hand")
-    assert [one for one in find_drift(registry) if one.place == "router"] == []
+    assert [one for one in find_discrepancies(registry) if one.place == "router"] == []
 
 
 @pytest.mark.parametrize("reference", ["whites@2", "nobody@1"])
@@ -268,7 +268,7 @@ def test_status_names_what_the_served_router_does_not_know(tmp_path: Path) -> No
     registry = colour_registry(tmp_path, "reds", "greens")
 
     def told() -> list[str]:
-        return [one.message for one in find_drift(registry) if one.place == "router"]
+        return [one.message for one in find_discrepancies(registry) if one.place == "router"]
 
     assert told() == []  # nobody routes
     rebuild_router(registry, reason="release")
@@ -282,7 +282,7 @@ def test_status_names_what_the_served_router_does_not_know(tmp_path: Path) -> No
         "router@1 does not have the record of blues@1",
         "router@1 has greens, which has no champion",
     ]
-    assert {one.fix for one in find_drift(registry) if one.place == "router"} == {
+    assert {one.fix for one in find_discrepancies(registry) if one.place == "router"} == {
         "adapterbank router rebuild"
     }
     rebuild_router(registry, reason="by hand")

@@ -6,7 +6,6 @@ files, which ``dvc.lock`` states.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from adapterbank.errors import AdapterBankError
+from adapterbank.registry.manifest import md5_of
 
 _LOCK: Final = "dvc.lock"
 # A bank of a thousand tasks has megabytes of it; the loader in Python would take minutes.
@@ -172,9 +172,9 @@ class DvcObjects:
         Raises:
             AdapterBankError: the cache lacks one that the remote lacks too, or the remote refused.
         """
-        known = [output for output in outputs if self.locked(output) is not None]
-        self._upload(md5 for output in known for md5 in (self.locked(output) or {}).values())
-        self._upload(md5 for output in known if (md5 := self._locked_md5(output)))
+        kept = [output for output in outputs if self.locked(output) is not None]
+        self._upload(md5 for output in kept for md5 in (self.locked(output) or {}).values())
+        self._upload(md5 for output in kept if (md5 := self._locked_md5(output)))
 
     def _upload(self, md5s: Iterable[str]) -> None:
         cache, failed = self._repo.cache.local, dict[str, BaseException]()
@@ -216,8 +216,7 @@ class DvcObjects:
                     data = bytes(store.fs.cat_file(store.oid_to_path(md5)))
                 except FileNotFoundError:
                     continue
-            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if found == md5.removesuffix(".dir"):
+            if md5_of(data) == md5.removesuffix(".dir"):
                 return data
         return None
 

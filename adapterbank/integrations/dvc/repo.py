@@ -61,12 +61,12 @@ def repro(root: Path, targets: Sequence[str] = (), *, quiet: bool = False) -> No
         AdapterBankError: a stage failed, or DVC was busy; what it said was shown.
     """
     words = ["repro", *(["--quiet"] if quiet else []), "--", *targets]
-    done = subprocess.run(  # noqa: S603  # DVC of this environment, stage names
+    ran = subprocess.run(  # noqa: S603  # DVC of this environment, stage names
         [sys.executable, "-m", "dvc", *words], cwd=root, env=_environment(), check=False
     )
-    if done.returncode != 0:
+    if ran.returncode != 0:
         raise AdapterBankError(
-            f"dvc repro {' '.join(targets)} stopped with exit code {done.returncode}",
+            f"dvc repro {' '.join(targets)} stopped with exit code {ran.returncode}",
             fix="mend what its output names, then run it again: finished stages are kept",
         )
 
@@ -120,7 +120,7 @@ def _environment() -> dict[str, str]:
 
 
 def _dvc(root: Path, *words: str) -> str:
-    done = subprocess.run(  # noqa: S603  # DVC of this environment, fixed words
+    ran = subprocess.run(  # noqa: S603  # DVC of this environment, fixed words
         [sys.executable, "-m", "dvc", *words],
         cwd=root,
         env=_environment(),
@@ -129,7 +129,7 @@ def _dvc(root: Path, *words: str) -> str:
         errors="replace",
         check=False,
     )
-    if done.returncode != 0:
-        reason = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+    if ran.returncode != 0:
+        reason = ran.stderr.strip() or ran.stdout.strip() or f"exit code {ran.returncode}"
         raise AdapterBankError(f"dvc {' '.join(words)} failed in {root}: {reason}")
-    return done.stdout
+    return ran.stdout

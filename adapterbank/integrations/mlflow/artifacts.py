@@ -10,7 +10,6 @@ A download has one file more than the version: an ``MLmodel``, made on the way, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from adapterbank.registry.manifest import (
     FILE_LIMITS,
     MANIFEST,
     FileRecord,
+    md5_of,
     parse_manifest,
     version_digest,
 )
@@ -125,9 +125,9 @@ class DvcArtifactRepository(ArtifactRepository):
         try:
             limit = FILE_LIMITS.get(name, _MANIFEST_LIMIT)
             data = self._bytes(name, record.md5, limit)
-            if (found := FileRecord.of(data)) != record:
+            if (got := FileRecord.of(data)) != record:
                 raise IntegrityError(
-                    f"{self.artifact_uri}: {name} has SHA-256 {found.sha256}, expected"
+                    f"{self.artifact_uri}: {name} has SHA-256 {got.sha256}, expected"
                     f" {record.sha256}"
                 )
         except AdapterBankError as error:
@@ -166,10 +166,9 @@ class DvcArtifactRepository(ArtifactRepository):
             data = read_file(where / name, limit=limit)
         except FileNotFoundError as error:
             raise IntegrityError(f"{where / name} is missing", fix="adapterbank verify") from error
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != md5:
+        if (got := md5_of(data)) != md5:
             raise IntegrityError(
-                f"{where / name} has MD5 {found}, expected {md5}", fix="adapterbank verify"
+                f"{where / name} has MD5 {got}, expected {md5}", fix="adapterbank verify"
             )
         return data
 
@@ -180,7 +179,7 @@ class DvcArtifactRepository(ArtifactRepository):
                 data = read_file(path, limit=_MANIFEST_LIMIT)
             except (FileNotFoundError, IntegrityError):
                 continue  # of another version, or reported as missing below
-            if hashlib.md5(data, usedforsecurity=False).hexdigest() == self._md5:
+            if md5_of(data) == self._md5:
                 return path.parent
         return None
 

@@ -25,14 +25,12 @@ from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import InputError, UnknownName
 from adapterbank.integrations.mlflow.store import open_client, reported, store_exists, store_lock
-from adapterbank.records import check_task_name
+from adapterbank.records import check_alias_name, check_task_name
 
 VERSION_TAG: Final = "adapterbank.version"
 DIGEST_TAG: Final = "adapterbank.digest"
 
 _HEX: Final = {"digest": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
-_ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_RESERVED: Final = re.compile(r"latest|v[0-9]+")
 _PAGE: Final = 1000
 _ALIAS_ATTEMPTS: Final = 4
 
@@ -57,9 +55,12 @@ class MirroredModel:
     versions: tuple[MirroredVersion, ...]  # by MLflow's number
     aliases: tuple[tuple[str, MirroredVersion], ...]  # by alias
 
-    def of(self, digest: str) -> MirroredVersion | None:
-        """Return the (first) mirror of a version."""
-        return next((found for found in self.versions if found.digest == digest), None)
+    def of(self, digest: str, source: str | None = None) -> MirroredVersion | None:
+        """Return the (first) mirror of a version: by its digest or, if that was edited, source."""
+        by_digest = next((mirror for mirror in self.versions if mirror.digest == digest), None)
+        if by_digest is not None or source is None:
+            return by_digest
+        return next((mirror for mirror in self.versions if mirror.source == source), None)
 
     def aliased(self, alias: str) -> MirroredVersion | None:
         """Return what an alias stands on."""
@@ -81,6 +82,9 @@ def mirror_version(
     run_id: str | None = None,
 ) -> int:
     """Show one version of the registry in MLflow, or mend how it is shown.
+
+    Where the tag with the digest was edited, the source tells which it is. A source that was
+    edited cannot be: MLflow lets nobody change one, so the version is made anew, without aliases.
 
     Args:
         root: the bank.
@@ -106,16 +110,22 @@ def mirror_version(
     with reported(root):
         client = open_client(root)
         with store_lock(root):
-            known = _first(_search(client, task, digest))
-            if known is None:
+            shown = _first(
+                _search(client, task, f"tags.`{DIGEST_TAG}` = '{digest}'")
+                or _search(client, task, f"source_path = '{source}'")
+            )
+            if shown is not None and shown.source != source:
+                client.delete_model_version(task, str(shown.version))
+                shown = None
+            if shown is None:
                 _create_model(client, task)
-                known = client.create_model_version(
+                shown = client.create_model_version(
                     task, source=source, run_id=_existing(client, run_id), tags=wanted
                 )
             for name, value in wanted.items():
-                if known.tags.get(name) != value:
-                    client.set_model_version_tag(task, str(known.version), name, value)
-    return int(known.version)
+                if shown.tags.get(name) != value:
+                    client.set_model_version_tag(task, str(shown.version), name, value)
+    return int(shown.version)
 
 
 def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
@@ -133,18 +143,19 @@ def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
         AdapterBankError: the store refused or did not answer.
     """
     check_task_name(task)
-    _check_alias(alias)
+    check_alias_name(alias)
     with reported(root):
         client = open_client(root)
         with store_lock(root):
             if digest is None:
                 _delete_alias(client, task, alias)
                 return
-            found = _first(_search(client, task, _checked("digest", digest)))
-            if found is None:
+            wanted = f"tags.`{DIGEST_TAG}` = '{_checked('digest', digest)}'"
+            shown = _first(_search(client, task, wanted))
+            if shown is None:
                 raise UnknownName("MLflow version", f"{task}@sha256:{digest}")
-            if _alias_numbers(client, task).get(alias) != int(found.version):
-                _set_alias(client, task, alias, int(found.version))
+            if _alias_numbers(client, task).get(alias) != int(shown.version):
+                _set_alias(client, task, alias, int(shown.version))
 
 
 def lookup(root: Path, task: str) -> MirroredModel:
@@ -158,7 +169,7 @@ def lookup(root: Path, task: str) -> MirroredModel:
         return MirroredModel(task=task, versions=(), aliases=())  # asking must not make one
     with reported(root):
         client = open_client(root)
-        versions = {int(found.version): _mirrored(found) for found in _search(client, task, None)}
+        versions = {int(entry.version): _mirrored(entry) for entry in _search(client, task)}
         aliases = _alias_numbers(client, task)
     return MirroredModel(
         task=task,
@@ -172,23 +183,21 @@ def lookup(root: Path, task: str) -> MirroredModel:
     )
 
 
-def _search(client: MlflowClient, task: str, digest: str | None) -> list[ModelVersion]:
-    # Both values have been matched against their alphabets: no quote can end the literal.
-    query = f"name = '{task}'"
-    if digest is not None:
-        query += f" AND tags.`{DIGEST_TAG}` = '{digest}'"
-    found: list[ModelVersion] = []
+def _search(client: MlflowClient, task: str, condition: str = "") -> list[ModelVersion]:
+    # All values have been matched against their alphabets: no quote can end the literal.
+    query = f"name = '{task}'{' AND ' if condition else ''}{condition}"
+    entries: list[ModelVersion] = []
     token: str | None = None
     while True:
         page = client.search_model_versions(query, max_results=_PAGE, page_token=token)
-        found += page
+        entries += page
         token = page.token
         if not token:
-            return found
+            return entries
 
 
-def _first(found: list[ModelVersion]) -> ModelVersion | None:
-    return min(found, key=lambda one: int(one.version), default=None)
+def _first(entries: list[ModelVersion]) -> ModelVersion | None:
+    return min(entries, key=lambda entry: int(entry.version), default=None)
 
 
 def _create_model(client: MlflowClient, task: str) -> None:
@@ -242,16 +251,16 @@ def _delete_alias(client: MlflowClient, task: str, alias: str) -> None:
             raise
 
 
-def _mirrored(found: ModelVersion) -> MirroredVersion:
-    number = found.tags.get(VERSION_TAG, "")
-    digest = found.tags.get(DIGEST_TAG, "")
+def _mirrored(entry: ModelVersion) -> MirroredVersion:
+    number = entry.tags.get(VERSION_TAG, "")
+    digest = entry.tags.get(DIGEST_TAG, "")
     return MirroredVersion(
-        number=int(found.version),
+        number=int(entry.version),
         version=int(number) if number.isascii() and number.isdigit() else None,
         digest=digest if _HEX["digest"].fullmatch(digest) else None,
-        source=found.source or "",
-        run_id=found.run_id or None,
-        tags=tuple(sorted(found.tags.items())),
+        source=entry.source or "",
+        run_id=entry.run_id or None,
+        tags=tuple(sorted(entry.tags.items())),
     )
 
 
@@ -259,11 +268,3 @@ def _checked(kind: str, value: str) -> str:
     if not _HEX[kind].fullmatch(value):
         raise InputError(f"{value!r} is not a {kind} in lower-case hexadecimal digits")
     return value
-
-
-def _check_alias(alias: str) -> None:
-    if not _ALIAS.fullmatch(alias) or _RESERVED.fullmatch(alias):
-        raise InputError(
-            f"{alias!r} cannot be an alias: use up to 32 of a-z, 0-9, '-' and '_', starting with"
-            " a letter; 'latest' and 'v1', 'v2'... are MLflow's own"
-        )

@@ -3,17 +3,14 @@
 The ``MLmodel`` file that :mod:`adapterbank.integrations.mlflow.artifacts` adds to a download
 names this module as the loader. The model is one version of one task and answers for no other.
 
-MLflow drops parameters that a model does not know, with a warning, before the model sees any. A
-mistyped ``task`` would get an answer that nobody asked for, so what MLflow would drop is refused
-here, for the models of this module and no others.
+MLflow drops parameters that a model does not name, with a warning, before the model sees any. That
+a mistyped one is dropped costs no wrong answer: every row says which task and version it is of.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import functools
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +19,6 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # comes with MLflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
 from adapterbank.config.bank import find_bank
@@ -43,11 +39,9 @@ from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
 
 COLUMN: Final = "image"
-PARAMS: Final = ("task", "top_k")
 
 _DATA_URI: Final = "data:"
 _MANIFEST_LIMIT: Final = 1 << 16
-_PATCHING: Final = threading.Lock()
 
 
 class BankModel:
@@ -72,17 +66,23 @@ class BankModel:
         Args:
             model_input: a list, a column, or a table with the one column ``image``, of paths,
                 encoded bytes, ``data:`` addresses with base64, or PIL images.
-            params: ``top_k``; ``task``, which can only be the model's own.
+            params: ``top_k``; ``task``, which can only be the model's own. MLflow drops others,
+                with a warning.
 
         Returns:
             For each image, in order: image, task, version, digest, label, probability and
             ``top_k``, a list of labels with their probabilities.
 
         Raises:
-            MlflowException: a parameter, a column or an image that cannot be used.
+            MlflowException: another task, or a value, a column or an image that cannot be used.
         """
-        self.check(params)
-        top_k = (params or {}).get("top_k", TOP_K)
+        given = params or {}
+        task, top_k = given.get("task", self.version.task), given.get("top_k", TOP_K)
+        if task != self.version.task:
+            raise _refused(
+                f"this model answers for {self.version.task!r} alone, not for {task!r}: load"
+                f" models:/{task}@champion"
+            )
         try:
             answers = self._predictor.predict(
                 _images(model_input), task=self._ref, top_k=int(top_k)
@@ -102,27 +102,6 @@ class BankModel:
             for answer in answers
         ]
         return pd.DataFrame(rows, columns=_OUTPUT)
-
-    def check(self, params: Mapping[str, Any] | None) -> None:
-        """Refuse every parameter but those that mean something here.
-
-        Raises:
-            MlflowException: an unknown parameter, or the name of another task.
-        """
-        if params is not None and not isinstance(params, Mapping):
-            raise _refused(f"params is a {type(params).__name__}, expected a dictionary")
-        given = dict(params or {})
-        unknown = sorted(str(name) for name in given if name not in PARAMS)
-        if unknown:
-            raise _refused(
-                f"{self.version} knows no parameter {unknown[0]!r}, only {' and '.join(PARAMS)}"
-            )
-        task = given.get("task", self.version.task)
-        if task != self.version.task:
-            raise _refused(
-                f"this model answers for {self.version.task!r} alone, not for {task!r}: load"
-                f" models:/{task}@champion"
-            )
 
     @property
     def _ref(self) -> str:
@@ -153,7 +132,6 @@ def _load_pyfunc(path: str) -> BankModel:
     predictor = Predictor(Registry.open(find_bank(start_of_bank()) / "registry"))
     version = predictor.registry.resolve(f"{task}@sha256:{digest}")
     predictor.load_files(version, files)
-    _refuse_what_mlflow_would_drop()
     return BankModel(predictor, version)
 
 
@@ -166,32 +144,6 @@ def _read(folder: Path) -> dict[str, bytes]:
     except FileNotFoundError as error:
         raise IntegrityError(f"{error.filename} is missing: {folder} is no version") from error
     return {**files, MANIFEST: manifest}
-
-
-def _refuse_what_mlflow_would_drop() -> None:
-    """Let PyFuncModel ask a model of ours about its params before they are filtered.
-
-    MLflow has no hook for it: a schema can only name parameters, and what it does not name is
-    gone when the model is called. Other models behave as ever.
-    """
-    with _PATCHING:
-        original = PyFuncModel.predict
-        if getattr(original, "asks_adapterbank", False):
-            return
-
-        @functools.wraps(original)
-        def predict(
-            self: PyFuncModel,
-            data: Any,  # noqa: ANN401  # as MLflow has it
-            params: dict[str, Any] | None = None,
-        ) -> Any:  # noqa: ANN401  # as MLflow has it
-            model = self._model_impl  # a stable part of MLflow's interface, in spite of its name
-            if isinstance(model, BankModel):
-                model.check(params)
-            return original(self, data, params)
-
-        vars(predict)["asks_adapterbank"] = True
-        PyFuncModel.predict = predict  # type: ignore[method-assign]
 
 
 def _images(given: Any) -> list[ImageInput]:  # noqa: ANN401  # whatever MLflow was given

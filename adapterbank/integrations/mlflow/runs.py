@@ -24,7 +24,13 @@ from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import ConflictError, InputError
 from adapterbank.integrations.git import git_revision
-from adapterbank.integrations.mlflow.store import artifact_location, open_client, reported
+from adapterbank.integrations.mlflow.store import (
+    artifact_location,
+    is_displaced,
+    open_client,
+    reported,
+    set_aside,
+)
 
 # MLflow's own limits for one request.
 _MAX_METRICS: Final = 1000
@@ -119,17 +125,17 @@ class RunLogger:
             ConflictError: the run already has another value for one of them.
         """
         with reported(self._root):
-            known = self._client.get_run(self._run_id).data.params
-            other = [
-                f"{name}={known[name]}, not {value}"
+            given = self._client.get_run(self._run_id).data.params
+            different = [
+                f"{name}={given[name]}, not {value}"
                 for name, value in params.items()
-                if known.get(name, str(value)) != str(value)
+                if given.get(name, str(value)) != str(value)
             ]
-            if other:
+            if different:
                 raise ConflictError(
-                    f"Run {self._run_id} was started with other parameters: {'; '.join(other)}"
+                    f"Run {self._run_id} was started with other parameters: {'; '.join(different)}"
                 )
-            new = [Param(name, str(params[name])) for name in params if name not in known]
+            new = [Param(name, str(params[name])) for name in params if name not in given]
             for start in range(0, len(new), _MAX_PARAMS):
                 self._client.log_batch(self._run_id, params=new[start : start + _MAX_PARAMS])
 
@@ -198,7 +204,8 @@ def open_run(
     """Open a run, or continue one.
 
     MLflow mirrors what happened and must not stop a pipeline: if ``run_id`` is unknown because
-    the store was deleted or changed, a new run is opened that says which one it continues.
+    the store was deleted or changed, or its files lie in a bank that this one was moved from, a
+    new run is opened that says which one it continues.
 
     Args:
         root: the bank.
@@ -215,11 +222,11 @@ def open_run(
     everything = environment_tags(root) | dict(tags or {})
     with reported(root):
         client = open_client(root)
-        run = None if run_id is None else _continued(client, run_id)
+        run = None if run_id is None else _continued(root, client, run_id)
         if run is None:
             if run_id is not None:
                 everything["adapterbank.continues"] = run_id
-            experiment_id = _experiment(client, experiment, artifact_location(root, experiment))
+            experiment_id = _experiment(root, client, experiment)
             # With the tags by which it is found again: a process may be killed at any moment.
             short = {tag: value[:_MAX_TAG] for tag, value in everything.items()}
             run = client.create_run(experiment_id, run_name=name, tags=short)
@@ -237,18 +244,18 @@ def find_runs(root: Path, experiment: str, tags: Mapping[str, str]) -> dict[str,
         Tags by run id, newest first; empty where there is no such experiment yet.
     """
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    found: dict[str, dict[str, str]] = {}
+    runs: dict[str, dict[str, str]] = {}
     with reported(root):
         client = open_client(root)
-        known = client.get_experiment_by_name(experiment)
+        entry = client.get_experiment_by_name(experiment)
         token = None
-        while known is not None:
-            page = client.search_runs([known.experiment_id], wanted, page_token=token)
-            found |= {run.info.run_id: dict(run.data.tags) for run in page}
+        while entry is not None:
+            page = client.search_runs([entry.experiment_id], wanted, page_token=token)
+            runs |= {run.info.run_id: dict(run.data.tags) for run in page}
             token = page.token
             if not token:
                 break
-    return found
+    return runs
 
 
 def environment_tags(root: Path) -> dict[str, str]:
@@ -269,11 +276,13 @@ def environment_tags(root: Path) -> dict[str, str]:
     return tags
 
 
-def _continued(client: MlflowClient, run_id: str) -> Run | None:
+def _continued(root: Path, client: MlflowClient, run_id: str) -> Run | None:
     try:
         run = client.get_run(run_id)
         if run.info.lifecycle_stage != "active":
             return None  # deleted in the UI
+        if is_displaced(root, run.info.artifact_uri or ""):
+            return None
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -282,25 +291,25 @@ def _continued(client: MlflowClient, run_id: str) -> Run | None:
     return run
 
 
-def _experiment(client: MlflowClient, name: str, location: str | None) -> str:
+def _experiment(root: Path, client: MlflowClient, name: str) -> str:
     """Return the experiment's id; of several processes that make it at once, one wins."""
-    known = client.get_experiment_by_name(name)
-    if known is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and is_displaced(root, experiment.artifact_location):
+        set_aside(root, experiment)
+        experiment = None
+    if experiment is None:
         try:
-            made: str = client.create_experiment(name, artifact_location=location)
+            return str(client.create_experiment(name, artifact_location(root, name)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            known = client.get_experiment_by_name(name)
-        else:
-            return made
-    if known is None or known.lifecycle_stage != "active":
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise ConflictError(
             f"MLflow experiment {name!r} was deleted",
             fix="restore it in the MLflow UI, or remove it for good with mlflow gc",
         )
-    found: str = known.experiment_id
-    return found
+    return str(experiment.experiment_id)
 
 
 def _inside(name: str) -> PurePosixPath:

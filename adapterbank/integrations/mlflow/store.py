@@ -3,9 +3,8 @@
 A fresh SQLite file that several processes open at once fails in all of them and stays half
 migrated (MLflow 3.17), so it is made under a lock, under a temporary name, and renamed.
 
-MLflow stores artifact folders as absolute addresses. A bank that was moved or copied would go on
-writing into its old place; the addresses are therefore rewritten when the folder has changed.
-With a server (``MLFLOW_TRACKING_URI``) the artifacts are the server's business.
+The files of runs have an address that moves with the bank (:mod:`.run_files`). With a server
+(``MLFLOW_TRACKING_URI``) they are the server's business.
 """
 
 from __future__ import annotations
@@ -18,27 +17,22 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapterbank.durable import locked, writable
 from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.integrations.mlflow.run_files import ARTIFACTS, ROOT, files_address
 
 DATABASE: Final = "mlflow.db"
-ARTIFACTS: Final = "mlartifacts"
 
 _UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
-
-# Tables of MLflow that hold addresses of artifact folders.
-_ADDRESSES: Final = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-)
+_PAGE: Final = 50_000  # MLflow's most
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
 def tracking_uri(root: Path) -> str:
@@ -57,7 +51,7 @@ def artifact_location(root: Path, experiment: str) -> str | None:
     """Return where a new experiment's artifacts go; None leaves the choice to a server."""
     if _elsewhere(root):
         return None
-    return f"{_artifact_root(root)}/{quote(experiment, safe='')}"
+    return files_address(experiment)
 
 
 def ensure_store(root: Path) -> str:
@@ -75,9 +69,12 @@ def ensure_store(root: Path) -> str:
     database = root.resolve() / DATABASE
     with writable(root), store_lock(root):
         if not database.exists():
-            _create(database, _artifact_root(root))
-        else:
-            _relocate(database, _artifact_root(root))
+            _create(database)
+        elif not _is_database(database):  # MLflow would fill an empty file with tables
+            raise AdapterBankError(
+                f"{database} is not a usable MLflow store",
+                fix=f"move {database} away; adapterbank makes a new one",
+            )
     return _sqlite_uri(database)
 
 
@@ -92,6 +89,54 @@ def open_client(root: Path) -> MlflowClient:
 def store_exists(root: Path) -> bool:
     """Return whether there is a store to read; of a server only reading it can tell."""
     return bool(_elsewhere(root)) or (root / DATABASE).exists()
+
+
+def is_displaced(root: Path, address: str) -> bool:
+    """Return whether files of runs lie in a bank that this one was moved or copied from.
+
+    Stores made before :mod:`.run_files` have absolute addresses, which MLflow never changes. What
+    the addresses of another store mean is its owner's business.
+    """
+    if _elsewhere(root) or not address.startswith("file:"):
+        return False
+    place, folder, _ = address.partition(f"/{ARTIFACTS}/")
+    return bool(folder) and place != root.resolve().as_uri()
+
+
+def displaced_experiments(root: Path) -> tuple[Experiment, ...]:
+    """Return the experiments whose files lie in a bank that this one was moved or copied from.
+
+    Those that were set aside are not among them.
+
+    Raises:
+        AdapterBankError: the store did not answer.
+    """
+    if _elsewhere(root) or not store_exists(root):
+        return ()
+    with reported(root):
+        experiments = open_client(root).search_experiments(max_results=_PAGE)
+        return tuple(
+            experiment
+            for experiment in experiments
+            if is_displaced(root, experiment.artifact_location)
+            and files_address(experiment.name).removeprefix(ROOT)
+            == experiment.artifact_location.rpartition("/")[2]
+        )
+
+
+def set_aside(root: Path, experiment: Experiment) -> str:
+    """Give an experiment another name, so that the next run makes one whose files are here.
+
+    Its runs stay, with parameters and metrics; their files lie in ``mlartifacts/``, where MLflow
+    does not look.
+
+    Returns:
+        the new name.
+    """
+    name = f"{experiment.name} (before the bank was moved, {experiment.experiment_id})"
+    with reported(root):
+        open_client(root).rename_experiment(experiment.experiment_id, name)
+    return name
 
 
 @contextmanager
@@ -126,10 +171,6 @@ def _elsewhere(root: Path) -> str:
     return "" if own else chosen
 
 
-def _artifact_root(root: Path) -> str:
-    return (root.resolve() / ARTIFACTS).as_uri()
-
-
 def _sqlite_uri(database: Path) -> str:
     if _UNADDRESSABLE.search(str(database)):
         # Quoting does not help: SQLAlchemy decodes the address, MLflow's own mkdir does not.
@@ -140,7 +181,7 @@ def _sqlite_uri(database: Path) -> str:
     return f"sqlite:///{database}"
 
 
-def _create(database: Path, artifact_root: str) -> None:
+def _create(database: Path) -> None:
     """Migrate a new file under a temporary name and give it its own; the lock is held."""
     fresh = database.with_name(f"{database.name}.init")
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -148,7 +189,7 @@ def _create(database: Path, artifact_root: str) -> None:
     # Asks the operating system first: MLflow retries a folder it cannot write for 100 seconds.
     fresh.touch(exist_ok=False)
     with _hushed("alembic"), reported(database.parent):
-        store = SqlAlchemyStore(_sqlite_uri(fresh), artifact_root)  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(_sqlite_uri(fresh), ROOT)  # type: ignore[no-untyped-call]
         store.engine.dispose()
     with closing(sqlite3.connect(fresh)) as connection:
         # Kept in the file. Readers no longer wait for writers, and writers queue for 20 seconds.
@@ -156,28 +197,9 @@ def _create(database: Path, artifact_root: str) -> None:
     fresh.replace(database)
 
 
-def _relocate(database: Path, artifact_root: str) -> None:
-    """Rewrite artifact addresses after the bank has moved; the lock is held."""
-    try:
-        with closing(sqlite3.connect(database, timeout=20.0)) as connection:
-            row = connection.execute(
-                "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
-            ).fetchone()
-            old = None if row is None else row[0].removesuffix("/0")
-            if old is None or old == artifact_root or not old.endswith(f"/{ARTIFACTS}"):
-                return
-            with connection:
-                for table, column in _ADDRESSES:
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608
-                        f" WHERE substr({column}, 1, ?) = ?",
-                        (artifact_root, len(old) + 1, len(old) + 1, f"{old}/"),
-                    )
-    except sqlite3.Error as error:
-        raise AdapterBankError(
-            f"{database} is not a usable MLflow store: {error}",
-            fix=f"move {database} away; adapterbank makes a new one",
-        ) from error
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
 
 
 @contextmanager

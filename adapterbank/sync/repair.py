@@ -1,0 +1,174 @@
+"""Bring the mirrors back to what the registry says, or take an alias moved in MLflow over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from adapterbank.bank.bank import Bank
+from adapterbank.bank.mirror import follow_version, mirror_aliases, why_not
+from adapterbank.errors import AdapterBankError
+from adapterbank.integrations.dvc.repo import keep_output
+from adapterbank.integrations.mlflow.mirror import lookup
+from adapterbank.integrations.mlflow.store import (
+    displaced_experiments,
+    set_aside,
+    store_exists,
+)
+from adapterbank.registry.task_record import PREVIOUS
+from adapterbank.release.moves import promote
+from adapterbank.sync.status import (
+    BACKBONE,
+    SYNC,
+    UNKNOWN,
+    Discrepancy,
+    compare_mirrors,
+    find_discrepancies,
+)
+
+ADOPTED = "adopted from MLflow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncReport:
+    """What was done, what could not be, and the differences there still are.
+
+    ``refused`` has the exit codes of the errors that kept aliases from being adopted.
+    """
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+    left: tuple[Discrepancy, ...]
+    refused: frozenset[int] = frozenset()
+
+    @property
+    def complete(self) -> bool:
+        """Whether MLflow and DVC follow; what is left to Git, the remote and people is theirs."""
+        return not self.failed and not any(
+            left.place in {"mlflow", "dvc"} and left.fix != UNKNOWN for left in self.left
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0, or ``promote``'s own where aliases were refused for one reason, or else 1."""
+        if self.complete:
+            return 0
+        return next(iter(self.refused)) if len(self.refused) == 1 else 1
+
+
+@dataclass(kw_only=True)
+class _Log:
+    """What happened so far; ``refused`` are exit codes."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    refused: set[int] = field(default_factory=set)
+
+
+def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
+    """Repair the mirrors; where nothing differs nothing is written.
+
+    A deleted MLflow catalogue is rebuilt: versions, tags and aliases come from the registry, runs
+    cannot. Bytes that are damaged are not repaired here: ``verify`` names them and their remedy.
+
+    Args:
+        bank: an open bank.
+        adopt: first take every alias that means another version in MLflow over, as ``promote``
+            would: the version is verified, replays its canary, and the alias is compared and
+            swapped. MLflow does not say when an alias was moved, so an MLflow that has only not
+            followed yet looks the same as one where somebody moved an alias.
+    """
+    log = _Log()
+    if adopt and store_exists(bank.root):
+        _adopt(bank, log)
+    before = find_discrepancies(bank.registry)
+    _repair_mlflow(
+        bank, [discrepancy for discrepancy in before if discrepancy.place == "mlflow"], log
+    )
+    _repair_dvc(bank, [discrepancy for discrepancy in before if discrepancy.place == "dvc"], log)
+    # Nothing above has changed the registry and the router, whose every byte was just read.
+    own = [discrepancy for discrepancy in before if discrepancy.place in {"registry", "router"}]
+    left = (*own, *compare_mirrors(bank.registry)) if len(own) < len(before) else before
+    messages = {discrepancy.message for discrepancy in left}
+    log.done += [
+        f"mended: {discrepancy.message}"
+        for discrepancy in before
+        if discrepancy.message not in messages and discrepancy.task
+    ]
+    return SyncReport(
+        done=tuple(log.done), failed=tuple(log.failed), left=left,
+        refused=frozenset(log.refused),
+    )  # fmt: skip
+
+
+def _repair_mlflow(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
+    silent = [item for item in discrepancies if item.task is None and item.fix != SYNC]
+    if silent:  # asked once: a server that is down costs seconds each time
+        log.failed += [f"MLflow shows nothing: {item.message}" for item in silent]
+        return
+    rebuilt = not store_exists(bank.root)
+    tasks = {item.task for item in discrepancies}
+    for task in bank.registry.tasks():
+        if task in tasks or rebuilt:
+            _repair_task(bank, task, log)
+    for experiment in displaced_experiments(bank.root):
+        name = set_aside(bank.root, experiment)
+        log.done.append(f"MLflow's experiment {experiment.name!r} is {name!r} now")
+    if rebuilt and discrepancies and not log.failed:
+        log.done.append("MLflow's catalogue was rebuilt from the registry; the runs are gone")
+
+
+def _repair_task(bank: Bank, task: str, log: _Log) -> None:
+    try:
+        versions = bank.registry.versions(task)
+    except AdapterBankError as error:
+        log.failed.append(f"MLflow does not show {task}: {error.message}")
+        return
+    for version in versions:  # where the bytes of one are damaged, the others are shown
+        problem = follow_version(bank, version)
+        if problem is not None:
+            log.failed.append(f"MLflow does not show {version}: {problem}")
+    problem = why_not(lambda: mirror_aliases(bank, task, strays=True))
+    if problem is not None:
+        log.failed.append(f"MLflow does not show the aliases of {task}: {problem}")
+
+
+def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
+    outputs = {
+        f"register@{item.task}": f"registry/adapters/{item.task}"
+        for item in discrepancies
+        if item.task is not None
+    }
+    if any(item.task is None and item.fix == SYNC for item in discrepancies):
+        outputs["backbone"] = BACKBONE
+    for stage, output in outputs.items():
+        problem = keep_output(bank.root, stage, output)
+        if problem is not None:
+            log.failed.append(f"DVC does not keep {output}: {problem}")
+
+
+def _adopt(bank: Bank, log: _Log) -> None:
+    """Promote what MLflow's aliases mean."""
+    for task in bank.registry.tasks():
+        try:
+            versions, ours = bank.registry.overview(task)
+        except AdapterBankError as error:
+            log.failed.append(f"nothing of {task} was adopted: {error.message}")
+            continue
+        try:
+            theirs = lookup(bank.root, task).aliases
+        except AdapterBankError as error:
+            log.failed.append(f"nothing was adopted: {error.message}")
+            return  # MLflow would not answer for the next task either
+        numbers = {version.digest: version.version for version in versions}
+        for alias, shown in theirs:
+            number = numbers.get(shown.digest or "")
+            if alias == PREVIOUS or number is None or number == ours.get(alias):
+                continue  # nobody moves `previous`; what is no version of ours is put right below
+            ref = f"{task}@sha256:{shown.digest}"
+            try:
+                promote(bank, ref, alias=alias, expected=ours.get(alias), reason=ADOPTED)
+            except AdapterBankError as error:
+                log.failed.append(f"{task}@{alias} was not adopted: {error.message}")
+                log.refused.add(error.exit_code)
+            else:
+                log.done.append(f"{task}@{alias} is version {number} now, {ADOPTED}")

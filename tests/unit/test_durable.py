@@ -1,0 +1,88 @@
+"""What a kill leaves of a folder that was being replaced."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapterbank.durable import TEMPORARY, replace_directory
+
+OLD = {"a": b"old", "b": b"of the old"}
+NEW = {"a": b"new", "c": b"of the new"}
+
+# Kills itself before or after the n-th thing it does to the disk, for every n there is.
+MORTAL = """
+import shutil, sys
+from pathlib import Path
+from adapterbank.durable import replace_directory
+from tests.mortal import survives
+from tests.unit.test_durable import NEW, OLD, content, leftovers
+
+target = Path(sys.argv[1])
+last, gone = 0, 0
+while True:
+    shutil.rmtree(target.parent)
+    target.parent.mkdir()
+    replace_directory(target, OLD)
+    if survives(lambda: replace_directory(target, NEW), last):
+        break
+    if target.exists():
+        assert content(target) in (OLD, NEW), last
+    else:
+        gone += 1
+        whole = sorted(map(content, leftovers(target)), key=lambda files: files["a"])
+        assert whole == [NEW, OLD], last
+    replace_directory(target, NEW)
+    assert content(target) == NEW, last
+    assert not leftovers(target), last
+    last += 1
+print(last, gone)
+"""
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def leftovers(target: Path) -> list[Path]:
+    return [path for path in target.parent.iterdir() if path.name.startswith(TEMPORARY)]
+
+
+def test_a_replacement_killed_anywhere_leaves_old_and_new_whole_and_is_repeated(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "bank" / "version"
+    target.parent.mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", MORTAL, str(target)],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    points, gone = map(int, ran.stdout.split())
+    assert points > 20
+    assert gone == 2  # after the first rename, and before the second: neither is under its name
+
+
+def test_a_replacement_that_fails_between_its_renames_keeps_the_old_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "version"
+    replace_directory(target, OLD)
+    rename = Path.rename
+
+    def refuse(self: Path, to: Path) -> Path:
+        if to == target:
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="no"):
+        replace_directory(target, NEW)
+    monkeypatch.undo()
+    assert [content(path) for path in leftovers(target)] == [OLD]
+    replace_directory(target, NEW)
+    assert content(target) == NEW
+    assert not leftovers(target)
