@@ -25,8 +25,8 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import BankCheck, RoutedTask
 from adapterbank.registry.versions import Version
-from adapterbank.release.gates import Failure, as_comparison, is_worse
-from adapterbank.release.paired import compare
+from adapterbank.release.compare import compare_answers
+from adapterbank.release.gates import Failure, is_worse
 from adapterbank.routing.router import Router, common_blocks
 from adapterbank.routing.statistics import RoutingRecord
 
@@ -121,10 +121,10 @@ def route_task(
     return RoutedTask(
         task=task,
         total=len(features),
-        recall=as_comparison(compare(right[1], right[0])),
+        recall=compare_answers(right[1], right[0]),
         right=(int(right[0].sum()), int(right[1].sum())),
         abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
-        p_abstained=as_comparison(compare(kept[1], kept[0])).p,
+        p_abstained=compare_answers(kept[1], kept[0]).p,
         alpha=after.settings.alpha,
     )
 

@@ -11,8 +11,7 @@ from adapterbank.config.gates import GateConfig
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import RoutedTask
 from adapterbank.release.bank_gate import paired_routers, route_task, routing_failures
-from adapterbank.release.gates import as_comparison
-from adapterbank.release.paired import compare
+from adapterbank.release.compare import compare_answers
 from adapterbank.routing.router import RouterSettings, build
 from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import BACKBONE, World
@@ -33,8 +32,8 @@ def routed(*, own_again: bool) -> RoutedTask:
 def abstaining(before: int, now: int, total: int = 100) -> RoutedTask:
     """Make a task of which only abstentions change."""
     right, order = np.ones(total, dtype=bool), np.arange(total)
-    same = as_comparison(compare(right, right))
-    kept = as_comparison(compare(order >= now, order >= before))
+    same = compare_answers(right, right)
+    kept = compare_answers(order >= now, order >= before)
     return RoutedTask(
         task="pets", total=total, recall=same, right=(total, total),
         abstained=(before, now), p_abstained=kept.p, alpha=0.05,
@@ -82,7 +81,7 @@ def test_an_accident_of_few_images_is_no_loss() -> None:
     right = np.ones(100, dtype=bool)
     now = right.copy()
     now[:4] = False
-    one = replace(abstaining(0, 0), recall=as_comparison(compare(now, right)), right=(100, 96))
+    one = replace(abstaining(0, 0), recall=compare_answers(now, right), right=(100, 96))
     assert one.recall.p > GATES.alpha
     assert routing_failures(GATES, [one], allowed=0.005) == ()
 
