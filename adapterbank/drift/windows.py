@@ -89,8 +89,8 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
-    """What new images are compared with.
+class HeldOut:
+    """The held-out images of a task, with which new ones are compared.
 
     Args:
         features: (K, D) whitened, of images that no fit has seen.
@@ -175,7 +175,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Advice:
     """What is to be done, and by what windows.
 
     Args:
@@ -227,8 +227,8 @@ def check_enough(task: str, held: int, images: int, settings: Settings) -> None:
 
 
 def judge(
-    task: str, reference: Reference, images: Images, settings: Settings
-) -> tuple[tuple[Window, ...], Verdict]:
+    task: str, reference: HeldOut, images: Images, settings: Settings
+) -> tuple[tuple[Window, ...], Advice]:
     """Judge whole windows; images left over at the end are not looked at.
 
     Args:
@@ -250,7 +250,7 @@ def judge(
 
 
 def _judge_one(
-    task: str, reference: Reference, images: Images, settings: Settings, first: int
+    task: str, reference: HeldOut, images: Images, settings: Settings, first: int
 ) -> Window:
     tested = _test(reference, images, settings, first)
     least = {
@@ -283,7 +283,7 @@ def _judge_one(
 
 
 def _test(
-    reference: Reference, images: Images, settings: Settings, first: int
+    reference: HeldOut, images: Images, settings: Settings, first: int
 ) -> dict[str, Difference]:
     """Run the tests, all on the same relabellings where they compare the same images."""
     size, drawn = len(images.tasks), settings.permutations
@@ -301,7 +301,7 @@ def _test(
     return tested
 
 
-def _decide(windows: Sequence[Window], reference: Reference, settings: Settings) -> Verdict:
+def _decide(windows: Sequence[Window], reference: HeldOut, settings: Settings) -> Advice:
     """Ask for two windows in a row, where there are two, and name what they have in common."""
     moved = [window.moved for window in windows]
     alarmed = tuple(
@@ -327,7 +327,7 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
             action = "retrain"
         else:
             action = "recalibrate"
-    return Verdict(
+    return Advice(
         action=action,
         alarmed=alarmed,
         confidence=confidence,
@@ -337,7 +337,7 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
 
 
 def _fell(
-    about: Sequence[Window], confidence: float, reference: Reference, settings: Settings
+    about: Sequence[Window], confidence: float, reference: HeldOut, settings: Settings
 ) -> bool:
     """Whether the version is less sure of the images of these windows, all together."""
     if reference.confidence is None:

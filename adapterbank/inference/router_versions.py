@@ -13,8 +13,8 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
-from adapterbank.routing.router import Router, RouterSettings, Yardstick, build, listed
-from adapterbank.routing.statistics import RoutingRecord
+from adapterbank.routing.record import RoutingRecord
+from adapterbank.routing.router import Router, Yardstick, build, listed
 from adapterbank.routing.storage import pack_router
 
 _ANOTHER_REFERENCE = "name another version as router.reference in pipelines/params.yaml"
@@ -67,12 +67,12 @@ class RouterPlan:
 
     Args:
         backbone: fingerprint.
-        settings: of every one of them.
+        config: of every one of them.
         yardstick: what the configuration names as their reference.
     """
 
     backbone: str
-    settings: RouterSettings
+    config: RouterConfig
     yardstick: Yardstick | None = None
 
     @property
@@ -91,14 +91,8 @@ class RouterPlan:
             UnknownName: there is no such version.
         """
         fingerprint = registry.backbone().fingerprint
-        settings = RouterSettings(
-            mode="pooled" if config.reference is None else "isolated",
-            alpha=config.alpha,
-            margin=config.margin,
-            cap=config.cap,
-        )
         if config.reference is None:
-            return cls(backbone=fingerprint, settings=settings)
+            return cls(backbone=fingerprint, config=config)
         version = registry.resolve(config.reference)
         try:
             found = read_routing(version)
@@ -110,7 +104,7 @@ class RouterPlan:
             )
         record, source = found
         yardstick = Yardstick(record=record, source=source, task=version.task)
-        return cls(backbone=fingerprint, settings=settings, yardstick=yardstick)
+        return cls(backbone=fingerprint, config=config, yardstick=yardstick)
 
     def champions(self, registry: Registry) -> ChampionRecords:
         """Read the routing records of all champions but the reference's task.
@@ -173,7 +167,7 @@ class RouterPlan:
         return build(
             fitting,
             backbone=self.backbone,
-            settings=self.settings,
+            config=self.config,
             yardstick=self.yardstick,
             sources=sources,
             blocks=blocks,

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from adapterbank.config.gates import GateConfig
+from adapterbank.config.router import RouterConfig
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import RoutedTask
 from adapterbank.release.bank_gate import paired_routers, route_task, routing_failures
 from adapterbank.release.compare import compare_answers
-from adapterbank.routing.router import RouterSettings, build
-from adapterbank.routing.statistics import RoutingRecord
+from adapterbank.routing.record import RoutingRecord
+from adapterbank.routing.router import build
 from tests.routing_samples import BACKBONE, World
 
 WORLD = World(domain=3.0)
@@ -64,7 +65,7 @@ def test_a_newcomer_is_not_blamed_for_blocks_that_its_record_has_not() -> None:
     before = world.records(4)
     again = {12: before["t003"].layers[12], 9: world.record(3).layers[6]}
     after = before | {"t003": RoutingRecord(layers=dict(sorted(again.items())))}
-    plan = RouterPlan(backbone=BACKBONE, settings=RouterSettings())
+    plan = RouterPlan(backbone=BACKBONE, config=RouterConfig())
     routers = paired_routers(plan, before, after)
     assert routers is not None
     assert [router.blocks for router in routers] == [(12,), (12,)]
@@ -97,5 +98,5 @@ def test_more_false_abstentions_than_alpha_and_2_points_allow_are_refused(
     failures = routing_failures(GATES, [abstaining(before, now)], allowed=0.005)
     assert [one.gate for one in failures] == ["abstention"] * refused
     if refused:
-        assert f"turn away {now} of 100 images of pets" in failures[0].reason
+        assert f"reject {now} of 100 images of pets" in failures[0].reason
         assert "7 % are allowed" in failures[0].reason
