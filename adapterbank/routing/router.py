@@ -8,7 +8,7 @@ better than either (``benchmarks/router.py``).
 A task's score is how likely its classes are to give the image: all classes of all tasks share one
 covariance, class means of a task scatter by another, and a mean of few images is trusted as little
 as the two say (the predictive density of the two-covariance model: Ioffe, "Probabilistic linear
-discriminant analysis", 2006). Whether it is of any task is told by plain distance: an image is
+discriminant analysis", 2006). Whether it is of any task is decided by plain distance: an image is
 judged against a background (Ren et al., "A simple fix to Mahalanobis distance for improving
 near-OOD detection", 2021), for what all images have in common says nothing.
 
