@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -165,16 +166,18 @@ def task_record(
     packed_means, means_step = _quantise(means.swapaxes(0, 1), np.int16)
     packed_factor, factor_step = _quantise(np.stack(factors), np.int8)
     packed_held, grid = _quantise_range(held)
-    return {
+    arrays: dict[str, NDArray[np.generic]] = {
         "blocks": np.array(blocks, dtype=np.int64),
         "counts": counts.astype(np.int64),
         "means": packed_means,
         "means_step": means_step,
-        "factor": np.ascontiguousarray(packed_factor[:, *_corner(rank, z.shape[2])]),
+        "factor": packed_factor[:, *_corner(rank, z.shape[2])],
         "factor_step": factor_step,
         "calibration": packed_held,
         "calibration_grid": grid,
     }
+    # As they lie in memory is how they are written.
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def read_record(data: bytes, *, where: str) -> RoutingRecord:
@@ -250,14 +253,14 @@ def as_record(arrays: Arrays, *, where: str) -> RoutingRecord:
 
 def triangle(matrix: Floats) -> Floats:
     """Pack the upper triangle of a (D, D) matrix by rows, as statistics keep scatter."""
-    packed: Floats = matrix[np.triu_indices(len(matrix))]
+    packed: Floats = matrix[_corner(*matrix.shape)]
     return packed
 
 
 def unpack(packed: Floats, width: int) -> Floats:
     """Rebuild a symmetric (D, D) matrix from its upper triangle by rows."""
     matrix = np.zeros((width, width))
-    matrix[np.triu_indices(width)] = packed
+    matrix[_corner(width, width)] = packed
     return matrix + np.triu(matrix, 1).T
 
 
@@ -274,6 +277,7 @@ def _scatter(packed: Floats, steps: Floats, width: int) -> Floats:
     return triangle(factor.T @ factor)
 
 
+@cache
 def _corner(rows: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the upper triangle of (rows, width), by rows."""
     across, down = np.triu_indices(rows, m=width)

@@ -185,12 +185,12 @@ class Router:
         for task in np.unique(chosen):
             mine = chosen == task
             known[mine] += 2 * nearness(white[mine], parts[task].prototypes)
-        held = [part.calibration for part in parts]
+        calibration = [part.calibration for part in parts]
         return Judgement(
             scores=scores,
             known=known,
             chosen=chosen,
-            p_values=p_values(held, chosen, known),
+            p_values=p_values(calibration, chosen, known),
             probabilities=softmax(scores / self.temperature, axis=1),
         )
 
@@ -280,9 +280,12 @@ def build(
     spreads = tuple(
         measure_spread((record.layers[block] for record in measured), cap) for block in used
     )
-    held = {task: record.calibration(used) for task, record in tasks.items()}
-    parts = {task: _part(record, used, spreads, held[task]) for task, record in tasks.items()}
     each = max(1, _TEMPERATURE_IMAGES // len(tasks))
+    parts, some = {}, []
+    for task, record in tasks.items():
+        held_out = record.calibration(used)
+        parts[task] = _part(record, used, spreads, held_out)
+        some.append(held_out[:each].copy())  # a view would keep all of them
     return Router(
         alpha=config.alpha,
         margin=config.margin,
@@ -290,9 +293,7 @@ def build(
         backbone=backbone,
         blocks=used,
         spreads=spreads,
-        temperature=_temperature(
-            [rows[:each] for rows in held.values()], list(parts.values()), spreads
-        ),
+        temperature=_temperature(some, list(parts.values()), spreads),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
         reference="" if yardstick is None else yardstick.source,
@@ -321,20 +322,22 @@ def _mixtures(parts: Sequence[TaskPart], spreads: Sequence[Spread]) -> tuple[Mix
 
 
 def _part(
-    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held: Floats
+    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held_out: Floats
 ) -> TaskPart:
     means = np.stack([record.layers[block].means for block in blocks], axis=1)
     prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
-    known = np.sort(familiarity(spreads, held, prototypes))
+    known = np.sort(familiarity(spreads, held_out, prototypes))
     return TaskPart(prototypes=prototypes, counts=record.counts, calibration=known)
 
 
 def _temperature(
-    held: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
+    held_out: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
 ) -> float:
-    white = whiten(spreads, np.concatenate(held))
+    white = whiten(spreads, np.concatenate(held_out))
     scores = likelihoods(_mixtures(parts, spreads), white)
-    return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))
+    return fit_temperature(
+        scores, np.repeat(np.arange(len(held_out)), [len(rows) for rows in held_out])
+    )
 
 
 def listed(blocks: Sequence[int]) -> str:

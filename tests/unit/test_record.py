@@ -16,6 +16,7 @@ from adapterbank.routing.record import (
     RECORD_CALIBRATION,
     RoutingRecord,
     as_record,
+    read_record,
     task_record,
     unpack,
 )
@@ -120,6 +121,17 @@ def test_a_record_of_the_earlier_layout_says_what_it_said() -> None:
         np.testing.assert_allclose(unpack(layer.scatter, 6), scatters[n], atol=1e-14)  # sums
         np.testing.assert_array_equal(layer.calibration, held[:, n])
         np.testing.assert_array_equal(layer.as_stored(unit(features)[:, n]), held[:, n])
+
+
+def test_a_record_is_read_from_a_file_as_it_was_made() -> None:
+    features, labels = drawn()
+    arrays = task_record(features, labels, CLASSES, features[:9], BLOCKS)
+    made, stored = as_record(arrays, where="made"), read_record(save(arrays), where="stored")
+    for block in BLOCKS:
+        one, other = made.layers[block], stored.layers[block]
+        np.testing.assert_array_equal(one.means, other.means)
+        np.testing.assert_array_equal(one.scatter, other.scatter)
+        np.testing.assert_array_equal(one.calibration, other.calibration)
 
 
 def test_a_record_of_a_small_task_takes_a_sixth_of_what_it_took() -> None:
