@@ -43,10 +43,10 @@ from adapterbank.config.bank import Limits
 from adapterbank.data.base import Split
 from adapterbank.data.sources import load_source
 from adapterbank.drift.measure import compare_images
-from adapterbank.drift.windows import Settings, Verdict, Window, judge
+from adapterbank.drift.windows import Advice, Settings, Window, judge
 from adapterbank.records import InputSpec
+from adapterbank.routing.record import Floats
 from adapterbank.routing.router import Router, build
-from adapterbank.routing.statistics import Floats
 from benchmarks._machine import machine
 from benchmarks.router import Task, chosen_blocks, extract, make_task
 
@@ -143,14 +143,13 @@ class Bench:
 
     def judge(
         self, task: str, router: Router, held: Floats, new: Floats, settings: Settings
-    ) -> tuple[tuple[Window, ...], Verdict]:
+    ) -> tuple[tuple[Window, ...], Advice]:
         """Judge features of new images against held-out ones."""
         pool = self.pools[task]
-        kept = held.astype(np.float16).astype(np.float64)
-        kept /= np.linalg.norm(kept, axis=2, keepdims=True)
         reference, images = compare_images(
-            router, task, kept[:256], (new, pool.confidence(new)), pool.confidence(held)
-        )
+            router, task, pool.task.record(held), (new, pool.confidence(new)),
+            pool.confidence(held),
+        )  # fmt: skip
         return judge(task, reference, images, settings)
 
     def false_alarms(self, held: int, window: int, rounds: int) -> tuple[int, int, Counter[str]]:
@@ -164,12 +163,12 @@ class Bench:
                 rows = self.pools[task].fresh()
                 rows = rows[np.random.default_rng([seed, window]).permutation(len(rows))]
                 count = min(2, (len(rows) - held) // window)
-                windows, verdict = self.judge(
+                windows, advice = self.judge(
                     task, router, rows[:held], rows[held : held + count * window],
                     replace(settings, seed=seed),
                 )  # fmt: skip
                 judged += len(windows)
-                alarms += len(verdict.alarmed) > 0
+                alarms += len(advice.alarmed) > 0
                 for one in windows:
                     moved.update(["any"] * one.moved)
                     moved.update(name for name, found in one.findings.items() if found.moved)
@@ -216,7 +215,7 @@ def alarm_table(bench: Bench, args: argparse.Namespace) -> Table:
 def detection_table(bench: Bench, settings: Settings) -> Table:
     """What is said of changed images, task by task."""
     columns = ("task", "changed", "windows", "after", "features", "familiarity", "less sure by",
-               "of no task", "of others", "accuracy", "verdict")  # fmt: skip
+               "of no task", "of others", "accuracy", "advice")  # fmt: skip
     table = Table(*columns, title=f"windows of {settings.window}, 200 held-out", caption=machine())
     names = list(bench.pools)
     for index, task in enumerate(names):
@@ -231,21 +230,21 @@ def detection_table(bench: Bench, settings: Settings) -> Table:
         for name, new in cases.items():
             if name == "unknown":
                 router = bench.router(task, held, without=following)
-            windows, verdict = bench.judge(task, router, held, new[: len(order)], settings)
+            windows, advice = bench.judge(task, router, held, new[: len(order)], settings)
             right = "–"
             if name not in {"next task", "unknown"}:
                 right = f"{pool.task.right(new, labels[order]).mean():.0%}"
-            shares = [verdict.abstained, sum(verdict.elsewhere.values())]
+            shares = [advice.abstained, sum(advice.elsewhere.values())]
             cells = [*_effects(windows), *(f"{share:.0%}" for share in shares), right]
-            after = _after(verdict, windows)
-            table.add_row(task, name or "nothing", str(len(windows)), after, *cells, verdict.action)
+            after = _after(advice, windows)
+            table.add_row(task, name or "nothing", str(len(windows)), after, *cells, advice.action)
     return table
 
 
-def _after(verdict: Verdict, windows: Sequence[Window]) -> str:
-    if not verdict.alarmed:
+def _after(advice: Advice, windows: Sequence[Window]) -> str:
+    if not advice.alarmed:
         return "–"
-    return str(verdict.alarmed[0] + min(2, len(windows)))
+    return str(advice.alarmed[0] + min(2, len(windows)))
 
 
 def _effects(windows: Sequence[Window]) -> list[str]:

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapterbank.config.gates import GateConfig
-from adapterbank.release.gates import as_comparison, is_worse
-from adapterbank.release.paired import compare
+from adapterbank.release.compare import compare_answers
+from adapterbank.release.gates import is_worse
 from benchmarks._machine import machine
 
 _POOL = 20_000
@@ -55,8 +55,8 @@ def count_refused(
     refused = 0
     for _ in range(repeats):
         drawn = generator.integers(_POOL, size=images)
-        found = as_comparison(compare(challenger[drawn], champion[drawn]))
-        refused += is_worse(found, gates, allowed=gates.max_regression)
+        comparison = compare_answers(challenger[drawn], champion[drawn])
+        refused += is_worse(comparison, gates, allowed=gates.max_regression)
     return refused
 
 

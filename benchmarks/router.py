@@ -10,7 +10,7 @@ are ``test``. Features are those after ``--blocks``: the bank's own router adds 
 the others take them side by side. With ``--reference`` the bank's own router is isolated: other
 images alone say how features scatter. A router has to find the task of every image; then each task
 in turn is left out, and its images are the strangers: AUROC of familiarity (images of the other
-tasks against them), and how many are turned away at 5 %. ``--near`` names tasks that look like one
+tasks against them), and how many are rejected at 5 %. ``--near`` names tasks that look like one
 another, such as photographs of everyday things; all others count as visually distinct, and far. The
 oracle gap is what a bank loses by routing: accuracy of a ridge head of each task, which stands for
 its adapter, with the task given, less that with the task found. ``--divide cifar10=5`` is the hard
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import load_file, save, save_file
+from sklearn.metrics import roc_auc_score
 
 from adapterbank import catalog
 from adapterbank.backbones.loading import load
@@ -46,11 +47,9 @@ from adapterbank.config.router import RouterConfig
 from adapterbank.data.base import Split
 from adapterbank.data.sources import load_source
 from adapterbank.records import InputSpec
-from adapterbank.routing.calibration import p_values
-from adapterbank.routing.likelihood import unit_rows
-from adapterbank.routing.record import task_record
+from adapterbank.routing.record import Floats, RoutingRecord, as_record, read_record, task_record
 from adapterbank.routing.router import build
-from adapterbank.routing.statistics import Floats, RoutingRecord, as_record, read_record
+from adapterbank.routing.scores import p_values, unit_rows
 from adapterbank.training.evaluation import extract_frozen
 from adapterbank.training.ridge import Ridge, fit_ridge
 from benchmarks._machine import interleaved_medians, machine
@@ -159,7 +158,7 @@ class Found:
 
     routed: float  # to the task
     gap: float  # right under its head, but routed elsewhere
-    turned_away: float
+    rejected: float
 
 
 class Bench:
@@ -202,7 +201,7 @@ class Bench:
             found[name] = Found(
                 routed=float(routed.mean()),
                 gap=float(right.mean() - (right & routed).mean()),
-                turned_away=float((p <= ALPHA).mean()),
+                rejected=float((p <= ALPHA).mean()),
             )
         return found
 
@@ -212,7 +211,7 @@ class Bench:
         return [np.sort(held[task].known) for task in among]
 
     def strangers(self, router: str, left_out: str) -> tuple[float, float]:
-        """AUROC against a task that is left out, and the share of it that is turned away."""
+        """AUROC against a task that is left out, and the share of it that is rejected."""
         among = [task for task in self.tasks if task != left_out]
         scored = self.scored(router, among, self.on)
         strange = scored.pop(left_out)
@@ -223,10 +222,8 @@ class Bench:
 
 def auroc(known: Floats, strange: Floats) -> float:
     """Chance that a known image is more familiar than a strange one; ties count half."""
-    ordered = np.sort(strange)
-    below = np.searchsorted(ordered, known, side="left")
-    upto = np.searchsorted(ordered, known, side="right")
-    return float((below + upto).mean() / (2 * len(strange)))
+    truth = np.repeat([1, 0], [len(known), len(strange)])
+    return float(roc_auc_score(truth, np.concatenate([known, strange])))
 
 
 def compare(bench: Bench, near: Sequence[str], title: str) -> tuple[Table, Table]:
@@ -234,9 +231,9 @@ def compare(bench: Bench, near: Sequence[str], title: str) -> tuple[Table, Table
     far = [task for task in bench.tasks if task not in near]
     near = [task for task in bench.tasks if task in near]
     columns = ("router", "needs", "all", "worst", "gap", "distinct", "worst", "gap",
-               "false abst.", "AUROC far", "near", "turned away far", "near")  # fmt: skip
+               "false abst.", "AUROC far", "near", "rejected far", "near")  # fmt: skip
     table = Table(*columns, title=title, caption=machine())
-    detail = Table("task", "task accuracy", "AUROC left out", "turned away", title="mahalanobis")
+    detail = Table("task", "task accuracy", "AUROC left out", "rejected", title="mahalanobis")
     for router in catalog.names(ROUTERS):
         module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
         found = bench.accuracy(router)
@@ -245,7 +242,7 @@ def compare(bench: Bench, near: Sequence[str], title: str) -> tuple[Table, Table
             router, ", ".join(module.NEEDS),
             *(cell for group in (list(bench.tasks), far)
               for cell in routed_cells([found[task] for task in group])),
-            f"{100 * mean([one.turned_away for one in found.values()]):.1f}",
+            f"{100 * mean([one.rejected for one in found.values()]):.1f}",
             *(f"{mean([out[t][0] for t in group]):.3f}" for group in (far, near)),
             *(f"{100 * mean([out[t][1] for t in group]):.0f}" for group in (far, near)),
         )  # fmt: skip

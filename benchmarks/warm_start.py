@@ -39,8 +39,7 @@ from adapterbank.pipeline.parents import KEPT, h_score, some
 from adapterbank.pipeline.transferability import TaskGaussian, bhattacharyya
 from adapterbank.pipeline.warm_start import copy_tensors, epochs_to, is_better
 from adapterbank.records import InputSpec, Score
-from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_record
+from adapterbank.routing.record import as_record, task_record
 from adapterbank.training.evaluation import evaluate, extract_frozen
 from adapterbank.training.loop import train
 from adapterbank.training.recipes import find_recipe

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
-from adapterbank.routing.record import task_record
-from adapterbank.routing.router import Router, RouterSettings, Yardstick, build
-from adapterbank.routing.statistics import RoutingRecord, as_record
+from adapterbank.config.router import RouterConfig
+from adapterbank.routing.record import RoutingRecord, as_record, task_record, triangle
+from adapterbank.routing.router import Router, Yardstick, build
 
 BACKBONE = "ab" * 32
 Array = NDArray[np.float64]
@@ -50,10 +51,14 @@ class World:
         drawn: Array = (means[labels] + noise) * lengths[:, None]
         return drawn
 
-    def record(self, task: int, each: int = 20, held: int = 16) -> RoutingRecord:
-        """Summarise a sample of a task, as training does."""
+    def record(
+        self, task: int, each: int = 20, held: int = 16, *, earlier: bool = False
+    ) -> RoutingRecord:
+        """Summarise a sample of a task, as training does, or as it did in an earlier layout."""
         features, labels = self.draw(task, each)
         held_out, _ = self.draw(task, held, part=1)
+        if earlier:
+            return as_record(earlier_record(features, labels, held_out, self.blocks), where="x")
         arrays = task_record(
             torch.from_numpy(features), torch.from_numpy(labels), self.classes,
             torch.from_numpy(held_out), self.blocks,
@@ -65,6 +70,23 @@ class World:
         return {f"t{task:03}": self.record(task, each) for task in range(count)}
 
 
+def earlier_record(
+    features: Array, labels: NDArray[np.int64], held: Array, blocks: tuple[int, ...]
+) -> dict[str, NDArray[np.generic]]:
+    """A record as versions stored it before: float64, whole triangles, with fourth moments."""
+    z, rows = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in (features, held))
+    means = np.stack([z[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    centred = (z - means[labels]).swapaxes(0, 1)
+    return {
+        "blocks": np.array(blocks),
+        "counts": np.bincount(labels),
+        "means": np.ascontiguousarray(means.swapaxes(0, 1)),
+        "scatter": np.stack([triangle(layer.T @ layer) for layer in centred]),
+        "fourth": ((centred**2).sum(axis=2) ** 2).sum(axis=1),
+        "calibration": np.ascontiguousarray(rows.swapaxes(0, 1)).astype(np.float16),
+    }
+
+
 def built(
     records: dict[str, RoutingRecord],
     *,
@@ -72,16 +94,18 @@ def built(
     alpha: float = 0.05,
 ) -> Router:
     """Build a router, isolated where there is a reference."""
-    settings = RouterSettings(mode="isolated" if reference else "pooled", alpha=alpha)
     sources = {task: f"{index:064x}" for index, task in enumerate(sorted(records))}
-    yardstick = Yardstick(record=reference) if reference else None
+    yardstick = Yardstick(record=reference, source="reference") if reference else None
     return build(
-        records, backbone=BACKBONE, settings=settings, yardstick=yardstick, sources=sources
-    )  # fmt: skip
+        records,
+        backbone=BACKBONE,
+        config=RouterConfig(alpha=alpha),
+        yardstick=yardstick,
+        sources=sources,
+    )
 
 
 def auroc(known: Array, unknown: Array) -> float:
     """Chance that a known one scores higher than an unknown one; ties count half."""
-    below = np.searchsorted(np.sort(unknown), known, side="left")
-    upto = np.searchsorted(np.sort(unknown), known, side="right")
-    return float((below + upto).mean() / (2 * len(unknown)))
+    truth = np.repeat([1, 0], [len(known), len(unknown)])
+    return float(roc_auc_score(truth, np.concatenate([known, unknown])))

@@ -46,8 +46,8 @@ def drift(
     Of each window of images: whether their frozen features, their familiarity and the confidence
     of the answers are those of the task's held-out images. Two windows in a row must have moved
     before there is an alarm; of unchanged windows at most one in a hundred looks as if it had.
-    Changes nothing. The exit code is 0 for the verdict none, 6 for any
-    other, and 1 where the verdict is none but an image could not be read.
+    Changes nothing. The exit code is 0 for the advice none, 6 for any
+    other, and 1 where the advice is none but an image could not be read.
     """
     opened = options.open_bank(bank)
     version = opened.registry.resolve(task)
@@ -70,7 +70,7 @@ def drift(
     _tell(report, nowhere, as_json=as_json)
     if not shuffle and len({image.parent for image in images}) > 1:
         render.note("Images were taken folder by folder; --shuffle mixes them")
-    if report.verdict.action != "none":
+    if report.advice.action != "none":
         raise typer.Exit(DRIFTED)
     if report.unreadable or nowhere:
         raise typer.Exit(UNREADABLE)
@@ -92,7 +92,7 @@ def _tell(report: Drift, nowhere: tuple[ImageError, ...], *, as_json: bool) -> N
     )  # fmt: skip
     if report.left_over:
         render.line(f"Not judged: the last {count(report.left_over, 'image')}")
-    render.line(f"{report.version}: {report.advice}")
+    render.line(f"{report.version}: {report.sentence}")
 
 
 def _rows(report: Drift) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ app = typer.Typer()
 _ROUTING = {
     "task_identity": "images whose task is found",
     "oracle_gap": "lost by finding it",
-    "false_abstention": "images of a task that are turned away",
+    "false_abstention": "images of a task that are rejected as unknown",
 }
 
 

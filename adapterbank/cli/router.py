@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -109,7 +108,6 @@ def show(
     from adapterbank.routing.router import listed
 
     version, router = load_router(registry, ref)
-    settings = router.settings
     if as_json:
         tasks = {
             task: {"classes": len(part.counts), "calibration": len(part.calibration)}
@@ -119,7 +117,10 @@ def show(
             {
                 **summary.version_json(version),
                 "blocks": list(router.blocks),
-                **asdict(settings),
+                "mode": router.mode,
+                "alpha": router.alpha,
+                "margin": router.margin,
+                "cap": router.cap,
                 "reference": router.reference or None,
                 "aside": router.aside or None,
                 "temperature": router.temperature,
@@ -128,9 +129,8 @@ def show(
         )
         return
     render.line(
-        f"{version} sha256:{version.digest}, {settings.mode}, features after block"
-        f" {listed(router.blocks)},"
-        f" alpha {settings.alpha}"
+        f"{version} sha256:{version.digest}, {router.mode}, features after block"
+        f" {listed(router.blocks)}, alpha {router.alpha}"
     )
     rows = [
         (task, str(len(part.counts)), str(len(part.calibration)))

@@ -24,7 +24,8 @@ class RouterConfig(Strict):
     # A version, such as places@1, whose record alone gives the covariances, so that no other task
     # moves a score; no image is ever given to its task. None: of all tasks together.
     reference: str | None = None
-    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)  # of a task's own images, turned away
+    # Share of a task's own images that are rejected as unknown.
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
     margin: float = Field(default=0.2, ge=0.0, le=1.0)  # of probability, between two tasks
     cap: int = Field(default=400, ge=2)  # images a task counts for at most in a pooled covariance
 

@@ -1,22 +1,26 @@
 """The accuracy matrix of a bank, ``reports/matrix.json``: a step for each champion that was new.
 
 Counts, never percentages, each measured with the champions of that moment. The file is Git's, one
-step a line; metrics, tables and pictures are made of it and can always be made again.
+step a line, which says only what is not as it was at the step before: a value that is gone is null.
+So it grows with what changes, not with tasks times steps. Metrics, tables and pictures are made of
+it and can always be made again.
 
 ``oracle``: right labels of the champion on its test images, from the version's ``metrics.json``.
 ``identity``: test images whose likeliest task is the true one, by the router of that moment.
-``routed``: both at once. ``abstained``: images that the router would turn away, whatever their
-likeliest task; kept apart, as the router's bars are. All are of the test images of one task.
+``routed``: both at once. ``abstained``: images that the router would reject as unknown, whatever
+their likeliest task; kept apart, as the router's bars are. All are of the test images of one task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+import numpy as np
 from pydantic import ConfigDict, FailFast, Field
-from pydantic.dataclasses import dataclass
 
 from adapterbank.config.bank import TaskConfig
 from adapterbank.continual.metrics import (
@@ -36,28 +40,36 @@ from adapterbank.registry.documents import dump_document, parse_document
 MATRIX: Final = "reports/matrix.json"
 _FIX: Final = f"git checkout -- {MATRIX}, or delete it: it begins anew with the champions there are"
 
+_EARLIER: Final = re.compile(rb'\s*\{\s*"schema"\s*:\s*1\s*[,}]')
+
 Kind = Literal["new task", "new classes", "new domain", "new version"]
 Figure = Literal["oracle", "routed", "identity", "abstained"]
 FIGURES: Final[tuple[Figure, ...]] = ("oracle", "routed", "identity", "abstained")
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _Count = Annotated[int, Field(ge=0)]
+_Number = Annotated[int, Field(ge=1)]
+_Pair = tuple[_Count, _Number]  # so many of so many images
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True)
 class Champion:
     """The version that was served."""
 
-    version: Annotated[int, Field(ge=1)]
+    __pydantic_config__ = _STRICT
+    version: _Number
     digest: Sha256
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True)
 class Right:
     """So many of so many images."""
 
+    __pydantic_config__ = _STRICT
     correct: _Count
-    total: Annotated[int, Field(ge=1)]
+    total: _Number
 
     @property
     def score(self) -> Score:
@@ -65,7 +77,7 @@ class Right:
         return Score(correct=self.correct, total=self.total)
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One champion that was new, and what all champions of that moment reached.
 
@@ -81,9 +93,10 @@ class Step:
             of the step before.
     """
 
+    __pydantic_config__ = _STRICT
     step: _Count
     task: str
-    version: Annotated[int, Field(ge=1)]
+    version: _Number
     kind: Kind
     champions: dict[str, Champion]
     oracle: dict[str, Right]
@@ -94,35 +107,23 @@ class Step:
 
     def of(self, figure: Figure) -> Mapping[str, Right]:
         """One of its figures, by task."""
-        found: Mapping[str, Right] = getattr(self, figure)
-        return found
+        counts: Mapping[str, Right] = getattr(self, figure)
+        return counts
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values, in a fixed order; ``carried`` only where there is any."""
-        line: dict[str, Any] = {
-            "step": self.step,
-            "task": self.task,
-            "version": self.version,
-            "kind": self.kind,
-            "champions": {
-                task: {"version": one.version, "digest": one.digest}
-                for task, one in sorted(self.champions.items())
-            },
-        }
-        for figure in FIGURES:
-            line[figure] = {
-                task: {"correct": one.correct, "total": one.total}
-                for task, one in sorted(self.of(figure).items())
-            }
-        return {**line, "carried": list(self.carried)} if self.carried else line
+        """All of it as JSON values, in a fixed order; ``carried`` only where there is any."""
+        line = asdict(self)
+        for name in ("champions", *FIGURES):
+            line[name] = dict(sorted(line[name].items()))
+        carried = list(line.pop("carried"))
+        return {**line, "carried": carried} if carried else line
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True)
 class Matrix:
     """All steps so far, oldest first."""
 
-    schema: Literal[1] = 1
-    steps: Annotated[tuple[Step, ...], FailFast()]
+    steps: tuple[Step, ...]
 
     @property
     def champions(self) -> Mapping[str, Champion]:
@@ -138,6 +139,44 @@ class Matrix:
         return Matrix(steps=(*self.steps, step))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A step as the file has it: what is not as it was at the step before."""
+
+    __pydantic_config__ = _STRICT
+    step: _Count
+    task: str
+    version: _Number
+    kind: Kind
+    champions: dict[str, Champion | None] = field(default_factory=dict)
+    oracle: dict[str, _Pair | None] = field(default_factory=dict)
+    routed: dict[str, _Pair | None] = field(default_factory=dict)
+    identity: dict[str, _Pair | None] = field(default_factory=dict)
+    abstained: dict[str, _Pair | None] = field(default_factory=dict)
+    carried: dict[str, Literal[True] | None] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> Collection[str]:
+        """Those of which anything changed."""
+        return {*self.champions, *self.oracle, *self.routed, *self.identity, *self.abstained}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    __pydantic_config__ = _STRICT
+    schema: Literal[2]
+    steps: Annotated[tuple[_Line, ...], FailFast()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EarlierDocument:
+    """Every step with all of its counts."""
+
+    __pydantic_config__ = _STRICT
+    schema: Literal[1]
+    steps: Annotated[tuple[Step, ...], FailFast()]
+
+
 def read_matrix(root: Path) -> Matrix:
     """Read a bank's matrix; an empty one where nothing was released yet.
 
@@ -149,22 +188,105 @@ def read_matrix(root: Path) -> Matrix:
         data = path.read_bytes()
     except FileNotFoundError:
         return Matrix(steps=())
-    matrix = parse_document(data, Matrix, where=str(path), fix=_FIX)
-    for place, step in enumerate(matrix.steps):
-        wrong = next(_problems(place, step), None)
+    steps: list[tuple[Step, Collection[str]]]
+    if _EARLIER.match(data):
+        earlier = parse_document(data, _EarlierDocument, where=str(path), fix=_FIX)
+        steps = [
+            (step, {t for figure in FIGURES for t in step.of(figure)}) for step in earlier.steps
+        ]
+    else:
+        steps = list(_unfold(parse_document(data, _Document, where=str(path), fix=_FIX).steps))
+    for place, (step, changed) in enumerate(steps):
+        wrong = next(_problems(place, step, changed), None)
         if wrong is not None:
             raise IntegrityError(f"{path}: step {place}: {wrong}", fix=_FIX)
-    return matrix
+    return Matrix(steps=tuple(step for step, _ in steps))
 
 
 def write_matrix(root: Path, matrix: Matrix) -> bytes:
     """Write a bank's matrix, a step a line, and return its bytes."""
-    data = dump_document({"schema": 1, "steps": [step.as_json() for step in matrix.steps]})
+    data = dump_document({"schema": 2, "steps": list(_fold(matrix.steps))})
     path = root / MATRIX
     if not path.is_file() or path.read_bytes() != data:
         make_directory(path.parent)
         replace_file(path, data)
     return data
+
+
+def _fold(steps: Iterable[Step]) -> Iterator[dict[str, Any]]:
+    """Say of each step what is not as it was at the step before."""
+    before: dict[str, Mapping[str, Any]] = {}
+    for step in steps:
+        now: dict[str, Mapping[str, Any]] = {
+            "champions": step.champions,
+            **{figure: step.of(figure) for figure in FIGURES},
+            "carried": dict.fromkeys(step.carried, True),
+        }
+        line: dict[str, Any] = {
+            "step": step.step, "task": step.task, "version": step.version, "kind": step.kind,
+        }  # fmt: skip
+        for name, values in now.items():
+            changes = {
+                task: _as_line(values.get(task)) for task in _changed(before.get(name, {}), values)
+            }
+            if changes:
+                line[name] = changes
+        yield line
+        before = now
+
+
+def _unfold(lines: Iterable[_Line]) -> Iterator[tuple[Step, Collection[str]]]:
+    """Give each step with all of its counts, and the tasks of which anything changed."""
+    champions: dict[str, Champion] = {}
+    counts: dict[Figure, dict[str, Right]] = {figure: {} for figure in FIGURES}
+    carried: dict[str, Literal[True]] = {}
+    for line in lines:
+        champions = _with_changes(champions, line.champions)
+        for figure in FIGURES:
+            pairs: Mapping[str, _Pair | None] = getattr(line, figure)
+            changes = {
+                task: None if pair is None else Right(correct=pair[0], total=pair[1])
+                for task, pair in pairs.items()
+            }
+            counts[figure] = _with_changes(counts[figure], changes)
+        carried = _with_changes(carried, line.carried)
+        step = Step(
+            step=line.step,
+            task=line.task,
+            version=line.version,
+            kind=line.kind,
+            champions=champions,
+            oracle=counts["oracle"],
+            routed=counts["routed"],
+            identity=counts["identity"],
+            abstained=counts["abstained"],
+            carried=tuple(sorted(carried)),
+        )
+        yield step, line.tasks
+
+
+def _as_line(value: Champion | Right | Literal[True] | None) -> object:
+    if isinstance(value, Right):
+        return [value.correct, value.total]
+    return asdict(value) if isinstance(value, Champion) else value
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys that have another value or none, sorted."""
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def _with_changes(before: dict[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
+    """A copy with other values; those that are None are gone. The same where nothing changes."""
+    if not changes:
+        return before
+    after = before.copy()
+    for key, value in changes.items():
+        if value is None:
+            after.pop(key, None)
+        else:
+            after[key] = value
+    return after
 
 
 def kind_of(section: TaskConfig | None, *, known: bool) -> Kind:
@@ -215,24 +337,23 @@ def matrix_of(matrix: Matrix, figure: Figure) -> AccuracyMatrix | None:
     Returns:
         None where nothing was measured.
     """
-    learned = {
-        task: found
-        for task in (matrix.champions if matrix.steps else ())
-        if (found := _learned(matrix.steps, figure, task))
-    }
+    served = matrix.champions if matrix.steps else ()
+    measured = {task: _learned(matrix.steps, figure, task) for task in served}
+    learned = {task: places for task, places in measured.items() if places}
     if not learned:
         return None
     tasks = tuple(sorted(learned, key=lambda task: (learned[task][0], task)))
     first = learned[tasks[0]][0]
-    rows = []
-    for place, step in enumerate(matrix.steps[first:], start=first):
-        counts = step.of(figure)
-        rows.append(
-            tuple(counts[task].score if learned[task][0] <= place else None for task in tasks)
-        )
+    counts = np.zeros((2, len(matrix.steps) - first, len(tasks)), dtype=np.int64)
+    for column, task in enumerate(tasks):
+        begun = learned[task][0]
+        rights = [step.of(figure)[task] for step in matrix.steps[begun:]]
+        counts[0, begun - first :, column] = [right.correct for right in rights]
+        counts[1, begun - first :, column] = [right.total for right in rights]
     return AccuracyMatrix(
         tasks=tasks,
-        rows=tuple(rows),
+        correct=counts[0],
+        total=counts[1],
         learned=tuple(tuple(place - first for place in learned[task]) for task in tasks),
     )
 
@@ -240,21 +361,20 @@ def matrix_of(matrix: Matrix, figure: Figure) -> AccuracyMatrix | None:
 def summary(matrix: Matrix) -> dict[str, Any]:
     """Every metric of the last step, by name; see :mod:`adapterbank.continual.metrics`.
 
-    ``fwt`` is none of them: a bank has no answer for a task before it has learned it.
     ``intransigence`` of the routed figures is against the oracle's: each adapter was trained alone.
     """
     if not matrix.steps:
         return {"steps": 0, "tasks": 0}
     last = matrix.steps[-1]
-    found: dict[str, Any] = {"steps": len(matrix.steps), "tasks": len(last.champions)}
+    figures: dict[str, Any] = {"steps": len(matrix.steps), "tasks": len(last.champions)}
     oracle, routed = matrix_of(matrix, "oracle"), matrix_of(matrix, "routed")
     if oracle is not None:
-        found["oracle"] = summarise(oracle)
+        figures["oracle"] = summarise(oracle)
     if routed is not None:
         alone = {task: last.oracle[task].score.accuracy for task in routed.tasks}
-        found["routed"] = summarise(routed, alone=alone)
-        found["routing"] = _routing(matrix, last, routed.tasks)
-    return found
+        figures["routed"] = summarise(routed, alone=alone)
+        figures["routing"] = _routing(matrix, last, routed.tasks)
+    return figures
 
 
 def _routing(matrix: Matrix, last: Step, tasks: Sequence[str]) -> dict[str, Any]:
@@ -266,23 +386,19 @@ def _routing(matrix: Matrix, last: Step, tasks: Sequence[str]) -> dict[str, Any]
         )
         for task in tasks
     }
-    turned = [last.abstained[task].score.accuracy for task in tasks]
-    found: dict[str, Any] = {
+    rejected = [last.abstained[task].score.accuracy for task in tasks]
+    figures: dict[str, Any] = {
         "task_identity": task_identity(scores),
         "oracle_gap": oracle_gap(scores),
-        "false_abstention": sum(turned) / len(turned),
+        "false_abstention": sum(rejected) / len(rejected),
     }
     recall = matrix_of(matrix, "identity")
     if recall is not None:
-        end = recall.steps - 1
-        found["interference"] = routing_interference(
-            {
-                task: recall.accuracy(recall.since(end, column), column)
-                for column, task in enumerate(recall.tasks)
-            },
-            {task: recall.accuracy(end, column) for column, task in enumerate(recall.tasks)},
+        first, now = recall.at_first[-1].tolist(), recall.accuracy[-1].tolist()
+        figures["interference"] = routing_interference(
+            dict(zip(recall.tasks, first, strict=True)), dict(zip(recall.tasks, now, strict=True))
         )
-    return found
+    return figures
 
 
 def _learned(steps: Sequence[Step], figure: Figure, task: str) -> tuple[int, ...]:
@@ -294,21 +410,21 @@ def _learned(steps: Sequence[Step], figure: Figure, task: str) -> tuple[int, ...
     return (first, *later) if first < len(steps) else ()
 
 
-def _problems(place: int, step: Step) -> Iterator[str]:
-    """Find what no release writes."""
+def _problems(place: int, step: Step, changed: Collection[str]) -> Iterator[str]:
+    """Find what no release writes, among the tasks of which anything changed."""
     if step.step != place:
         yield f"says it is step {step.step}"
     champion = step.champions.get(step.task)
     if champion is None or champion.version != step.version:
         yield f"{step.task}@{step.version} is none of its champions"
-    for figure in FIGURES:
-        for task, one in step.of(figure).items():
+    for task in sorted(changed):
+        counts = {figure: step.of(figure)[task] for figure in FIGURES if task in step.of(figure)}
+        for figure, right in counts.items():
             if task not in step.champions:
                 yield f"{figure}.{task}: it was not served"
-            if one.correct > one.total:
-                yield f"{figure}.{task}: {one.correct} of {one.total}"
-    for task in {*step.routed, *step.identity, *step.abstained}:
-        if any(task not in step.of(figure) for figure in FIGURES):
+            if right.correct > right.total:
+                yield f"{figure}.{task}: {right.correct} of {right.total}"
+        if counts.keys() - {"oracle"} and len(counts) < len(FIGURES):
             yield f"{task} has not all figures"
-        elif step.routed[task].correct > step.identity[task].correct:
-            yield f"routed.{task}: more right answers than images whose task was told right"
+        elif len(counts) == len(FIGURES) and counts["routed"].correct > counts["identity"].correct:
+            yield f"routed.{task}: more right answers than images whose task was found"

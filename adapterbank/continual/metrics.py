@@ -18,8 +18,6 @@ name of its own, with the library it agrees with:
 ``forgetting/first``       just after it was learned, less now: Avalanche
 ``bwt/gem``                backward transfer (Lopez-Paz & Ranzato 2017): minus ``forgetting/first``
 ``bwt/all_pairs``          the mean over all later steps, not the last alone: continuum
-``fwt/gem``                before it was learned, less an untrained model (Lopez-Paz & Ranzato 2017)
-``fwt/no_baseline``        the same without that subtraction: continuum
 ``intransigence``          trained alone, less just after it was learned (Chaudhry et al. 2018)
 ``renewal``                a task just after it was learned anew, less just before; no library's
 =========================  =========================================================================
@@ -27,111 +25,109 @@ name of its own, with the library it agrees with:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
-from adapterbank.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
 from adapterbank.records import Score
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AccuracyMatrix:
-    """Counts of right answers: a row for each step, a column for each task.
+    """Counts of right answers: a row for each of S steps, a column for each of T tasks.
 
     Args:
         tasks: names in the order of arrival.
-        rows: for each step so far, a count for each task, or None where it was not measured.
+        correct: (S, T) right answers.
+        total: (S, T) images; 0 where a task was not measured.
         learned: for each task the steps that learned it, ascending, the first being its arrival;
-            empty for one that did not arrive yet. None: step ``i`` learned ``tasks[i]``.
-
-    Raises:
-        InputError: a row has another length, a task was not measured when it was learned or
-            afterwards, or ``learned`` is of other tasks or steps.
+            empty for one that did not arrive yet.
     """
 
     tasks: tuple[str, ...]
-    rows: tuple[tuple[Score | None, ...], ...]
-    learned: tuple[tuple[int, ...], ...] | None = None
+    correct: Integers
+    total: Integers
+    learned: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
         """Refuse a matrix of which the metrics would mean nothing."""
-        if self.learned is None and len(self.rows) > len(self.tasks):
-            raise InputError(f"{len(self.rows)} steps, but {len(self.tasks)} tasks")
-        if self.learned is not None and len(self.learned) != len(self.tasks):
-            raise InputError(f"{len(self.learned)} tasks learned, but {len(self.tasks)} tasks")
-        for task, steps in zip(self.tasks, self.learned or (), strict=self.learned is not None):
-            if list(steps) != sorted(set(steps)) or any(not 0 <= i < self.steps for i in steps):
-                raise InputError(f"{task} was learned at steps {steps} of {self.steps}")
-        if self.rows and not self.seen(0):
-            raise InputError("step 0 learned none of the tasks")
-        for step, row in enumerate(self.rows):
-            if len(row) != len(self.tasks):
-                raise InputError(
-                    f"step {step} has {len(row)} counts, expected {len(self.tasks)}, one a task"
-                )
-            for column in self.seen(step):
-                score = row[column]
-                if score is None or score.total == 0:
-                    raise InputError(f"step {step} has no count of {self.tasks[column]}")
+        assert self.correct.shape == self.total.shape == (len(self.correct), len(self.learned))
+        assert len(self.tasks) == len(self.learned)
+        for task, steps in zip(self.tasks, self.learned, strict=True):
+            apart = sorted(set(steps)) == list(steps)
+            assert apart and set(steps) <= set(range(self.steps)), f"{task} at {steps}"  # noqa: PT018
+        seen = self.begun >= 0
+        assert not self.steps or seen[0].any(), "step 0 learned none of the tasks"
+        assert not (seen & (self.total == 0)).any(), "a task that was learned was not measured"
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[str],
+        rows: Iterable[Sequence[Score | None]],
+        learned: Sequence[Sequence[int]] | None = None,
+    ) -> AccuracyMatrix:
+        """Make a matrix of scores.
+
+        Args:
+            tasks: names in the order of arrival.
+            rows: for each step a score for each task; None where it was not measured.
+            learned: see the class. None: step ``i`` learned ``tasks[i]``.
+        """
+        scores = [[score or Score(correct=0, total=0) for score in row] for row in rows]
+        shape = (len(scores), len(tasks))
+        if learned is None:
+            learned = [(place,) if place < len(scores) else () for place in range(len(tasks))]
+        return cls(
+            tasks=tuple(tasks),
+            correct=np.array([[s.correct for s in row] for row in scores], np.int64).reshape(shape),
+            total=np.array([[s.total for s in row] for row in scores], np.int64).reshape(shape),
+            learned=tuple(tuple(steps) for steps in learned),
+        )
 
     @property
     def steps(self) -> int:
         """How many steps there are."""
-        return len(self.rows)
+        return len(self.correct)
 
-    def seen(self, step: int) -> tuple[int, ...]:
-        """Columns of the tasks that have arrived by a step."""
-        return tuple(
-            column
-            for column in range(len(self.tasks))
-            if (steps := self._learned(column)) and steps[0] <= step
-        )
+    @cached_property
+    def accuracy(self) -> Floats:
+        """``R`` (S, T); NaN where a task was not measured."""
+        share: Floats = self.correct / np.where(self.total, self.total, np.nan)
+        return share
 
-    def arrival(self, column: int) -> int:
-        """The step that learned a task first."""
-        return self._learned(column)[0]
+    @cached_property
+    def begun(self) -> Integers:
+        """(S, T) the last step, this one included, that learned a task; -1 before it arrived."""
+        begun = np.full(self.correct.shape, -1)
+        for column, steps in enumerate(self.learned):
+            for step in steps:
+                begun[step:, column] = step
+        return begun
 
-    def since(self, step: int, column: int) -> int:
-        """The last step, ``step`` included, that learned a task which has arrived."""
-        return max(one for one in self._learned(column) if one <= step)
+    @cached_property
+    def old(self) -> NDArray[np.bool_]:
+        """(S, T) tasks that have arrived and that the step itself did not learn."""
+        mask: NDArray[np.bool_] = (self.begun >= 0) & (self.begun < np.arange(self.steps)[:, None])
+        return mask
 
-    def old(self, step: int) -> tuple[int, ...]:
-        """Columns of the tasks that the step itself did not learn."""
-        return tuple(column for column in self.seen(step) if self.since(step, column) < step)
+    @cached_property
+    def at_first(self) -> Floats:
+        """(S, T) accuracy just after a task was last learned; meaningless before it arrived."""
+        return np.take_along_axis(self.accuracy, np.maximum(self.begun, 0), axis=0)
 
-    def renewed(self) -> Iterator[tuple[int, int]]:
-        """Steps that learned a task anew, each with its column."""
-        for column in range(len(self.tasks)):
-            yield from ((step, column) for step in self._learned(column)[1:])
-
-    def _learned(self, column: int) -> tuple[int, ...]:
-        if self.learned is not None:
-            return self.learned[column]
-        return (column,) if column < self.steps else ()
-
-    def accuracy(self, step: int, column: int) -> float:
-        """``R[step, column]``.
-
-        Raises:
-            InputError: it was not measured.
-        """
-        score = self.rows[step][column]
-        if score is None:
-            raise InputError(f"{self.tasks[column]} was not measured at step {step}")
-        return score.accuracy
-
-    def with_row(self, row: Mapping[str, Score]) -> AccuracyMatrix:
-        """Append what was measured after the next step.
-
-        Raises:
-            InputError: a name is not one of the tasks, or a task seen so far has no count.
-        """
-        strange = sorted(row.keys() - set(self.tasks))
-        if strange:
-            raise InputError(f"{strange[0]} is none of the tasks {', '.join(self.tasks)}")
-        counts = tuple(row.get(task) for task in self.tasks)
-        return AccuracyMatrix(tasks=self.tasks, rows=(*self.rows, counts), learned=self.learned)
+    def renewals(self) -> Iterator[float]:
+        """What each task gained that was learned anew, in that step."""
+        for column, steps in enumerate(self.learned):
+            for step in steps[1:]:
+                yield float(self.accuracy[step, column] - self.accuracy[step - 1, column])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +137,7 @@ class RoutedScore:
     Args:
         routed: right labels under the task that was chosen. Who counts abstentions as wrong labels
             must do so in ``identity`` too.
-        identity: images whose task was told right.
+        identity: images whose task was found.
         oracle: right labels under the true task.
     """
 
@@ -151,65 +147,58 @@ class RoutedScore:
 
 
 def summarise(
-    matrix: AccuracyMatrix,
-    *,
-    untrained: Mapping[str, float] | None = None,
-    alone: Mapping[str, float] | None = None,
+    matrix: AccuracyMatrix, *, alone: Mapping[str, float] | None = None
 ) -> dict[str, float]:
     """Compute every metric that the matrix allows; see the module for their names.
 
     Args:
         matrix: at least one step.
-        untrained: accuracy of an untrained model by task, for ``fwt/gem``.
         alone: accuracy of a model trained on the task alone, or on all jointly, for
             ``intransigence``: say which beside the figure.
-
-    Raises:
-        InputError: the matrix has no step, or a task has no figure in a mapping that was given.
     """
-    if not matrix.steps:
-        raise InputError("no step yet: there is nothing to summarise")
-    last = matrix.steps - 1
-    found = {
-        "average": _average(matrix, last),
-        "average/micro": _pooled(matrix, last),
-        "average/incremental": fmean(_average(matrix, step) for step in range(matrix.steps)),
+    assert matrix.steps, "no step yet: there is nothing to summarise"
+    accuracy, seen, old = matrix.accuracy, matrix.begun >= 0, matrix.old
+    averages = np.where(seen, accuracy, 0.0).sum(axis=1) / seen.sum(axis=1)
+    now = seen[-1]
+    metrics = {
+        "average": float(averages[-1]),
+        "average/micro": float(matrix.correct[-1, now].sum() / matrix.total[-1, now].sum()),
+        "average/incremental": float(averages.mean()),
     }
-    if matrix.old(last):
-        found |= {
-            "forgetting/chaudhry": fmean(_chaudhry(matrix, last)),
-            "forgetting/clamped": fmean(_clamped(matrix, last)),
-            "forgetting/first": fmean(_first(matrix, last)),
-            "bwt/gem": 0.0 - fmean(_first(matrix, last)),  # never -0.0
+    if old[-1].any():
+        best = np.array([
+            accuracy[matrix.begun[-1, column] : -1, column].max()
+            for column in np.flatnonzero(old[-1])
+        ])  # fmt: skip
+        lost = best - accuracy[-1, old[-1]]
+        first = float((matrix.at_first[-1] - accuracy[-1])[old[-1]].mean())
+        metrics |= {
+            "forgetting/chaudhry": float(lost.mean()),
+            # Those libraries fill steps before the task with zeros, which never are the best.
+            "forgetting/clamped": float(np.maximum(lost, 0.0).mean()),
+            "forgetting/first": first,
+            "bwt/gem": 0.0 - first,  # never -0.0
         }
-    pairs = [(step, column) for step in range(matrix.steps) for column in matrix.old(step)]
-    if pairs:
-        found["bwt/all_pairs"] = fmean(
-            matrix.accuracy(step, column)
-            - matrix.accuracy(matrix.since(step, column), column)
-            for step, column in pairs
-        )  # fmt: skip
-    found |= _forward(matrix, untrained)
-    gains = [matrix.accuracy(i, j) - matrix.accuracy(i - 1, j) for i, j in matrix.renewed()]
+    if old.any():
+        metrics["bwt/all_pairs"] = float((accuracy - matrix.at_first)[old].mean())
+    gains = list(matrix.renewals())
     if gains:
-        found["renewal"] = fmean(gains)
+        metrics["renewal"] = fmean(gains)
     if alone is not None:
-        found["intransigence"] = fmean(
-            _of(alone, matrix.tasks[column])
-            - matrix.accuracy(matrix.since(last, column), column)
-            for column in matrix.seen(last)
-        )  # fmt: skip
-    return found
+        wanted = np.array([alone.get(task, np.nan) for task in matrix.tasks])
+        assert not np.isnan(wanted[now]).any(), "a task has no figure of it alone"
+        metrics["intransigence"] = float((wanted - matrix.at_first[-1])[now].mean())
+    return metrics
 
 
 def oracle_gap(scores: Mapping[str, RoutedScore]) -> float:
     """What choosing the task costs: mean accuracy under the true task, less under the chosen."""
-    return fmean(one.oracle.accuracy - one.routed.accuracy for one in _some(scores))
+    return fmean(score.oracle.accuracy - score.routed.accuracy for score in scores.values())
 
 
 def task_identity(scores: Mapping[str, RoutedScore]) -> float:
-    """Mean share of images whose task was told right."""
-    return fmean(one.identity.accuracy for one in _some(scores))
+    """Mean share of images whose task was found."""
+    return fmean(score.identity.accuracy for score in scores.values())
 
 
 def routing_interference(
@@ -225,64 +214,5 @@ def routing_interference(
 
     Returns:
         By task, the recall that was lost; negative where it was gained.
-
-    Raises:
-        InputError: a task has no figure in one of the two.
     """
-    return {task: after_learning[task] - _of(now, task) for task in sorted(after_learning)}
-
-
-def _average(matrix: AccuracyMatrix, step: int) -> float:
-    return fmean(matrix.accuracy(step, column) for column in matrix.seen(step))
-
-
-def _pooled(matrix: AccuracyMatrix, step: int) -> float:
-    row = matrix.rows[step]
-    seen = [score for column in matrix.seen(step) if (score := row[column]) is not None]
-    return sum(score.correct for score in seen) / sum(score.total for score in seen)
-
-
-def _chaudhry(matrix: AccuracyMatrix, last: int) -> Iterator[float]:
-    for column in matrix.old(last):
-        earlier = range(matrix.since(last, column), last)
-        best = max(matrix.accuracy(step, column) for step in earlier)
-        yield best - matrix.accuracy(last, column)
-
-
-def _clamped(matrix: AccuracyMatrix, last: int) -> Iterator[float]:
-    # Those libraries fill steps before the task with zeros, which never are the best.
-    return (max(0.0, lost) for lost in _chaudhry(matrix, last))
-
-
-def _first(matrix: AccuracyMatrix, last: int) -> Iterator[float]:
-    for column in matrix.old(last):
-        begun = matrix.since(last, column)
-        yield matrix.accuracy(begun, column) - matrix.accuracy(last, column)
-
-
-def _forward(matrix: AccuracyMatrix, untrained: Mapping[str, float] | None) -> dict[str, float]:
-    """Forward transfer, where every task was measured just before it arrived."""
-    last, first = matrix.steps - 1, matrix.seen(0)
-    arrived = [column for column in matrix.seen(last) if column not in first]
-    before = [(column, matrix.rows[matrix.arrival(column) - 1]) for column in arrived]
-    figures = [(j, score.accuracy) for j, row in before if (score := row[j]) is not None]
-    if not before or len(figures) < len(before):
-        return {}
-    found = {"fwt/no_baseline": fmean(accuracy for _, accuracy in figures)}
-    if untrained is not None:
-        found["fwt/gem"] = fmean(
-            accuracy - _of(untrained, matrix.tasks[task]) for task, accuracy in figures
-        )
-    return found
-
-
-def _of(figures: Mapping[str, float], task: str) -> float:
-    if task not in figures:
-        raise InputError(f"no figure of {task}, only of {', '.join(sorted(figures)) or 'none'}")
-    return figures[task]
-
-
-def _some(scores: Mapping[str, RoutedScore]) -> Sequence[RoutedScore]:
-    if not scores:
-        raise InputError("no routed score: there is nothing to average")
-    return tuple(scores.values())
+    return {task: after_learning[task] - now[task] for task in sorted(after_learning)}

@@ -45,8 +45,8 @@ from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
+from adapterbank.routing.record import read_record
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import read_record
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
@@ -198,7 +198,7 @@ def _judge(bank: Bank, predictor: Predictor, router: Router, version: Version) -
     place = router.tasks.index(task) if task in router.tasks else -1  # never told right
     told = found.chosen == place
     right = right_answers(bank, predictor, version).numpy()
-    turned = found.p_values <= router.settings.alpha
+    turned = found.p_values <= router.alpha
     total = len(features)
     return _Measured(
         routed=Right(correct=int((told & right).sum()), total=total),

@@ -2,7 +2,7 @@
 
 New images are compared with the record that the version stores: the frozen features of up to 256
 held-out images, and the training images' scatter, by which distances are measured. Both samples go
-through the same rounding to float16, so that nothing but the images can tell them apart. What few
+through the same rounding, so that nothing but the images can tell them apart. What few
 held-out images limit is power, not the promise of few false alarms: with 80 of them a window of
 5,000 images sees little more than one of 200.
 """
@@ -23,10 +23,10 @@ from adapterbank.bank.bank import Bank
 from adapterbank.data.images import normalise
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.drift.windows import (
+    Advice,
+    HeldOut,
     Images,
-    Reference,
     Settings,
-    Verdict,
     Window,
     check_enough,
     judge,
@@ -41,9 +41,9 @@ from adapterbank.methods.base import Folded
 from adapterbank.model import forward
 from adapterbank.records import ROUTER
 from adapterbank.registry.versions import Version
-from adapterbank.routing.likelihood import unit_rows
+from adapterbank.routing.record import Floats, RoutingRecord
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import Floats, RoutingRecord
+from adapterbank.routing.scores import unit_rows
 from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_logits
 
 
@@ -58,7 +58,7 @@ class Drift:
         compared: what the version's confidence was compared with; "" where with nothing.
         confidence: its mean there.
         windows: all that were judged.
-        verdict: what to do.
+        advice: what to do.
         left_over: images at the end that fill no window.
         unreadable: images that could not be decoded.
     """
@@ -69,35 +69,35 @@ class Drift:
     compared: str
     confidence: float | None
     windows: tuple[Window, ...]
-    verdict: Verdict
+    advice: Advice
     left_over: int
     unreadable: tuple[ImageError, ...]
 
     @property
-    def advice(self) -> str:
-        """The verdict as a sentence: what was found and what to type."""
-        verdict, task = self.verdict, self.version.task
-        sure = f"the answers are {verdict.confidence:.0%} sure"
+    def sentence(self) -> str:
+        """The advice in words: what was seen and what to type."""
+        advice, task = self.advice, self.version.task
+        sure = f"the answers are {advice.confidence:.0%} sure"
         usual = "" if self.confidence is None else f", usually {self.confidence:.0%}"
         only = " (by the only window; two in a row would be surer)"
-        told = {
+        words = {
             "none": self._nothing(),
             "recalibrate": f"recalibrate: the images changed, but {sure}{usual}. With some of them"
             f" among the validation images of {task}, dvc repro fits the router's thresholds anew",
             "retrain": f"retrain: the images changed and {sure}{usual}. Add some of them, labelled,"
             f" to the data of {task}, then: dvc repro",
-            "new task": f"new task: {verdict.abstained:.0%} are of no known task and"
-            f" {sum(verdict.elsewhere.values()):.0%} a little like others. Either they were changed"
+            "new task": f"new task: {advice.abstained:.0%} are of no known task and"
+            f" {sum(advice.elsewhere.values()):.0%} a little like others. Either they were changed"
             " beyond recognition, or: adapterbank task add NAME --data FOLDER",
-            "other task": f"other task: {verdict.elsewhere.get(verdict.other or '', 0):.0%} look"
-            f" like {verdict.other}. Ask for that, or: adapterbank predict --task auto",
-        }[verdict.action]
-        if verdict.action in {"recalibrate", "retrain"} and self.confidence is None:
-            told += (
+            "other task": f"other task: {advice.elsewhere.get(advice.other or '', 0):.0%} look"
+            f" like {advice.other}. Ask for that, or: adapterbank predict --task auto",
+        }[advice.action]
+        if advice.action in {"recalibrate", "retrain"} and self.confidence is None:
+            words += (
                 f". Whether {self.version} is less sure than it was cannot be told: the images it"
                 " was trained by are not prepared here"
             )
-        return told + (only if verdict.alarmed and len(self.windows) == 1 else "")
+        return words + (only if advice.alarmed and len(self.windows) == 1 else "")
 
     def _nothing(self) -> str:
         moved = [str(index + 1) for index, window in enumerate(self.windows) if window.moved]
@@ -111,7 +111,7 @@ class Drift:
             "task": self.version.task,
             "version": self.version.version,
             "digest": self.version.digest,
-            **asdict(self.verdict),
+            **asdict(self.advice),
             "reference": {
                 "held_out": self.held_out,
                 "confidence": self.confidence,
@@ -165,10 +165,8 @@ def measure_drift(
         predictor.backbone, router.blocks, loaded.folded, images, progress
     )
     compared, usual = _usual_confidence(bank, version, loaded, predictor.backbone)
-    reference, placed = compare_images(
-        router, version.task, record.calibration(router.blocks), (features, confidence), usual
-    )
-    windows, verdict = judge(version.task, reference, placed, chosen)
+    reference, new = compare_images(router, version.task, record, (features, confidence), usual)
+    windows, advice = judge(version.task, reference, new, chosen)
     return Drift(
         version=version,
         settings=chosen,
@@ -176,7 +174,7 @@ def measure_drift(
         compared=compared,
         confidence=None if usual is None else float(usual.mean()),
         windows=windows,
-        verdict=verdict,
+        advice=advice,
         left_over=len(confidence) - chosen.window * len(windows),
         unreadable=unreadable,
     )
@@ -204,8 +202,12 @@ def _router(bank: Bank, version: Version, record: RoutingRecord) -> Router:
 
 
 def compare_images(
-    router: Router, task: str, held: Floats, new: tuple[Floats, Floats], usual: Floats | None
-) -> tuple[Reference, Images]:
+    router: Router,
+    task: str,
+    record: RoutingRecord,
+    new: tuple[Floats, Floats],
+    usual: Floats | None,
+) -> tuple[HeldOut, Images]:
     """Put both samples into the space in which they are compared.
 
     Familiarity is the router's, of all its blocks; features are those of the deepest.
@@ -213,19 +215,20 @@ def compare_images(
     Args:
         router: knows the task.
         task: what the images are said to be of.
-        held: (K, L, D) the calibration features of its record, after the router's blocks.
+        record: with the held-out images of the task.
         new: of new images, features (n, L, D) after the router's blocks, and probabilities (n,) of
             the answers to them.
         usual: (V,) probabilities of the answers to images that the version was not trained on.
     """
     features, confidence = new
-    rows = unit_rows(unit_rows(features).astype(np.float16))  # as the record keeps them
+    held = record.calibration(router.blocks)
+    rows = record.as_stored(unit_rows(features), router.blocks)
     white = router.spreads[-1].within.whiten
-    found = router.judge(rows)
-    stranger = found.p_values <= router.settings.alpha
-    names = np.array(router.tasks)[found.chosen]
+    judgement = router.judge(rows)
+    unknown = judgement.p_values <= router.alpha
+    names = np.array(router.tasks)[judgement.chosen]
     return (
-        Reference(
+        HeldOut(
             features=white(held[:, -1]),
             familiarity=router.familiarity(held, task),
             confidence=usual,
@@ -234,9 +237,7 @@ def compare_images(
             features=white(rows[:, -1]),
             familiarity=router.familiarity(rows, task),
             confidence=confidence,
-            tasks=[
-                "" if strange else str(name) for strange, name in zip(stranger, names, strict=True)
-            ],
+            tasks=np.where(unknown, "", names).tolist(),
         ),
     )
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.errors import InputError
-
 _WIDTH = 4.0  # of the kernel, in medians
 _MEDIAN_ROWS = 1000  # the median of their distances is that of all, near enough
 _SLACK = 1e-6  # of a statistic: equal but for rounding counts as equal
@@ -58,19 +56,13 @@ def relabel(first: int, second: int, permutations: int, seed: Sequence[int]) -> 
     """Draw the relabellings of two samples.
 
     Args:
-        first: m.
-        second: n.
-        permutations: B; no p is below 1/(1 + B).
+        first: m, at least 2.
+        second: n, likewise.
+        permutations: B, at least 1; no p is below 1/(1 + B).
         seed: equal seeds give equal draws.
-
-    Raises:
-        InputError: a sample has fewer than two rows, or nothing is to be drawn.
     """
-    if min(first, second) < 2 or permutations < 1:
-        raise InputError(
-            f"samples of {first} and {second} rows with {permutations} permutations cannot be"
-            " compared: at least 2, 2 and 1"
-        )
+    assert min(first, second) >= 2
+    assert permutations >= 1
     generator = np.random.default_rng(seed)
     truth = np.zeros(first + second, dtype=np.float32)
     truth[:first] = 1.0
@@ -128,10 +120,10 @@ def kernel_test(pooled: Floats, labels: Labels) -> Difference:
     sums = kernel.sum(axis=1, dtype=np.float64)
     touching = sums @ marks.astype(np.float64)
     within, other = own / (m * (m - 1)), (sums.sum() - 2 * touching + own) / (n * (n - 1))
-    found = within + other - 2 * (touching - own) / (m * n)
+    squared = within + other - 2 * (touching - own) / (m * n)
     scatter = 1.0 - offset - (within[0] + other[0]) / 2
-    effect = float(np.sqrt(max(found[0], 0.0) / scatter)) if scatter > 0 else 0.0
-    return Difference(p=_p_value(found), effect=effect)
+    effect = float(np.sqrt(max(squared[0], 0.0) / scatter)) if scatter > 0 else 0.0
+    return Difference(p=_p_value(squared), effect=effect)
 
 
 def distribution_test(pooled: Floats, labels: Labels) -> Difference:
@@ -187,5 +179,5 @@ def _p_value(statistics: Floats) -> float:
 def _squared(rows: Floats) -> Floats:
     """(n, n) squared distances."""
     lengths = (rows**2).sum(axis=1)
-    found: Floats = np.maximum(lengths[:, None] + lengths - 2 * rows @ rows.T, 0.0)
-    return found
+    distances: Floats = np.maximum(lengths[:, None] + lengths - 2 * rows @ rows.T, 0.0)
+    return distances

@@ -35,7 +35,7 @@ FEATURES: Final = "features"
 FAMILIARITY: Final = "familiarity"
 CONFIDENCE: Final = "confidence"
 
-LEAST_REFERENCE = 20  # held-out images; of fewer nothing can be told
+LEAST_HELD_OUT = 20  # held-out images; of fewer nothing can be told
 LEAST_WINDOW = 20
 
 Floats = NDArray[np.float64]
@@ -89,8 +89,8 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
-    """What new images are compared with.
+class HeldOut:
+    """The held-out images of a task, with which new ones are compared.
 
     Args:
         features: (K, D) whitened, of images that no fit has seen.
@@ -175,7 +175,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Advice:
     """What is to be done, and by what windows.
 
     Args:
@@ -213,9 +213,9 @@ def check_enough(task: str, held: int, images: int, settings: Settings) -> None:
     Raises:
         InputError: too few of either.
     """
-    if held < LEAST_REFERENCE:
+    if held < LEAST_HELD_OUT:
         raise InputError(
-            f"{task} keeps {held} held-out images; at least {LEAST_REFERENCE} are needed to tell"
+            f"{task} keeps {held} held-out images; at least {LEAST_HELD_OUT} are needed to tell"
             " change from chance",
             fix=f"give {task} more validation images and train it again",
         )
@@ -227,32 +227,32 @@ def check_enough(task: str, held: int, images: int, settings: Settings) -> None:
 
 
 def judge(
-    task: str, reference: Reference, images: Images, settings: Settings
-) -> tuple[tuple[Window, ...], Verdict]:
+    task: str, held_out: HeldOut, images: Images, settings: Settings
+) -> tuple[tuple[Window, ...], Advice]:
     """Judge whole windows; images left over at the end are not looked at.
 
     Args:
         task: what the images are said to be of.
-        reference: of that task.
+        held_out: of that task.
         images: at least one window of them.
         settings: how.
 
     Raises:
         InputError: too few images, new ones or held-out ones.
     """
-    check_enough(task, len(reference.features), len(images.tasks), settings)
+    check_enough(task, len(held_out.features), len(images.tasks), settings)
     windows = []
     for index in range(len(images.tasks) // settings.window):
         first = index * settings.window
         rows = images.rows(slice(first, first + settings.window))
-        windows.append(_judge_one(task, reference, rows, settings, first))
-    return tuple(windows), _decide(windows, reference, settings)
+        windows.append(_judge_one(task, held_out, rows, settings, first))
+    return tuple(windows), _decide(windows, held_out, settings)
 
 
 def _judge_one(
-    task: str, reference: Reference, images: Images, settings: Settings, first: int
+    task: str, held_out: HeldOut, images: Images, settings: Settings, first: int
 ) -> Window:
-    tested = _test(reference, images, settings, first)
+    tested = _test(held_out, images, settings, first)
     least = {
         FEATURES: settings.least_shift,
         FAMILIARITY: settings.least_distance,
@@ -283,33 +283,32 @@ def _judge_one(
 
 
 def _test(
-    reference: Reference, images: Images, settings: Settings, first: int
+    held_out: HeldOut, images: Images, settings: Settings, first: int
 ) -> dict[str, Difference]:
     """Run the tests, all on the same relabellings where they compare the same images."""
     size, drawn = len(images.tasks), settings.permutations
-    labels = relabel(len(reference.features), size, drawn, (settings.seed, first))
-    pooled = principal(np.concatenate([reference.features, images.features]), settings.dimensions)
-    familiarity = np.concatenate([reference.familiarity, images.familiarity])
+    labels = relabel(len(held_out.features), size, drawn, (settings.seed, first))
+    pooled = principal(np.concatenate([held_out.features, images.features]), settings.dimensions)
+    familiarity = np.concatenate([held_out.familiarity, images.familiarity])
     tested = {
         FEATURES: kernel_test(pooled, labels),
         FAMILIARITY: distribution_test(familiarity, labels),
     }
-    if reference.confidence is not None:
-        labels = relabel(len(reference.confidence), size, drawn, (settings.seed, first, 1))
-        pooled = np.concatenate([reference.confidence, images.confidence])
+    if held_out.confidence is not None:
+        labels = relabel(len(held_out.confidence), size, drawn, (settings.seed, first, 1))
+        pooled = np.concatenate([held_out.confidence, images.confidence])
         tested[CONFIDENCE] = fall_test(pooled, labels)
     return tested
 
 
-def _decide(windows: Sequence[Window], reference: Reference, settings: Settings) -> Verdict:
+def _decide(windows: Sequence[Window], held_out: HeldOut, settings: Settings) -> Advice:
     """Ask for two windows in a row, where there are two, and name what they have in common."""
-    moved = [window.moved for window in windows]
+    moved = [False, *(window.moved for window in windows), False]
     alarmed = tuple(
         index
         for index in range(len(windows))
-        if moved[index] and (len(windows) == 1 or any(moved[max(0, index - 1) : index])
-                             or any(moved[index + 1 : index + 2]))
-    )  # fmt: skip
+        if moved[index + 1] and (len(windows) == 1 or moved[index] or moved[index + 2])
+    )
     about = [windows[index] for index in alarmed] or list(windows)
     abstained = _mean([window.abstained for window in about])
     names = sorted({name for window in about for name in window.elsewhere})
@@ -323,11 +322,11 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
             action = "other task"
         elif abstained + sum(elsewhere.values()) >= settings.most_elsewhere:
             action = "new task"  # nobody's: a little like several
-        elif _fell(about, confidence, reference, settings):
+        elif _fell(about, confidence, held_out, settings):
             action = "retrain"
         else:
             action = "recalibrate"
-    return Verdict(
+    return Advice(
         action=action,
         alarmed=alarmed,
         confidence=confidence,
@@ -337,12 +336,12 @@ def _decide(windows: Sequence[Window], reference: Reference, settings: Settings)
 
 
 def _fell(
-    about: Sequence[Window], confidence: float, reference: Reference, settings: Settings
+    about: Sequence[Window], confidence: float, held_out: HeldOut, settings: Settings
 ) -> bool:
     """Whether the version is less sure of the images of these windows, all together."""
-    if reference.confidence is None:
+    if held_out.confidence is None:
         return False
-    fall = float(reference.confidence.mean()) - confidence
+    fall = float(held_out.confidence.mean()) - confidence
     return fall >= settings.least_fall and any(w.findings[CONFIDENCE].moved for w in about)
 
 

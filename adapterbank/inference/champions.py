@@ -10,7 +10,7 @@ from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
-from adapterbank.routing.statistics import RoutingRecord, read_record
+from adapterbank.routing.record import RoutingRecord, read_record
 
 
 def champions(registry: Registry) -> Iterator[Version]:

@@ -13,8 +13,8 @@ from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
-from adapterbank.routing.router import Router, RouterSettings, Yardstick, build, listed
-from adapterbank.routing.statistics import RoutingRecord
+from adapterbank.routing.record import RoutingRecord
+from adapterbank.routing.router import Router, Yardstick, build, listed
 from adapterbank.routing.storage import pack_router
 
 _ANOTHER_REFERENCE = "name another version as router.reference in pipelines/params.yaml"
@@ -47,18 +47,20 @@ class Rebuilt:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what should be looked at."""
-        found = [
+        sentences = [
             f"{task} is never named, for {why}. Next: dvc repro -f train@{task} && dvc repro"
             for task, why in self.left_out.items()
         ]
         if self.narrowing:
-            found.append(
+            sentences.append(
                 f"The router is of block {listed(self.blocks)} only, which all records have; more"
                 f" have {', '.join(self.narrowing)}. Next: train all tasks with the same blocks"
             )
-        found += [f"{one} and {other} have the same images: they are always ambiguous"
-                  for one, other in self.twins]  # fmt: skip
-        return tuple(found)
+        sentences += [
+            f"{task} and {twin} have the same images: they are always ambiguous"
+            for task, twin in self.twins
+        ]
+        return tuple(sentences)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +69,12 @@ class RouterPlan:
 
     Args:
         backbone: fingerprint.
-        settings: of every one of them.
+        config: of every one of them.
         yardstick: what the configuration names as their reference.
     """
 
     backbone: str
-    settings: RouterSettings
+    config: RouterConfig
     yardstick: Yardstick | None = None
 
     @property
@@ -91,26 +93,20 @@ class RouterPlan:
             UnknownName: there is no such version.
         """
         fingerprint = registry.backbone().fingerprint
-        settings = RouterSettings(
-            mode="pooled" if config.reference is None else "isolated",
-            alpha=config.alpha,
-            margin=config.margin,
-            cap=config.cap,
-        )
         if config.reference is None:
-            return cls(backbone=fingerprint, settings=settings)
+            return cls(backbone=fingerprint, config=config)
         version = registry.resolve(config.reference)
         try:
-            found = read_routing(version)
+            stored = read_routing(version)
         except InputError as error:
             raise InputError(error.message, fix=_ANOTHER_REFERENCE) from error
-        if found is None:
+        if stored is None:
             raise InputError(
                 f"router.reference is {version}, which stores no {ROUTING}", fix=_ANOTHER_REFERENCE
             )
-        record, source = found
+        record, source = stored
         yardstick = Yardstick(record=record, source=source, task=version.task)
-        return cls(backbone=fingerprint, settings=settings, yardstick=yardstick)
+        return cls(backbone=fingerprint, config=config, yardstick=yardstick)
 
     def champions(self, registry: Registry) -> ChampionRecords:
         """Read the routing records of all champions but the reference's task.
@@ -127,15 +123,15 @@ class RouterPlan:
             if task == self.aside:
                 continue
             try:
-                found = read_routing(version)
+                stored = read_routing(version)
             except InputError:
                 left_out[task] = "its record was written before records named their blocks"
                 continue
-            why = "it stores no routing record" if found is None else self.misfit(found[0])
-            if why or found is None:
+            why = "it stores no routing record" if stored is None else self.misfit(stored[0])
+            if why or stored is None:
                 left_out[task] = why
             else:
-                records[task], sources[task] = found
+                records[task], sources[task] = stored
         return ChampionRecords(records=records, sources=sources, left_out=left_out)
 
     def misfit(self, record: RoutingRecord) -> str:
@@ -173,7 +169,7 @@ class RouterPlan:
         return build(
             fitting,
             backbone=self.backbone,
-            settings=self.settings,
+            config=self.config,
             yardstick=self.yardstick,
             sources=sources,
             blocks=blocks,
@@ -224,29 +220,29 @@ def rebuild_router(
     if next(champions(registry), None) is None:
         return Rebuilt(version=None)
     plan = RouterPlan.of(registry, config or RouterConfig())
-    found = plan.champions(registry)
-    if not found.records and plan.aside is None:
-        return Rebuilt(version=None, left_out=found.left_out)
-    if not found.records:
+    served = plan.champions(registry)
+    if not served.records and plan.aside is None:
+        return Rebuilt(version=None, left_out=served.left_out)
+    if not served.records:
         raise InputError(
             f"no task but {plan.aside}, by which the router measures, has a usable record",
             fix="adapterbank task add NAME --data FOLDER, or set router.reference to null",
         )
-    router = plan.build(found.records, found.sources)
-    before, held = _state(registry)
+    router = plan.build(served.records, served.sources)
+    count, current = _state(registry)
     version = registry.register(ROUTER, pack_router(router), reason=reason)
-    stays_back = not forward and version.version != held and _was_taken_back(registry, version)
+    stays_back = not forward and version.version != current and _was_taken_back(registry, version)
     if not stays_back:
         ref = f"{ROUTER}@sha256:{version.digest}"
-        registry.promote(ref, expected=held, reason=reason)
-    more = {task for task, one in found.records.items() if one.blocks != router.blocks}
+        registry.promote(ref, expected=current, reason=reason)
+    more = {task for task, record in served.records.items() if record.blocks != router.blocks}
     return Rebuilt(
         version=version,
-        published=version.version > before,
+        published=version.version > count,
         served=not stays_back,
         tasks=router.tasks,
         blocks=router.blocks,
-        left_out=found.left_out,
+        left_out=served.left_out,
         narrowing=tuple(sorted(more)),
         twins=router.twins,
     )

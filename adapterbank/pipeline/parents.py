@@ -27,7 +27,7 @@ from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_con
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
-from adapterbank.routing.statistics import TaskStatistics
+from adapterbank.routing.record import TaskStatistics
 from adapterbank.training.evaluation import Progress, extract_features
 
 KEPT = 5  # of the nearest; each costs a pass over the images

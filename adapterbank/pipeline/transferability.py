@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapterbank.errors import InputError
 from adapterbank.routing.metric import factorise, shrink
-from adapterbank.routing.statistics import Floats, TaskStatistics, unpack
+from adapterbank.routing.record import Floats, TaskStatistics, unpack
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -38,8 +38,7 @@ from adapterbank.pipeline.parents import (
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.versions import Version
-from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_record
+from adapterbank.routing.record import as_record, task_record
 from adapterbank.training.evaluation import Progress
 from adapterbank.training.loop import TrainResult
 from adapterbank.training.sinks import Sink

@@ -48,8 +48,8 @@ class RoutedTask:
         recall: images routed to it, by the challenger's router against the present one.
         right: images routed to it (by the present router, by the challenger's).
         abstained: images of no task (by the present router, by the challenger's).
-        p_abstained: of McNemar's test that as many more are turned away by accident.
-        alpha: the share that the router may turn away.
+        p_abstained: of McNemar's test that as many more are rejected by accident.
+        alpha: the share that the router may reject as unknown.
     """
 
     task: str

@@ -25,10 +25,10 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import BankCheck, RoutedTask
 from adapterbank.registry.versions import Version
-from adapterbank.release.gates import Failure, as_comparison, is_worse
-from adapterbank.release.paired import compare
+from adapterbank.release.compare import compare_answers
+from adapterbank.release.gates import Failure, is_worse
+from adapterbank.routing.record import RoutingRecord
 from adapterbank.routing.router import Router, common_blocks
-from adapterbank.routing.statistics import RoutingRecord
 
 ABSTENTION_SLACK = 0.02  # beyond the router's alpha, of a task's own images
 _LEVEL = 0.05  # of the binomial tolerance on top
@@ -115,17 +115,16 @@ def route_task(
     own = [router.tasks.index(task) for router in (before, after)]
     right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
     kept = [
-        found.p_values > router.settings.alpha
-        for found, router in zip(judged, (before, after), strict=True)
+        found.p_values > router.alpha for found, router in zip(judged, (before, after), strict=True)
     ]
     return RoutedTask(
         task=task,
         total=len(features),
-        recall=as_comparison(compare(right[1], right[0])),
+        recall=compare_answers(right[1], right[0]),
         right=(int(right[0].sum()), int(right[1].sum())),
         abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
-        p_abstained=as_comparison(compare(kept[1], kept[0])).p,
-        alpha=after.settings.alpha,
+        p_abstained=compare_answers(kept[1], kept[0]).p,
+        alpha=after.alpha,
     )
 
 
@@ -135,7 +134,7 @@ def routing_failures(
     """Name every other task that would lose too much, with the numbers.
 
     A task loses recall by the rule for accuracy, :func:`~adapterbank.release.gates.is_worse`.
-    Its images are turned away too often where they are more than before, by the paired test, and
+    Its images are rejected too often where they are more than before, by the paired test, and
     more than the router's alpha and 2 points allow at a level of 5 % (one-sided, binomial): a task
     that was beyond that already holds nobody up.
 
@@ -152,8 +151,8 @@ def routing_failures(
         beyond = float(stats.binom.sf(now - 1, one.total, limit)) <= _LEVEL
         if beyond and one.p_abstained <= gates.alpha:
             reason = (
-                f"the router would turn away {now} of {one.total} images of {one.task}, it turns"
-                f" away {one.abstained[0]}; {100 * limit:.0f} % are allowed"
+                f"the router would reject {now} of {one.total} images of {one.task} as unknown,"
+                f" it rejects {one.abstained[0]}; {100 * limit:.0f} % are allowed"
             )
             failures.append(Failure(gate="abstention", reason=reason))
     return tuple(failures)

@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from adapterbank.config.gates import GateConfig
 from adapterbank.records import Score
 from adapterbank.registry.verdicts import Comparison
-from adapterbank.release.paired import Paired, compare
-from adapterbank.release.unpaired import Unpaired, compare_counts
-
-_DIGITS = 6
+from adapterbank.release.compare import compare_answers, compare_counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,35 +50,17 @@ class Failure:
 
 
 def contrast(challenger: Answers, champion: Answers) -> Comparison:
-    """Compare two versions on the same images: image by image where both answered each.
-
-    Raises:
-        InputError: the two are not of the same images.
-    """
+    """Compare two versions on the same images: image by image where both answered each."""
     if challenger.right is None or champion.right is None:
-        return as_comparison(compare_counts(challenger.score, champion.score))
-    return as_comparison(compare(challenger.right, champion.right))
+        return compare_counts(challenger.score, champion.score)
+    return compare_answers(challenger.right, champion.right)
 
 
-def as_comparison(found: Paired | Unpaired) -> Comparison:
-    """Round the figures of a test, so that they are the same wherever they are read."""
-    low, high = found.interval()
-    paired = found if isinstance(found, Paired) else None
-    return Comparison(
-        test="fisher" if paired is None else "mcnemar",
-        p=float(f"{found.p_worse:.{_DIGITS}g}"),
-        difference=found.difference,
-        interval=(round(low, _DIGITS), round(high, _DIGITS)),
-        gained=None if paired is None else paired.gained,
-        lost=None if paired is None else paired.lost,
-    )
-
-
-def is_worse(found: Comparison, gates: GateConfig, *, allowed: float) -> bool:
+def is_worse(comparison: Comparison, gates: GateConfig, *, allowed: float) -> bool:
     """The one rule for "worse".
 
     Args:
-        found: the test.
+        comparison: of the two versions.
         gates: ``alpha`` and ``max_drop``.
         allowed: a fall that is accepted however sure it is.
 
@@ -89,9 +68,9 @@ def is_worse(found: Comparison, gates: GateConfig, *, allowed: float) -> bool:
         whether the difference is beyond ``allowed``, and either no accident (p ≤ alpha) or as large
         as ``max_drop``.
     """
-    if found.difference >= -allowed:
+    if comparison.difference >= -allowed:
         return False
-    return found.p <= gates.alpha or found.difference <= -gates.max_drop
+    return comparison.p <= gates.alpha or comparison.difference <= -gates.max_drop
 
 
 def find_failures(gates: GateConfig, measured: Measured) -> tuple[Failure, ...]:
@@ -120,16 +99,16 @@ def find_failures(gates: GateConfig, measured: Measured) -> tuple[Failure, ...]:
 
 
 def _regression(
-    gates: GateConfig, challenger: Score, champion: Score, found: Comparison
+    gates: GateConfig, challenger: Score, champion: Score, comparison: Comparison
 ) -> list[Failure]:
-    if not is_worse(found, gates, allowed=gates.max_regression):
+    if not is_worse(comparison, gates, allowed=gates.max_regression):
         return []
     start = (
-        f"accuracy {challenger.accuracy:.4f} is {-100 * found.difference:.1f} points below the"
+        f"accuracy {challenger.accuracy:.4f} is {-100 * comparison.difference:.1f} points below the"
         f" champion's {champion.accuracy:.4f} on the same images"
     )
-    sure = f"p {found.p:.2g}, {found.test}"
-    if found.p <= gates.alpha:
+    sure = f"p {comparison.p:.2g}, {comparison.test}"
+    if comparison.p <= gates.alpha:
         return [Failure(gate="max_regression", reason=f"{start} ({sure})")]
     reason = f"{start}, gates.max_drop {100 * gates.max_drop:.1f} or more ({sure})"
     return [Failure(gate="max_drop", reason=reason)]

@@ -16,8 +16,8 @@ from adapterbank.registry.verdicts import Verdict, parse_verdict
 from adapterbank.registry.versions import Version
 from adapterbank.release.answers import val_answers
 from adapterbank.release.bank_gate import bank_terms, check_bank, routing_failures
+from adapterbank.release.compare import calibration_error
 from adapterbank.release.gates import Answers, Failure, Measured, contrast, find_failures
-from adapterbank.release.paired import calibration_error
 
 _PUBLISHED = "torchvision://"
 

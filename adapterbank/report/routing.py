@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adapterbank.config.router import RouterConfig
+from adapterbank.routing.record import RoutingRecord
 from adapterbank.routing.router import Judgement, Router, build
-from adapterbank.routing.statistics import RoutingRecord
 
 ALPHAS: tuple[float, ...] = tuple(round(step / 100, 2) for step in range(26))
 """Where abstention curves are drawn: the router's alpha from 0 to 0.25."""
@@ -113,7 +114,7 @@ def routing_figures(
         unknown.append(
             Unknown(
                 task=task,
-                abstained=int((found.p_values <= router.settings.alpha).sum()),
+                abstained=int((found.p_values <= router.alpha).sum()),
                 total=len(found.p_values),
                 auroc=_auroc(known, found.known),
             )
@@ -121,7 +122,7 @@ def routing_figures(
         curves.append(_curve(found))
     return RoutingFigures(
         tasks=router.tasks,
-        alpha=router.settings.alpha,
+        alpha=router.alpha,
         confusion=confusion,
         known_curve=_mean([_curve(found) for found in judged.values()]),
         unknown=tuple(unknown),
@@ -134,12 +135,13 @@ def _without(router: Router, records: Mapping[str, RoutingRecord], task: str) ->
     others = [name for name in router.tasks if name != task]
     if not others:
         return None
-    if router.settings.mode == "isolated":  # no task moves another's scores
+    if router.mode == "isolated":  # no task moves another's scores
         return router.among(others)
     kept = {name: records[name] for name in others if name in records}
     if len(kept) < len(others):
         return None
-    return build(kept, backbone=router.backbone, settings=router.settings, blocks=router.blocks)
+    config = RouterConfig(alpha=router.alpha, margin=router.margin, cap=router.cap)
+    return build(kept, backbone=router.backbone, config=config, blocks=router.blocks)
 
 
 def _confusion(router: Router, task: str, features: NDArray[np.floating]) -> Confusion:
@@ -166,7 +168,7 @@ def _auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
     """Chance that a known image scores higher than an unknown one; ties count half."""
     if not len(known) or not len(unknown):
         return float("nan")
-    ordered = np.sort(unknown)
-    below = np.searchsorted(ordered, known, side="left")
-    upto = np.searchsorted(ordered, known, side="right")
-    return float((below + upto).mean() / (2 * len(unknown)))
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415  # a second that only reports need
+
+    truth = np.repeat([1, 0], [len(known), len(unknown)])
+    return float(roc_auc_score(truth, np.concatenate([known, unknown])))

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from adapterbank.errors import InputError
-from adapterbank.routing.statistics import Floats, TaskStatistics, triangle, unpack
+from adapterbank.routing.record import Floats, TaskStatistics, triangle, unpack
 
 _JITTER = 1e-6  # of the mean variance; the first that is tried
 _TRIES = 5  # ten times as much each time

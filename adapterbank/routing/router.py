@@ -8,13 +8,13 @@ better than either (``benchmarks/router.py``).
 A task's score is how likely its classes are to give the image: all classes of all tasks share one
 covariance, class means of a task scatter by another, and a mean of few images is trusted as little
 as the two say (the predictive density of the two-covariance model: Ioffe, "Probabilistic linear
-discriminant analysis", 2006). Whether it is of any task is told by plain distance: an image is
+discriminant analysis", 2006). Whether it is of any task is decided by plain distance: an image is
 judged against a background (Ren et al., "A simple fix to Mahalanobis distance for improving
 near-OOD detection", 2021), for what all images have in common says nothing.
 
 A router is a function of its tasks' records alone, summed in the order of their names: any order
-of adding them gives the same bits, and removing one equals never having added it. In ``isolated``
-mode the covariances come from a fixed reference instead, so that no other task moves a score.
+of adding them gives the same bits, and removing one equals never having added it. An isolated one
+takes the covariances from a fixed reference instead, so that no other task moves a score.
 """
 
 from __future__ import annotations
@@ -30,57 +30,31 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from adapterbank.config.router import RouterConfig
 from adapterbank.errors import BackboneMismatch, InputError
 from adapterbank.records import Route
-from adapterbank.routing.calibration import fit_temperature, p_values
-from adapterbank.routing.likelihood import (
+from adapterbank.routing.metric import Spread, measure_spread
+from adapterbank.routing.record import Floats, RoutingRecord
+from adapterbank.routing.scores import (
+    Mixtures,
+    TaskPart,
     background,
     familiarity,
+    fit_temperature,
+    likelihoods,
     nearness,
-    sum_scores,
+    p_values,
     unit_rows,
     whiten,
 )
-from adapterbank.routing.metric import Spread, measure_spread
-from adapterbank.routing.mixtures import Mixtures, TaskPart
-from adapterbank.routing.statistics import Floats, RoutingRecord
 
 _TIE = 1e-4  # of probability: two tasks so close are a tie, whatever ``margin`` says
 _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not grow as T²
 
 
-@dataclass(frozen=True, kw_only=True)
-class RouterSettings:
-    """What a router is built by.
-
-    Args:
-        mode: ``pooled``: covariances of all tasks; ``isolated``: of a fixed reference.
-        alpha: the share of a task's own images that may be turned away.
-        margin: least lead in probability over the second task that is no tie.
-        cap: images a task counts for at most in a pooled covariance.
-    """
-
-    mode: Literal["pooled", "isolated"] = "pooled"
-    alpha: float = 0.05
-    margin: float = 0.2
-    cap: int = 400
-
-    def __post_init__(self) -> None:
-        """Refuse settings that mean nothing.
-
-        Raises:
-            InputError: names the setting.
-        """
-        if not 0 < self.alpha < 1 or not 0 <= self.margin <= 1 or self.cap < 2:
-            raise InputError(
-                f"a router takes alpha in (0, 1), margin in [0, 1] and cap from 2, got"
-                f" {self.alpha}, {self.margin} and {self.cap}"
-            )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Yardstick:
-    """What an ``isolated`` router measures by, for as long as scores shall be comparable.
+    """What an isolated router measures by, for as long as scores shall be comparable.
 
     Args:
         record: never of one of the router's tasks.
@@ -89,7 +63,7 @@ class Yardstick:
     """
 
     record: RoutingRecord
-    source: str = ""
+    source: str
     task: str = ""
 
 
@@ -99,10 +73,10 @@ class Judgement:
 
     Args:
         scores: (B, T) log-likelihood under each task, less a constant.
-        known: (B,) how much nearer to the best task's class means than to the background: larger
-            is more familiar.
+        known: (B,) familiarity: how much nearer to the best task's class means than to the
+            background.
         chosen: (B,) the best task; ties go to the first by name.
-        p_values: (B,) see :func:`adapterbank.routing.calibration.p_values`.
+        p_values: (B,) see :func:`adapterbank.routing.scores.p_values`.
         probabilities: (B, T).
     """
 
@@ -118,18 +92,22 @@ class Router:
     """A finished router; it never changes. One instance serves any number of threads.
 
     Args:
-        settings: what it was built by.
+        alpha: share of a task's own images that are rejected as unknown.
+        margin: least lead in probability over the second task that is no tie.
+        cap: images a task counts for at most in a pooled covariance.
         backbone: fingerprint of the backbone of all features.
         blocks: after which blocks features are taken, counted from 1, ascending.
         spreads: the metrics after each of them.
         temperature: what scores are divided by before they become probabilities.
         parts: by task, in the order of names.
         sources: SHA-256 of each task's record, or whatever names it.
-        reference: in ``isolated`` mode, what names the record that gave the metrics.
-        aside: and the task that it is of, to which no image is given.
+        reference: what names the record that gave the metrics of an isolated one; else "".
+        aside: the task that it is of, to which no image is given.
     """
 
-    settings: RouterSettings
+    alpha: float
+    margin: float
+    cap: int
     backbone: str
     blocks: tuple[int, ...]
     spreads: tuple[Spread, ...]
@@ -138,6 +116,11 @@ class Router:
     sources: Mapping[str, str]
     reference: str = ""
     aside: str = ""
+
+    @property
+    def mode(self) -> Literal["pooled", "isolated"]:
+        """Whether covariances are of all tasks or of a reference."""
+        return "isolated" if self.reference else "pooled"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -196,25 +179,24 @@ class Router:
         rows = unit_rows(features)
         white = whiten(self.spreads, rows)
         parts = list(self.parts.values())
-        scores = sum_scores(self._mixtures, white)
+        scores = likelihoods(self._mixtures, white)
         chosen = scores.argmax(axis=1)
         known = background(self.spreads, rows)  # of all rows in one product
         for task in np.unique(chosen):
             mine = chosen == task
             known[mine] += 2 * nearness(white[mine], parts[task].prototypes)
-        held = [part.calibration for part in parts]
+        calibration = [part.calibration for part in parts]
         return Judgement(
             scores=scores,
             known=known,
             chosen=chosen,
-            p_values=p_values(held, chosen, known),
+            p_values=p_values(calibration, chosen, known),
             probabilities=softmax(scores / self.temperature, axis=1),
         )
 
     def familiarity(self, rows: Floats, task: str) -> Floats:
         """How much nearer (B, L, D) rows of length one are to a task than to the background."""
-        white = whiten(self.spreads, rows)
-        return familiarity(self.spreads, rows, white, self.parts[task].prototypes)
+        return familiarity(self.spreads, rows, self.parts[task].prototypes)
 
     def route(
         self, features: NDArray[np.floating], *, top_k: int = 3, backbone: str | None = None
@@ -235,24 +217,24 @@ class Router:
         """
         if top_k < 1:
             raise InputError(f"top_k starts at 1, got {top_k}")
-        found = self.judge(features, backbone=backbone)
-        return [self._decide(found, row, top_k) for row in range(len(found.chosen))]
+        judgement = self.judge(features, backbone=backbone)
+        return [self._decide(judgement, row, top_k) for row in range(len(judgement.chosen))]
 
-    def _decide(self, found: Judgement, row: int, top_k: int) -> Route:
-        shares, tasks = found.probabilities[row], self.tasks
+    def _decide(self, judgement: Judgement, row: int, top_k: int) -> Route:
+        shares, tasks = judgement.probabilities[row], self.tasks
         # Stable, and by score: far from all others two probabilities may round to the same.
-        order = np.argsort(-found.scores[row], kind="stable")
+        order = np.argsort(-judgement.scores[row], kind="stable")
         margin = float(shares[order[0]] - shares[order[1]]) if len(order) > 1 else 1.0
-        p_value = float(found.p_values[row])
+        p_value = float(judgement.p_values[row])
         outcome: Literal["task", "ambiguous", "abstain"] = "task"
-        if p_value <= self.settings.alpha:
+        if p_value <= self.alpha:
             outcome = "abstain"
-        elif margin < max(self.settings.margin, _TIE):
+        elif margin < max(self.margin, _TIE):
             outcome = "ambiguous"
         return Route(
             outcome=outcome,
             task=None if outcome == "abstain" else tasks[order[0]],
-            score=float(found.known[row]),
+            score=float(judgement.known[row]),
             p_value=p_value,
             margin=margin,
             candidates=tuple((tasks[i], float(shares[i])) for i in order[:top_k]),
@@ -263,7 +245,7 @@ def build(
     records: Mapping[str, RoutingRecord],
     *,
     backbone: str,
-    settings: RouterSettings | None = None,
+    config: RouterConfig | None = None,
     yardstick: Yardstick | None = None,
     sources: Mapping[str, str] | None = None,
     blocks: Sequence[int] | None = None,
@@ -276,38 +258,38 @@ def build(
     Args:
         records: by task.
         backbone: fingerprint of the backbone that gave their features.
-        settings: the defaults if None.
-        yardstick: gives the covariances in ``isolated`` mode.
+        config: ``alpha``, ``margin`` and ``cap`` of it count; the defaults if None.
+        yardstick: gives the covariances; the router is isolated. None: pooled.
         sources: what names each record, such as its SHA-256.
         blocks: which to use; None: all that can be.
 
     Raises:
         BackboneMismatch: records of features of different widths, or of no block in common.
-        InputError: no task, or nothing that scatters, or a yardstick too many or too few.
+        InputError: no task, or nothing that scatters.
     """
-    chosen = settings or RouterSettings()
+    config = config or RouterConfig()
     if not records:
         raise InputError("a router needs at least one task", fix="adapterbank list")
-    if (chosen.mode == "isolated") != (yardstick is not None):
-        raise InputError(f"mode {chosen.mode}: isolated takes a yardstick, pooled takes none")
     tasks = {task: records[task] for task in sorted(records)}
     judged = tasks if yardstick is None else {**tasks, "the reference": yardstick.record}
     used = common_blocks(judged)
     if blocks is not None:
         used = tuple(block for block in used if block in blocks)
     measured = tuple(tasks.values()) if yardstick is None else (yardstick.record,)
-    cap = chosen.cap if yardstick is None else math.inf  # alone, it decides alone
+    cap = config.cap if yardstick is None else math.inf  # alone, it decides alone
     spreads = tuple(
         measure_spread((record.layers[block] for record in measured), cap) for block in used
     )
     each = max(1, _TEMPERATURE_IMAGES // len(tasks))
     parts, some = {}, []
     for task, record in tasks.items():
-        held = record.calibration(used)
-        parts[task] = _part(record, used, spreads, held)
-        some.append(held[:each].copy())
+        held_out = record.calibration(used)
+        parts[task] = _part(record, used, spreads, held_out)
+        some.append(held_out[:each].copy())  # a view would keep all of them
     return Router(
-        settings=chosen,
+        alpha=config.alpha,
+        margin=config.margin,
+        cap=config.cap,
         backbone=backbone,
         blocks=used,
         spreads=spreads,
@@ -340,20 +322,22 @@ def _mixtures(parts: Sequence[TaskPart], spreads: Sequence[Spread]) -> tuple[Mix
 
 
 def _part(
-    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held: Floats
+    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held_out: Floats
 ) -> TaskPart:
     means = np.stack([record.layers[block].means for block in blocks], axis=1)
     prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
-    known = familiarity(spreads, held, whiten(spreads, held), prototypes)
-    return TaskPart(prototypes=prototypes, counts=record.counts, calibration=np.sort(known))
+    known = np.sort(familiarity(spreads, held_out, prototypes))
+    return TaskPart(prototypes=prototypes, counts=record.counts, calibration=known)
 
 
 def _temperature(
-    held: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
+    held_out: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
 ) -> float:
-    white = whiten(spreads, np.concatenate(held))
-    scores = sum_scores(_mixtures(parts, spreads), white)
-    return fit_temperature(scores, np.repeat(np.arange(len(held)), [len(h) for h in held]))
+    white = whiten(spreads, np.concatenate(held_out))
+    scores = likelihoods(_mixtures(parts, spreads), white)
+    return fit_temperature(
+        scores, np.repeat(np.arange(len(held_out)), [len(rows) for rows in held_out])
+    )
 
 
 def listed(blocks: Sequence[int]) -> str:

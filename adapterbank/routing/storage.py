@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -15,9 +14,9 @@ from safetensors.numpy import load, save
 
 from adapterbank.errors import IntegrityError
 from adapterbank.routing.metric import Metric, Spread
-from adapterbank.routing.mixtures import TaskPart
-from adapterbank.routing.router import Router, RouterSettings
-from adapterbank.routing.statistics import Floats, triangle
+from adapterbank.routing.record import Floats, triangle
+from adapterbank.routing.router import Router
+from adapterbank.routing.scores import TaskPart
 
 CONFIG = "router.json"
 TENSORS = "router.safetensors"
@@ -50,11 +49,19 @@ class _Block:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Settings:
+    mode: Literal["pooled", "isolated"]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    margin: Annotated[float, Field(ge=0, le=1)]
+    cap: Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class _Config:
     schema: Literal[2]
     backbone: str
     width: Count
-    settings: RouterSettings
+    settings: _Settings
     temperature: Annotated[float, Field(gt=0)]
     blocks: Annotated[list[_Block], Field(min_length=1)]
     reference: str
@@ -72,12 +79,17 @@ def pack_router(router: Router) -> dict[str, bytes]:
         ``counts`` (sum of C,) and ``calibration`` (sum of K,), tasks by name; float64 but for
         counts, which are int64.
     """
-    settings, spreads, parts = router.settings, router.spreads, router.parts
+    spreads, parts = router.spreads, router.parts
     config = {
         "schema": _SCHEMA,
         "backbone": router.backbone,
         "width": router.width,
-        "settings": asdict(settings),
+        "settings": {
+            "mode": router.mode,
+            "alpha": router.alpha,
+            "margin": router.margin,
+            "cap": router.cap,
+        },
         "temperature": router.temperature,
         "reference": router.reference,
         "aside": router.aside,
@@ -147,7 +159,9 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
         )
         row, held = row + stated.classes, held + stated.calibration
     return Router(
-        settings=config.settings,
+        alpha=config.settings.alpha,
+        margin=config.settings.margin,
+        cap=config.settings.cap,
         backbone=config.backbone,
         blocks=tuple(one.block for one in config.blocks),
         spreads=tuple(_spread(stated, arrays, n) for n, stated in enumerate(config.blocks)),

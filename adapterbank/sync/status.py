@@ -27,8 +27,8 @@ from adapterbank.registry.manifest import MANIFEST, kind_of, md5_of, parse_manif
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION, PREVIOUS
 from adapterbank.registry.versions import Version
+from adapterbank.routing.record import read_record
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import read_record
 from adapterbank.routing.storage import unpack_router
 
 Manifests: TypeAlias = Mapping[str, tuple[tuple[Version, bytes | None], ...]]

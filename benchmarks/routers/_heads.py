@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapterbank.routing.statistics import Floats
+from adapterbank.routing.record import Floats
 from benchmarks.routers.base import Queries, Scored
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.routing.statistics import Floats, RoutingRecord
+from adapterbank.routing.record import Floats, RoutingRecord
 
 Need: TypeAlias = Literal["records", "features", "logits"]
 """``records`` alone are stored with versions; ``features`` are raw training features, which a

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from scipy.special import logsumexp
 
-from adapterbank.routing.statistics import Floats
+from adapterbank.routing.record import Floats
 from benchmarks.routers._heads import HeadConfidence
 from benchmarks.routers.base import Need, Sources
 

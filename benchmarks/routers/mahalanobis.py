@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapterbank.routing.router import Router, RouterSettings, Yardstick
+from adapterbank.routing.router import Router, Yardstick
 from adapterbank.routing.router import build as build_router
 from benchmarks.routers.base import Need, Queries, Scored, Sources
 
@@ -25,7 +25,7 @@ class Relative:
 
 def build(sources: Sources) -> Relative:
     """Take the covariance of the reference, or of all tasks together."""
-    yardstick = None if sources.reference is None else Yardstick(record=sources.reference)
-    settings = RouterSettings(mode="pooled" if yardstick is None else "isolated")
-    router = build_router(sources.records, backbone="", settings=settings, yardstick=yardstick)
-    return Relative(router=router)
+    yardstick = None
+    if sources.reference is not None:
+        yardstick = Yardstick(record=sources.reference, source="reference")
+    return Relative(router=build_router(sources.records, backbone="", yardstick=yardstick))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import cho_solve
 
 from adapterbank.routing.metric import factorise
-from adapterbank.routing.statistics import Floats
+from adapterbank.routing.record import Floats
 from benchmarks.routers.base import Need, Queries, Scored, Sources, joined
 
 NEEDS: tuple[Need, ...] = ("features",)

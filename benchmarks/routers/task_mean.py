@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapterbank.routing.statistics import Floats, RoutingRecord
+from adapterbank.routing.record import Floats, RoutingRecord
 from benchmarks.routers._nearest import NearestCentre
 from benchmarks.routers.base import Need, Sources, class_means
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapterbank.routing.record import RoutingRecord
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import RoutingRecord
 from adapterbank.routing.storage import pack_router, unpack_router
 from tests.routing_samples import World, auroc, built
 
@@ -107,7 +107,7 @@ def many_draws() -> tuple[list[float], float]:
     return own_images(built(calibrated), world, 24, 25)
 
 
-def test_of_images_of_known_tasks_alpha_is_turned_away() -> None:
+def test_of_images_of_known_tasks_alpha_is_rejected() -> None:
     p_values, right = many_draws()
     assert len(p_values) >= 2000
     assert right > 0.99

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from adapterbank.config.gates import GateConfig
+from adapterbank.config.router import RouterConfig
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import RoutedTask
 from adapterbank.release.bank_gate import paired_routers, route_task, routing_failures
-from adapterbank.release.gates import as_comparison
-from adapterbank.release.paired import compare
-from adapterbank.routing.router import RouterSettings, build
-from adapterbank.routing.statistics import RoutingRecord
+from adapterbank.release.compare import compare_answers
+from adapterbank.routing.record import RoutingRecord
+from adapterbank.routing.router import build
 from tests.routing_samples import BACKBONE, World
 
 WORLD = World(domain=3.0)
@@ -33,8 +33,8 @@ def routed(*, own_again: bool) -> RoutedTask:
 def abstaining(before: int, now: int, total: int = 100) -> RoutedTask:
     """Make a task of which only abstentions change."""
     right, order = np.ones(total, dtype=bool), np.arange(total)
-    same = as_comparison(compare(right, right))
-    kept = as_comparison(compare(order >= now, order >= before))
+    same = compare_answers(right, right)
+    kept = compare_answers(order >= now, order >= before)
     return RoutedTask(
         task="pets", total=total, recall=same, right=(total, total),
         abstained=(before, now), p_abstained=kept.p, alpha=0.05,
@@ -65,7 +65,7 @@ def test_a_newcomer_is_not_blamed_for_blocks_that_its_record_has_not() -> None:
     before = world.records(4)
     again = {12: before["t003"].layers[12], 9: world.record(3).layers[6]}
     after = before | {"t003": RoutingRecord(layers=dict(sorted(again.items())))}
-    plan = RouterPlan(backbone=BACKBONE, settings=RouterSettings())
+    plan = RouterPlan(backbone=BACKBONE, config=RouterConfig())
     routers = paired_routers(plan, before, after)
     assert routers is not None
     assert [router.blocks for router in routers] == [(12,), (12,)]
@@ -82,7 +82,7 @@ def test_an_accident_of_few_images_is_no_loss() -> None:
     right = np.ones(100, dtype=bool)
     now = right.copy()
     now[:4] = False
-    one = replace(abstaining(0, 0), recall=as_comparison(compare(now, right)), right=(100, 96))
+    one = replace(abstaining(0, 0), recall=compare_answers(now, right), right=(100, 96))
     assert one.recall.p > GATES.alpha
     assert routing_failures(GATES, [one], allowed=0.005) == ()
 
@@ -98,5 +98,5 @@ def test_more_false_abstentions_than_alpha_and_2_points_allow_are_refused(
     failures = routing_failures(GATES, [abstaining(before, now)], allowed=0.005)
     assert [one.gate for one in failures] == ["abstention"] * refused
     if refused:
-        assert f"turn away {now} of 100 images of pets" in failures[0].reason
+        assert f"reject {now} of 100 images of pets" in failures[0].reason
         assert "7 % are allowed" in failures[0].reason

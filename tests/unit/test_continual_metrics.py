@@ -14,7 +14,6 @@ from adapterbank.continual.metrics import (
     summarise,
     task_identity,
 )
-from adapterbank.errors import InputError
 from adapterbank.records import Score
 
 TASKS = ("a", "b", "c")
@@ -29,7 +28,7 @@ def matrix(*rows: tuple[int | None, ...], totals: tuple[int, ...] = (10, 10, 10)
         )
         for row in rows
     )
-    return AccuracyMatrix(tasks=TASKS, rows=counts)
+    return AccuracyMatrix.of(TASKS, counts)
 
 
 # Task a falls from 8 to 6 and recovers to 7; b falls from 9 to 8; c is learned last. b and c are
@@ -38,7 +37,7 @@ HAND = matrix((8, 1, None), (6, 9, 2), (7, 8, 5))
 
 
 def test_every_metric_of_a_matrix_worked_out_by_hand() -> None:
-    found = summarise(HAND, untrained={"b": 0.05, "c": 0.1}, alone={"a": 0.85, "b": 0.9, "c": 0.65})
+    found = summarise(HAND, alone={"a": 0.85, "b": 0.9, "c": 0.65})
 
     assert found == pytest.approx(
         {
@@ -50,8 +49,6 @@ def test_every_metric_of_a_matrix_worked_out_by_hand() -> None:
             "forgetting/first": ((0.8 - 0.7) + (0.9 - 0.8)) / 2,
             "bwt/gem": -0.1,
             "bwt/all_pairs": ((0.6 - 0.8) + (0.7 - 0.8) + (0.8 - 0.9)) / 3,
-            "fwt/no_baseline": (0.1 + 0.2) / 2,
-            "fwt/gem": ((0.1 - 0.05) + (0.2 - 0.1)) / 2,
             "intransigence": ((0.85 - 0.8) + (0.9 - 0.9) + (0.65 - 0.5)) / 3,
         }
     )
@@ -75,10 +72,7 @@ def test_pooling_weighs_images_and_the_average_weighs_tasks() -> None:
 
 
 def test_what_was_not_measured_has_no_metric() -> None:
-    found = summarise(matrix((8, None, None), (8, 9, None)), untrained={"b": 0.0})
-
-    assert "fwt/gem" not in found
-    assert "intransigence" not in found
+    assert "intransigence" not in summarise(matrix((8, None, None), (8, 9, None)))
     assert "forgetting/chaudhry" not in summarise(matrix((8, None, None)))
 
 
@@ -95,39 +89,34 @@ def test_an_isolated_bank_forgets_exactly_nothing(rows: list[tuple[int, ...]]) -
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    "rows",
     [
-        (((8, 1),), "step 0 has 2 counts, expected 3"),
-        (((None, 1, 1),), "step 0 has no count of a"),
-        (((8, 1, 1), (8, None, 1)), "step 1 has no count of b"),
-        (((8, 1, 1),) * 4, "4 steps, but 3 tasks"),
+        ((8, 1),),
+        ((None, 1, 1),),
+        ((8, 1, 1), (8, None, 1)),
+        ((8, 1, 1), (0, 1)),
     ],
+    ids=["short", "not measured when learned", "not measured later", "ragged"],
 )
-def test_a_matrix_with_holes_where_it_counts_is_refused(
-    rows: tuple[tuple[int | None, ...], ...], message: str
+def test_a_matrix_with_holes_where_it_counts_cannot_be_made(
+    rows: tuple[tuple[int | None, ...], ...],
 ) -> None:
-    counts = tuple(
-        tuple(None if one is None else Score(correct=one, total=10) for one in row) for row in rows
-    )
-    with pytest.raises(InputError, match=message):
-        AccuracyMatrix(tasks=TASKS, rows=counts)
+    counts = [[None if n is None else Score(correct=n, total=10) for n in row] for row in rows]
+    with pytest.raises((AssertionError, ValueError)):
+        AccuracyMatrix.of(TASKS, counts)
 
 
-def test_rows_are_appended_by_name() -> None:
-    grown = AccuracyMatrix(tasks=TASKS, rows=()).with_row({"a": Score(correct=8, total=10)})
-    assert grown.rows == ((Score(correct=8, total=10), None, None),)
-    with pytest.raises(InputError, match="step 1 has no count of b"):
-        grown.with_row({"a": Score(correct=8, total=10)})
-    with pytest.raises(InputError, match="z is none of the tasks a, b, c"):
-        grown.with_row({"z": Score(correct=8, total=10)})
-    with pytest.raises(InputError, match="nothing to summarise"):
-        summarise(AccuracyMatrix(tasks=TASKS, rows=()))
+def test_nothing_is_said_of_no_step() -> None:
+    with pytest.raises(AssertionError, match="nothing to summarise"):
+        summarise(AccuracyMatrix.of(TASKS, []))
 
 
 def test_who_learned_what_may_be_said_and_then_changes_nothing() -> None:
-    said = AccuracyMatrix(tasks=TASKS, rows=HAND.rows, learned=((0,), (1,), (2,)))
-    others = {"untrained": {"b": 0.05, "c": 0.1}, "alone": {"a": 0.85, "b": 0.9, "c": 0.65}}
-    assert summarise(said, **others) == summarise(HAND, **others)
+    said = AccuracyMatrix(
+        tasks=TASKS, correct=HAND.correct, total=HAND.total, learned=((0,), (1,), (2,))
+    )
+    alone = {"a": 0.85, "b": 0.9, "c": 0.65}
+    assert summarise(said, alone=alone) == summarise(HAND, alone=alone)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=3, max_size=6))
@@ -138,7 +127,7 @@ def test_a_task_learned_anew_is_compared_with_what_came_after_only(
     counts = tuple(tuple(Score(correct=one, total=10) for one in row) for row in rows)
     again, last = len(rows) - 2, len(rows) - 1
     learned = ((0, again), (1,)) if again > 1 else ((0, 1), (1,))
-    found = summarise(AccuracyMatrix(tasks=("a", "b"), rows=counts, learned=learned))
+    found = summarise(AccuracyMatrix.of(("a", "b"), counts, learned))
     first = max(again, 1)
     lost = [rows[first][0] - rows[last][0], rows[1][1] - rows[last][1]]
     assert found["forgetting/first"] == pytest.approx(sum(lost) / 20)
@@ -147,21 +136,23 @@ def test_a_task_learned_anew_is_compared_with_what_came_after_only(
 
 
 @pytest.mark.parametrize(
-    ("learned", "message"),
+    "learned",
     [
-        (((0,), (1,)), "2 tasks learned, but 3 tasks"),
-        (((0,), (3,), (2,)), "b was learned at steps"),
-        (((0,), (1, 1), (2,)), "b was learned at steps"),
-        (((1,), (1,), (2,)), "step 0 learned none"),
-        (((0,), (1,), (1,)), "step 1 has no count of c"),
+        ((0,), (1,)),
+        ((0,), (3,), (2,)),
+        ((0,), (1, 1), (2,)),
+        ((1,), (1,), (2,)),
+        ((0,), (1,), (1,)),
     ],
+    ids=["of two tasks", "too late", "twice", "nothing at first", "not measured"],
 )
-def test_what_cannot_have_been_learned_so_is_refused(
-    learned: tuple[tuple[int, ...], ...], message: str
+def test_what_cannot_have_been_learned_so_is_no_matrix(
+    learned: tuple[tuple[int, ...], ...],
 ) -> None:
-    rows = (HAND.rows[0], (*HAND.rows[1][:2], None), HAND.rows[2])
-    with pytest.raises(InputError, match=message):
-        AccuracyMatrix(tasks=TASKS, rows=rows, learned=learned)
+    total = HAND.total.copy()
+    total[1, 2] = 0
+    with pytest.raises(AssertionError):
+        AccuracyMatrix(tasks=TASKS, correct=HAND.correct, total=total, learned=learned)
 
 
 def routed(right: int, told: int, oracle: int) -> RoutedScore:
@@ -177,17 +168,8 @@ def test_the_price_of_choosing_a_task() -> None:
     scores = {"a": routed(7, 9, 8), "b": routed(9, 10, 9)}
     assert oracle_gap(scores) == pytest.approx((0.1 + 0.0) / 2)
     assert task_identity(scores) == pytest.approx(0.95)
-    with pytest.raises(InputError, match="nothing to average"):
-        oracle_gap({})
 
 
 def test_interference_is_recall_lost_since_a_task_was_added() -> None:
     lost = routing_interference({"a": 1.0, "b": 0.9}, {"a": 0.96, "b": 0.92, "c": 1.0})
     assert lost == pytest.approx({"a": 0.04, "b": -0.02})
-    with pytest.raises(InputError, match="no figure of b"):
-        routing_interference({"a": 1.0, "b": 0.9}, {"a": 1.0})
-
-
-def test_a_figure_that_is_missing_is_named() -> None:
-    with pytest.raises(InputError, match="no figure of c, only of b"):
-        summarise(HAND, untrained={"b": 0.0})

@@ -14,18 +14,15 @@ from pydantic import ValidationError
 
 from adapterbank.config.bank import parse_config
 from adapterbank.config.gates import GateConfig
-from adapterbank.errors import InputError
 from adapterbank.records import Score
-from adapterbank.registry.verdicts import Comparison
+from adapterbank.release.compare import compare_pairs
 from adapterbank.release.gates import (
     Answers,
     Measured,
-    as_comparison,
     contrast,
     find_failures,
     is_worse,
 )
-from adapterbank.release.paired import Paired
 from benchmarks.gates import count_refused
 from tests.source import ROOT
 
@@ -33,21 +30,8 @@ GATES = GateConfig()
 SCORE = Score(correct=80, total=100)
 
 
-def paired(total: int, gained: int, lost: int) -> Comparison:
-    """Compare two versions of which the champion is right on half of the images."""
-    champion = total // 2 + lost
-    found = Paired(
-        total=total,
-        gained=gained,
-        lost=lost,
-        challenger=Score(correct=champion + gained - lost, total=total),
-        champion=Score(correct=champion, total=total),
-    )
-    return as_comparison(found)
-
-
 def worse(total: int, gained: int, lost: int, gates: GateConfig = GATES) -> bool:
-    return is_worse(paired(total, gained, lost), gates, allowed=gates.max_regression)
+    return is_worse(compare_pairs(total, gained, lost), gates, allowed=gates.max_regression)
 
 
 def refusal_probability(images: int, differing: float, gates: GateConfig) -> float:
@@ -64,21 +48,21 @@ def refusal_probability(images: int, differing: float, gates: GateConfig) -> flo
 
 
 def test_a_fall_within_the_limit_is_accepted_however_sure_it_is() -> None:
-    found = paired(100_000, gained=0, lost=400)
+    found = compare_pairs(100_000, gained=0, lost=400)
     assert found.p < 1e-100
     assert not is_worse(found, GATES, allowed=0.005)
     assert is_worse(found, GATES, allowed=0.003)
 
 
 def test_a_fall_beyond_the_limit_that_may_be_an_accident_is_accepted() -> None:
-    assert paired(100, gained=1, lost=5).p > GATES.alpha
+    assert compare_pairs(100, gained=1, lost=5).p > GATES.alpha
     assert not worse(100, gained=1, lost=5)
-    assert paired(100, gained=0, lost=5).p < GATES.alpha
+    assert compare_pairs(100, gained=0, lost=5).p < GATES.alpha
     assert worse(100, gained=0, lost=5)
 
 
 def test_a_large_fall_is_refused_however_few_images_say_so() -> None:
-    assert paired(10, gained=0, lost=1).p == 0.5
+    assert compare_pairs(10, gained=0, lost=1).p == 0.5
     assert worse(10, gained=0, lost=1)  # a tenth of all
     assert not worse(11, gained=0, lost=1)
 
@@ -140,13 +124,6 @@ def test_where_one_side_has_only_a_count_the_test_is_fishers() -> None:
     assert contrast(full, count).p > 0.99
 
 
-def test_answers_to_other_images_are_not_compared() -> None:
-    few = Answers(score=SCORE, right=np.ones(3, dtype=bool))
-    many = Answers(score=SCORE, right=np.ones(4, dtype=bool))
-    with pytest.raises(InputError, match="cannot be compared"):
-        contrast(few, many)
-
-
 @pytest.mark.parametrize(
     ("gate", "limit", "found"),
     [
@@ -176,14 +153,14 @@ def test_every_gate_that_fails_is_named_and_the_fall_says_its_test() -> None:
     found = Measured(
         val=Score(correct=60, total=100),
         champion=SCORE,
-        comparison=paired(100, gained=2, lost=22),
+        comparison=compare_pairs(100, gained=2, lost=22),
         bytes=5,
     )
     failures = find_failures(GateConfig(min_accuracy=0.7, max_bytes=4), found)
     assert [one.gate for one in failures] == ["min_accuracy", "max_regression", "max_bytes"]
     assert "20.0 points below the champion's 0.8000" in failures[1].reason
     assert "mcnemar" in failures[1].reason
-    few = replace(found, comparison=paired(10, gained=0, lost=2))
+    few = replace(found, comparison=compare_pairs(10, gained=0, lost=2))
     assert [one.gate for one in find_failures(GATES, few)] == ["max_drop"]
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from adapterbank.report import routing
 from adapterbank.report.routing import ALPHAS, routing_figures
+from adapterbank.routing.record import RoutingRecord
 from adapterbank.routing.router import Router
-from adapterbank.routing.statistics import RoutingRecord
 from tests.routing_samples import Array, World, auroc, built
 
 WORLD = World(domain=2.0)

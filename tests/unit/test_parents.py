@@ -16,8 +16,7 @@ from adapterbank.pipeline.warm_start import epochs_to, is_better
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.store import Registry
-from adapterbank.routing.record import task_record
-from adapterbank.routing.statistics import as_record
+from adapterbank.routing.record import as_record, task_record
 from adapterbank.training.evaluation import extract_frozen
 from tests import served
 from tests.registry_samples import config_of

@@ -6,7 +6,6 @@ import pytest
 
 from adapterbank.config.router import RouterConfig
 from adapterbank.errors import InputError
-from adapterbank.routing.router import RouterSettings
 
 
 @pytest.mark.parametrize(
@@ -33,8 +32,6 @@ def test_a_block_that_the_backbone_has_not_is_refused() -> None:
     assert "router.blocks" in caught.value.fix
 
 
-def test_what_a_bank_does_not_say_is_what_a_router_is_built_by() -> None:
-    said, built = RouterConfig(), RouterSettings()
-    assert (said.alpha, said.margin, said.cap) == (built.alpha, built.margin, built.cap)
-    assert said.aside is None
+def test_the_task_of_the_reference_is_set_aside() -> None:
+    assert RouterConfig().aside is None
     assert RouterConfig(reference="places@3").aside == "places"

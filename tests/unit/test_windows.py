@@ -1,21 +1,21 @@
-"""Verdicts on windows of drawn images."""
+"""Advice on windows of drawn images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from adapterbank.drift.windows import Images, Reference, Settings, Verdict, Window, judge
+from adapterbank.drift.windows import Advice, HeldOut, Images, Settings, Window, judge
 from adapterbank.errors import InputError
 
 TASK = "mine"
 QUICK = Settings(window=40, permutations=399)
 
 
-def reference(held: int = 60, *, confidence: bool = True) -> Reference:
+def reference(held: int = 60, *, confidence: bool = True) -> HeldOut:
     """Draw held-out images."""
     generator = np.random.default_rng(0)
-    return Reference(
+    return HeldOut(
         features=generator.standard_normal((held, 8)),
         familiarity=generator.standard_normal(held),
         confidence=generator.uniform(0.8, 1.0, 80) if confidence else None,
@@ -52,17 +52,17 @@ def joined(*parts: Images) -> Images:
 
 def judged(
     new: Images, settings: Settings = QUICK, *, confidence: bool = True
-) -> tuple[tuple[Window, ...], Verdict]:
+) -> tuple[tuple[Window, ...], Advice]:
     """Judge against the usual reference."""
     return judge(TASK, reference(confidence=confidence), new, settings)
 
 
 def test_images_that_have_not_changed_raise_no_alarm() -> None:
-    windows, verdict = judged(images(205))
+    windows, advice = judged(images(205))
     assert len(windows) == 5  # five images are left over
-    assert verdict.action == "none"
-    assert verdict.alarmed == ()
-    assert (verdict.abstained, verdict.elsewhere) == (0.0, {})
+    assert advice.action == "none"
+    assert advice.alarmed == ()
+    assert (advice.abstained, advice.elsewhere) == (0.0, {})
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_images_that_have_not_changed_raise_no_alarm() -> None:
 def test_what_to_do_follows_from_what_moved(
     sure: float, tasks: tuple[str, ...], action: str
 ) -> None:
-    windows, verdict = judged(images(120, shift=1.0, sure=sure, tasks=tasks))
-    assert verdict.action == action
-    assert verdict.alarmed == (0, 1, 2)
-    assert verdict.confidence == pytest.approx(sure, abs=0.02)
+    windows, advice = judged(images(120, shift=1.0, sure=sure, tasks=tasks))
+    assert advice.action == action
+    assert advice.alarmed == (0, 1, 2)
+    assert advice.confidence == pytest.approx(sure, abs=0.02)
     for window in windows:
         assert window.findings["features"].moved
         assert window.findings["familiarity"].moved
@@ -92,29 +92,29 @@ def test_what_to_do_follows_from_what_moved(
 
 def test_one_window_of_many_is_no_alarm_and_two_in_a_row_are() -> None:
     same, moved = images(40, seed=3), images(40, shift=1.0, seed=4)
-    _, verdict = judged(joined(same, moved, same, moved))
-    assert (verdict.action, verdict.alarmed) == ("none", ())
-    windows, verdict = judged(joined(same, moved, moved, same, moved))
+    _, advice = judged(joined(same, moved, same, moved))
+    assert (advice.action, advice.alarmed) == ("none", ())
+    windows, advice = judged(joined(same, moved, moved, same, moved))
     assert [window.moved for window in windows] == [False, True, True, False, True]
-    assert (verdict.action, verdict.alarmed) == ("recalibrate", (1, 2))
+    assert (advice.action, advice.alarmed) == ("recalibrate", (1, 2))
 
 
 def test_the_only_window_is_judged_alone() -> None:
-    _, verdict = judged(images(79, shift=1.0))
-    assert (verdict.action, verdict.alarmed) == ("recalibrate", (0,))
+    _, advice = judged(images(79, shift=1.0))
+    assert (advice.action, advice.alarmed) == ("recalibrate", (0,))
 
 
 def test_a_fall_of_confidence_alone_is_an_alarm() -> None:
-    windows, verdict = judged(images(80, sure=0.5))
-    assert verdict.action == "retrain"
+    windows, advice = judged(images(80, sure=0.5))
+    assert advice.action == "retrain"
     assert not windows[0].findings["features"].moved
     assert windows[0].findings["confidence"].effect == pytest.approx(0.4, abs=0.03)
 
 
 def test_without_usual_confidence_there_is_no_such_test_and_nothing_is_retrained() -> None:
-    windows, verdict = judged(images(80, shift=1.0, sure=0.5), confidence=False)
+    windows, advice = judged(images(80, shift=1.0, sure=0.5), confidence=False)
     assert list(windows[0].findings) == ["features", "familiarity"]
-    assert verdict.action == "recalibrate"
+    assert advice.action == "recalibrate"
 
 
 def test_a_small_effect_is_no_alarm_however_small_its_p_value() -> None:
@@ -122,22 +122,22 @@ def test_a_small_effect_is_no_alarm_however_small_its_p_value() -> None:
     blind = Settings(
         window=40, permutations=399, least_shift=9.0, least_distance=1.1, least_fall=1.1
     )
-    windows, verdict = judged(new, blind)
+    windows, advice = judged(new, blind)
     assert windows[0].findings["features"].adjusted <= 0.01
-    assert verdict.action == "none"
+    assert advice.action == "none"
 
 
-def test_equal_images_give_equal_verdicts() -> None:
+def test_equal_images_give_equal_advice() -> None:
     assert judged(images(80, shift=0.3)) == judged(images(80, shift=0.3))
 
 
 def test_shares_are_of_the_windows_that_raised_the_alarm() -> None:
     quiet = images(80, seed=3)
     loud = images(80, shift=1.0, tasks=(TASK, "", "b", TASK), seed=4)
-    _, verdict = judged(joined(quiet, loud))
-    assert verdict.alarmed == (2, 3)
-    assert (verdict.abstained, verdict.elsewhere) == (0.25, {"b": 0.25})
-    assert verdict.action == "recalibrate"
+    _, advice = judged(joined(quiet, loud))
+    assert advice.alarmed == (2, 3)
+    assert (advice.abstained, advice.elsewhere) == (0.25, {"b": 0.25})
+    assert advice.action == "recalibrate"
 
 
 def test_too_few_images_are_refused_with_what_to_type() -> None:
