@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
     from adapterbank.registry.store import Registry
 
-DEVICES = "auto (a GPU where there is one), cpu, cuda or cuda:N."
+_DEVICES = "Where to run: auto (a GPU where there is one), cpu, cuda or cuda:N"
+
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
+"""Of commands that read the registry alone."""
+
+BankDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help=f"{_DEVICES}; what train.device of the bank's profile says by default.",
+    ),
+]
+"""Of commands that read the configuration too; None is the bank's own."""
 
 Device = Annotated[
     str | None,
