@@ -123,7 +123,7 @@ class Selection:
         said = [
             f"{count} {one} images are also in {other}" for (one, other), count in shared.items()
         ]
-        return "; ".join([self.notes, *said])
+        return "; ".join(filter(None, [self.notes, *said]))
 
 
 def _listed(names: list[str]) -> str:

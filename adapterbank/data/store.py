@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +109,13 @@ def save_selection(
     selection.check()
     durable.make_directory(directory)
     durable.remove_temporaries(directory)  # of an interrupted save
-    decoding = _Decoding(selection, progress)
+    total, decoded = sum(len(rows.labels) for rows in selection.splits.values()), count(1)
+    errors: list[ImageError] = []
+
+    def tell() -> None:
+        if progress is not None:
+            progress(next(decoded), total)
+
     digest = hashlib.sha256(classes_head(selection.classes))
     paths = {name: directory / f"{name}.safetensors" for name in SPLITS}
     temporaries = {name: durable.temporary_beside(path) for name, path in paths.items()}
@@ -123,7 +129,7 @@ def save_selection(
             with path.open("xb") as stream:
                 stream.write(_header(labels, shape))
                 stream.write(bytes_of(labels))
-                for image in decoding.images(name):
+                for image in _decode(selection.splits[name], errors, tell):
                     stream.write(bytes_of(image))
                     digest.update(bytes_of(image))
                     digests[name].append(image_digest(image))
@@ -131,7 +137,7 @@ def save_selection(
                 os.fsync(stream.fileno())
             digest.update(tensor_head(f"{name}.labels", labels.dtype, tuple(labels.shape)))
             digest.update(bytes_of(labels))
-        notes = selection.check_decoded(digests, decoding.errors)
+        notes = selection.check_decoded(digests, errors)
         (directory / _INDEX).unlink(missing_ok=True)
         for name, path in temporaries.items():
             path.replace(paths[name])
@@ -229,34 +235,23 @@ def _spec_json(spec: InputSpec) -> dict[str, object]:
     return plain
 
 
-class _Decoding:
-    """One pass over the images of a selection, split by split; ``errors`` are of the bad ones."""
+def _decode(
+    rows: Rows, errors: list[ImageError], tell: Callable[[], None]
+) -> Iterator[torch.Tensor]:
+    """Yield the pixels (3, H, W) of a split in order; of bad images, keep the errors."""
 
-    def __init__(self, selection: Selection, progress: Progress | None) -> None:
-        self.errors: list[ImageError] = []
-        self._splits = selection.splits
-        self._progress = progress
-        self._total = sum(len(rows.labels) for rows in selection.splits.values())
-        self._decoded = 0
+    def read(row: int) -> torch.Tensor | ImageError:
+        try:
+            return rows.read(row)
+        except ImageError as error:
+            return error
 
-    def images(self, split: str) -> Iterator[torch.Tensor]:
-        """Yield the pixels (3, H, W) of a split in order, without those of bad images."""
-        rows = self._splits[split]
-
-        def read(row: int) -> torch.Tensor | ImageError:
-            try:
-                return rows.read(row)
-            except ImageError as error:
-                return error
-
-        for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), _TOGETHER)):
-            self._decoded += 1
-            if self._progress is not None:
-                self._progress(self._decoded, self._total)
-            if isinstance(image, ImageError):
-                self.errors.append(image)
-            else:
-                yield image
+    for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), _TOGETHER)):
+        tell()
+        if isinstance(image, ImageError):
+            errors.append(image)
+        else:
+            yield image
 
 
 def _header(labels: torch.Tensor, shape: tuple[int, ...]) -> bytes:
