@@ -26,7 +26,7 @@ def audit(
             help="Only versions published before this: 2026-03-01T12:00:00Z, or dtd@3.",
         ),
     ] = None,
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,

@@ -30,7 +30,7 @@ TUNED = ("digits", "location")
 @app.command("demo")
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=100, help="Predictions a task.")] = 3,
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     tune: Annotated[

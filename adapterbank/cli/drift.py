@@ -30,7 +30,7 @@ def drift(
     window: Annotated[
         int, typer.Option(min=20, help="Images judged together; what is left over is not judged.")
     ] = 200,
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     shuffle: Annotated[

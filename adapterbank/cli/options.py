@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 _DEVICES = "Where to run: auto (a GPU where there is one), cpu, cuda or cuda:N"
 
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
-"""Of commands that read the registry alone."""
-
-BankDevice = Annotated[
+Device = Annotated[
     str | None,
     typer.Option(
         "--device",
@@ -26,14 +23,10 @@ BankDevice = Annotated[
         help=f"{_DEVICES}; what train.device of the bank's profile says by default.",
     ),
 ]
-"""Of commands that read the configuration too; None is the bank's own."""
+"""Of commands that read the configuration; None is the bank's own."""
 
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help=f"{DEVICES} By default where the bank trains, train.device of its profile."
-    ),
-]
+AutoDevice = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
+"""Of commands that read the registry alone."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

@@ -63,7 +63,7 @@ def evaluate(
     split: Annotated[
         SplitName | None, typer.Option(help="What to measure on; test by default.")
     ] = None,
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     trained: Annotated[

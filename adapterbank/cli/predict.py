@@ -45,7 +45,7 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: options.Device = "auto",
+    device: options.AutoDevice = "auto",
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,

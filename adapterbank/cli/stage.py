@@ -34,7 +34,7 @@ class Stage(StrEnum):
 def stage(
     name: Annotated[Stage, typer.Argument(metavar="NAME")],
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,

@@ -70,7 +70,7 @@ def promote(  # noqa: PLR0913  # an option each
         ),
     ] = None,
     reason: Reason = "",
-    device: options.BankDevice = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     force: Annotated[

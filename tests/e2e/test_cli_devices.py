@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ["evaluate", "colours@1"],
     "promote": ["promote", "colours@1"],
     "release": ["stage", "release"],
+    "report": ["report"],
 }
 """Commands that read the configuration, whose default is the bank's."""
 
