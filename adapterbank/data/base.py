@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adapterbank.errors import ConfigError, InputError
+from adapterbank.errors import InputError
 
 _LISTED = 10  # names in one message; the rest is counted
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from adapterbank.data.base import SPLITS, count_shared
+from adapterbank.data.base import count_shared, label_problems
 from adapterbank.errors import ConfigError, FetchError, ImageError, InputError
 
-_NAMES, _ERRORS = 10, 20  # listed in one message; the rest is counted
+_ERRORS = 20  # listed in one message; the rest is counted
 # (split, split) -> what images of the first that are also in the second would spoil.
 _SPOILED = {
     ("test", "train"): "the test figure would be too good",
@@ -61,29 +60,10 @@ class Selection:
             ConfigError: naming every problem: fewer than two classes, repeated names, empty splits,
                 labels out of range, classes without a training image.
         """
-        problems = list(self._problems())
+        labels = {name: rows.labels.tolist() for name, rows in self.splits.items()}
+        problems = label_problems(self.classes, labels)
         if problems:
             raise ConfigError(self.source, problems)
-
-    def _problems(self) -> Iterator[str]:
-        if len(self.classes) < 2:
-            yield f"classes: got {len(self.classes)}, expected at least 2"
-        repeated = sorted(name for name, count in Counter(self.classes).items() if count > 1)
-        if repeated:
-            yield f"classes: named more than once: {_listed(repeated)}"
-        trained = set(self.splits["train"].labels.tolist())
-        missing = [name for label, name in enumerate(self.classes) if label not in trained]
-        if missing:
-            yield f"train: no image of {_listed(missing)}"
-        for name in SPLITS:
-            labels = self.splits[name].labels
-            if not len(labels):
-                yield f"{name}: no images"
-            elif (low := int(labels.min())) < 0 or int(labels.max()) >= len(self.classes):
-                yield (
-                    f"{name}: labels from {low} to {int(labels.max())}, expected 0 to"
-                    f" {len(self.classes) - 1}"
-                )
 
     def check_decoded(
         self, digests: Mapping[str, Sequence[bytes]], errors: Sequence[ImageError]
@@ -124,8 +104,3 @@ class Selection:
             f"{count} {one} images are also in {other}" for (one, other), count in shared.items()
         ]
         return "; ".join(filter(None, [self.notes, *said]))
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _NAMES
-    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")

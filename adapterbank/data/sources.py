@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from adapterbank import catalog
-from adapterbank.data import folders, published
 from adapterbank.config.bank import Limits
+from adapterbank.data import folders, published
 from adapterbank.data.base import SPLITS, TaskData
 from adapterbank.data.images import to_pixels
 from adapterbank.data.selection import Rows, Selection
