@@ -260,7 +260,7 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 from PIL import Image
-from adapterbank.data.base import Limits
+from adapterbank.config.bank import Limits
 from adapterbank.data.sources import select_images
 from adapterbank.data.store import load_task, save_selection
 from adapterbank.records import InputSpec
