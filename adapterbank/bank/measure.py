@@ -31,7 +31,7 @@ def measure(
     ref: str,
     *,
     split: str = "test",
-    device: str = "cpu",
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Run a version over a split of its task's prepared data.
@@ -40,7 +40,7 @@ def measure(
         bank: an open bank with a backbone.
         ref: the version.
         split: ``val`` or ``test``.
-        device: where to run.
+        device: where to run; the bank's device if None.
         progress: told of the images.
 
     Raises:
@@ -48,10 +48,10 @@ def measure(
         IntegrityError: the version or the backbone is not what was published.
         UnknownName: no such task, version or alias.
     """
-    predictor = Predictor(bank.registry, device=device)
+    predictor = Predictor(bank.registry, device=device or bank.config.device)
     version = bank.registry.resolve(ref)
     data = load_task(bank.data(version.task), spec=bank.registry.backbone().spec)
-    _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
+    _, loaded = predictor.load(version)
     if loaded.config.classes != data.classes:
         raise InputError(
             f"{version} tells {len(loaded.config.classes)} classes apart, the prepared data has"

@@ -26,6 +26,7 @@ def audit(
             help="Only versions published before this: 2026-03-01T12:00:00Z, or dtd@3.",
         ),
     ] = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
@@ -40,7 +41,7 @@ def audit(
     with progress.bar("Auditing", quiet=as_json) as shown:
         from adapterbank.continual import audit as work
 
-        report = work.audit(opened, before=before, progress=shown)
+        report = work.audit(opened, before=before, device=device, progress=shown)
     if as_json:
         render.print_json(report.as_json())
     else:

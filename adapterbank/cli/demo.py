@@ -18,6 +18,7 @@ from adapterbank.text import human_seconds
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
     from adapterbank.continual.audit import AuditReport
+    from adapterbank.inference.predictor import Predictor
 
 app = typer.Typer()
 
@@ -29,6 +30,7 @@ TUNED = ("digits", "location")
 @app.command("demo")
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=100, help="Predictions a task.")] = 3,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     tune: Annotated[
@@ -41,11 +43,15 @@ def demo(
 
     Runs `dvc repro` twice, shows the tasks, predicts on images no adapter was trained on, has the
     router find the task of some and of a stranger, and audits what was there before the last task.
+    --device is of what comes after `dvc repro`, which trains where train.device says.
     """
+    from adapterbank.backbones.loading import pick_device
+    from adapterbank.inference.predictor import Predictor
     from adapterbank.integrations.dvc.repo import ensure_dvc
     from adapterbank.integrations.git import git_holds
 
     opened = _tuned_bank(options.bank_root(bank)) if tune else options.open_bank(bank)
+    pick_device(device or opened.config.device)  # a wrong name is told before anything is built
     note = render.note
     profile = opened.config.profile
     limits, training = opened.config.active.limits, opened.config.active.train
@@ -61,9 +67,10 @@ def demo(
     again = _repro(opened, divert=as_json)
     rows = [row for row in summary.list_tasks(opened.registry) if row["version"] is not None]
     seconds = _seconds(opened)
-    predictions = _predict(opened, [row["task"] for row in rows], samples)
-    routed = _route(opened, predictions)
-    added, audited = _audit(opened)
+    predictor = Predictor(opened.registry, device=device or opened.config.device)
+    predictions = _predict(opened, predictor, [row["task"] for row in rows], samples)
+    routed = _route(opened, predictor, predictions)
+    added, audited = _audit(opened, device)
     if as_json:
         for row in rows:
             row["train_seconds"] = seconds.get(row["task"])
@@ -128,10 +135,9 @@ def _seconds(bank: Bank) -> dict[str, float]:
     return found
 
 
-def _predict(bank: Bank, tasks: list[str], samples: int) -> list[dict[str, Any]]:
-    from adapterbank.inference.predictor import Predictor
-
-    predictor = Predictor(bank.registry)
+def _predict(
+    bank: Bank, predictor: Predictor, tasks: list[str], samples: int
+) -> list[dict[str, Any]]:
     found = []
     for task in tasks:
         written = write_samples(bank, task, samples, bank.root / "out" / "samples" / task)
@@ -150,14 +156,15 @@ def _predict(bank: Bank, tasks: list[str], samples: int) -> list[dict[str, Any]]
     return found
 
 
-def _route(bank: Bank, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _route(
+    bank: Bank, predictor: Predictor, predictions: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Answer the first image of each task, and one of none, without saying whose they are."""
-    from adapterbank.inference.predictor import Predictor
     from adapterbank.records import AUTO, Prediction
 
     first = {one["task"]: one["image"] for one in reversed(predictions)}
     images = {bank.root / image: task for task, image in first.items()}
-    answers = Predictor(bank.registry).predict([*images, _stranger(bank)], task=AUTO)
+    answers = predictor.predict([*images, _stranger(bank)], task=AUTO)
     return [
         {
             "image": str(Path(answer.image).relative_to(bank.root)),
@@ -177,7 +184,7 @@ def _stranger(bank: Bank) -> Path:
     return path
 
 
-def _audit(bank: Bank) -> tuple[str, AuditReport]:
+def _audit(bank: Bank, device: str | None) -> tuple[str, AuditReport]:
     """Audit what was published before the task that came last, which is named too."""
     from adapterbank.continual.audit import audit
 
@@ -188,7 +195,7 @@ def _audit(bank: Bank) -> tuple[str, AuditReport]:
         if event.action == "register"
     ]
     added = max(registered)[1]
-    return added.partition("@")[0], audit(bank, before=added)
+    return added.partition("@")[0], audit(bank, before=added, device=device)
 
 
 def _print_predictions(predictions: list[dict[str, Any]]) -> None:

@@ -30,7 +30,7 @@ def drift(
     window: Annotated[
         int, typer.Option(min=20, help="Images judged together; what is left over is not judged.")
     ] = 200,
-    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     shuffle: Annotated[
@@ -64,7 +64,12 @@ def drift(
     with progress.bar(f"Comparing with {version}", quiet=as_json) as shown:
         pinned = f"{version.task}@sha256:{version.digest}"
         report = measure_drift(
-            opened, pinned, images, settings=settings, device=device, progress=shown
+            opened,
+            pinned,
+            images,
+            settings=settings,
+            device=device or opened.config.device,
+            progress=shown,
         )
     nowhere = tuple(image for image in found if isinstance(image, ImageError))
     _tell(report, nowhere, as_json=as_json)

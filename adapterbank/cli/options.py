@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
     from adapterbank.registry.store import Registry
 
-DEVICES = "auto (a GPU where there is one), cpu, cuda or cuda:N."
+_DEVICES = "Where to run: auto (a GPU where there is one), cpu, cuda or cuda:N"
 
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", help=f"{DEVICES} By default where the bank trains, train.device of its profile."
+        "--device",
+        metavar="DEVICE",
+        help=f"{_DEVICES}; what train.device of the bank's profile says by default.",
     ),
 ]
+"""Of commands that read the configuration; None is the bank's own."""
+
+AutoDevice = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
+"""Of commands that read the registry alone."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-CPU = "cpu"
-
 
 class SplitName(StrEnum):
     """What a version can be measured on."""
@@ -65,7 +63,7 @@ def evaluate(
     split: Annotated[
         SplitName | None, typer.Option(help="What to measure on; test by default.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help=f"{options.DEVICES} cpu by default.")] = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     trained: Annotated[
@@ -91,7 +89,7 @@ def evaluate(
     version = opened.registry.resolve(ref)
     from adapterbank.backbones.loading import pick_device
 
-    pick_device(device or CPU)  # a wrong name is told before any image is read
+    pick_device(device or opened.config.device)  # a wrong name is told before any image is read
     if version.task in opened.config.tasks:
         work.make_ready(opened, version.task, again=False, quiet=as_json)
     with progress.bar(f"Measuring {version}", quiet=as_json) as shown:
@@ -101,7 +99,7 @@ def evaluate(
             opened,
             ref,
             split=(split or SplitName.TEST).value,
-            device=device or CPU,
+            device=device,
             progress=shown,
         )
     _report_measurement(found, as_json=as_json)

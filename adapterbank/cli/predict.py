@@ -17,6 +17,7 @@ from adapterbank.text import count, human_seconds
 
 if TYPE_CHECKING:
     from adapterbank.inference.predictor import Predictor
+    from adapterbank.registry.versions import Version
 
 app = typer.Typer()
 
@@ -44,7 +45,7 @@ def predict(
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    device: options.AutoDevice = "auto",
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
@@ -62,14 +63,13 @@ def predict(
     from adapterbank.inference.predictor import Predictor
 
     predictor = Predictor(registry, device=device)
-    # A promotion meanwhile changes nothing.
-    pinned = AUTO if task == AUTO else f"{version.task}@sha256:{version.digest}"
+    asked = None if task == AUTO else version  # resolved once: a promotion now changes nothing
     begun = time.perf_counter()
     failures, strangers = 0, 0
     # Where the answers scroll by in the same terminal, they are the progress.
     with progress.bar(f"Predicting with {version}", quiet=True) as shown:
-        widths = _widths(predictor, pinned, images)
-        answers = _answers(predictor, pinned, images, top_k=top_k, batch_size=batch_size)
+        widths = (0, 0) if as_json else _widths(predictor, asked, images)
+        answers = _answers(predictor, asked, images, top_k=top_k, batch_size=batch_size)
         for done, answer in enumerate(answers, start=1):
             failures += isinstance(answer, ImageError)
             strangers += isinstance(answer, Abstention)
@@ -88,25 +88,28 @@ def predict(
 
 def _answers(
     predictor: Predictor,
-    ref: str,
+    version: Version | None,
     images: list[Path | ImageError],
     *,
     top_k: int,
     batch_size: int,
 ) -> Iterator[Answer]:
-    """Answer in order; what is an error already keeps its place."""
+    """Answer in order, by the router for None; what is an error already keeps its place."""
     paths = [image for image in images if isinstance(image, Path)]
-    stream = predictor.stream(paths, task=ref, top_k=top_k, batch_size=batch_size)
+    task = AUTO if version is None else version
+    stream = predictor.stream(paths, task=task, top_k=top_k, batch_size=batch_size)
     for image in images:
         yield image if isinstance(image, ImageError) else next(stream)
 
 
-def _widths(predictor: Predictor, ref: str, images: list[Path | ImageError]) -> tuple[int, int]:
+def _widths(
+    predictor: Predictor, version: Version | None, images: list[Path | ImageError]
+) -> tuple[int, int]:
     """Measure columns of names and labels, both within reason."""
     longest = max(len(str(image)) for image in images if isinstance(image, Path))
-    if ref == AUTO:  # nobody knows yet whose labels they will be
+    if version is None:  # nobody knows yet whose labels they will be
         return min(longest, 60), 20
-    _, loaded = predictor.load(ref)
+    _, loaded = predictor.load(version)
     return min(longest, 60), min(max(map(len, loaded.config.classes)), 30)
 
 

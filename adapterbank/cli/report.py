@@ -37,7 +37,7 @@ def report(
         from adapterbank.backbones.loading import pick_device
         from adapterbank.report.overview import collect
 
-        place = pick_device(device or opened.config.active.train.device)
+        place = pick_device(device or opened.config.device)
         overview = collect(opened, shown, device=place)
     from adapterbank import durable
     from adapterbank.report.page import render_page

@@ -24,7 +24,7 @@ def route(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="As of predict.")],
     top_k: Annotated[int, typer.Option(min=1, help="Tasks to name with each answer.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: Annotated[str, typer.Option(help=options.DEVICES)] = "cpu",
+    device: options.AutoDevice = "auto",
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,

@@ -34,26 +34,34 @@ class Stage(StrEnum):
 def stage(
     name: Annotated[Stage, typer.Argument(metavar="NAME")],
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Run one stage of dvc.yaml, as `dvc repro` does."""
+    """Run one stage of dvc.yaml, as `dvc repro` does.
+
+    --device is of the release alone; for the others train.device of the task says where.
+    """
     opened = options.open_bank(bank)
     whole = name in {Stage.BACKBONE, Stage.RELEASE}
     if whole != (task is None):
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
-    result = _run_stage(opened, name, task or "", quiet=as_json)
+    if device is not None and name is not Stage.RELEASE:
+        raise InputError(f"stage {name} takes no --device: train.device of the task says where")
+    result = _run_stage(opened, name, task or "", device=device, quiet=as_json)
     if as_json:
         render.print_json({"stage": name.value, **result})
 
 
-def _run_stage(bank: Bank, name: Stage, task: str, *, quiet: bool) -> dict[str, Any]:
+def _run_stage(
+    bank: Bank, name: Stage, task: str, *, device: str | None, quiet: bool
+) -> dict[str, Any]:
     if name is Stage.BACKBONE:
         record = work.fetch(bank, quiet=quiet)
         return {"uri": record.uri, "fingerprint": record.fingerprint}
     if name is Stage.RELEASE:
-        return _release(bank, quiet=quiet)
+        return _release(bank, device=device, quiet=quiet)
     bank.config.task(task)
     run = {
         Stage.PREPARE: work.prepare,
@@ -92,7 +100,7 @@ def _register(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
     return summary.version_json(version)
 
 
-def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
+def _release(bank: Bank, *, device: str | None, quiet: bool) -> dict[str, Any]:
     from adapterbank.release.moves import release
 
     with progress.bar("Judging new versions", quiet=quiet) as shown:
@@ -102,7 +110,7 @@ def _release(bank: Bank, *, quiet: bool) -> dict[str, Any]:
             if not quiet:
                 _print_release(report)
 
-        report = release(bank, progress=shown, show=show)
+        report = release(bank, progress=shown, show=show, device=device)
     return {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
 
 

@@ -59,7 +59,7 @@ def register(
 
 
 @app.command("promote")
-def promote(
+def promote(  # noqa: PLR0913  # an option each
     ref: Annotated[str, typer.Argument(metavar="REF", help="dtd@3, dtd@sha256:1f0c, …")],
     alias: Alias = "champion",
     expected: Annotated[
@@ -70,6 +70,7 @@ def promote(
         ),
     ] = None,
     reason: Reason = "",
+    device: options.Device = None,
     bank: options.BankDir = None,
     *,
     force: Annotated[
@@ -88,7 +89,9 @@ def promote(
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
     from adapterbank.release import moves
 
-    done = moves.promote(opened, ref, alias=alias, expected=believed, reason=reason, force=force)
+    done = moves.promote(
+        opened, ref, alias=alias, expected=believed, reason=reason, force=force, device=device
+    )
     _report(done, as_json=as_json)
 
 

@@ -141,6 +141,11 @@ class BankConfig(Strict):
         """The profile in use."""
         return self.profiles[self.profile]
 
+    @property
+    def device(self) -> str:
+        """Where all but a task's own training runs: the profile's ``train.device``."""
+        return self.active.train.device
+
     def task(self, name: str) -> TaskConfig:
         """One task's section.
 

@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from adapterbank import durable
+from adapterbank.backbones.loading import pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.inference.artifact import CANARY, load_adapter
-from adapterbank.inference.canary import TOLERANCE, check_canary
+from adapterbank.inference.canary import check_canary, tolerance
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
@@ -56,6 +59,7 @@ class AuditReport:
 
     time: str
     before: str | None
+    device: torch.device
     backbone: BackboneRecord
     backbone_problem: str | None
     versions: tuple[AuditedVersion, ...]  # by task and number
@@ -79,7 +83,8 @@ class AuditReport:
             "ok": self.ok,
             "checked": len(self.versions),
             "failed": len(self.failed),
-            "tolerance": TOLERANCE,
+            "device": self.device.type,
+            "tolerance": tolerance(self.device),
             "backbone": {
                 "uri": self.backbone.uri,
                 "fingerprint": self.backbone.fingerprint,
@@ -93,6 +98,7 @@ def audit(
     bank: Bank,
     *,
     before: str | None = None,
+    device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], str] = utc_now,
 ) -> AuditReport:
@@ -102,6 +108,7 @@ def audit(
         bank: an open bank; only the report is written.
         before: a time (ISO 8601; UTC where it names no zone), or a version such as ``dtd@3``:
             then its task's earlier versions, and whatever other tasks had by the same second.
+        device: where the canaries are replayed; the bank's device if None.
         progress: called with the versions checked so far and in all.
         clock: tells the time for the report.
 
@@ -110,14 +117,16 @@ def audit(
 
     Raises:
         FetchError: the bank has no backbone yet.
-        InputError: ``before`` is neither, or the backbone's weights are not on this machine.
+        InputError: ``before`` is neither, the machine has no such device, or the backbone's weights
+            are not on this machine.
         UnknownName: ``before`` is a version there is none of.
     """
+    place = pick_device(device or bank.config.device)
     record = bank.registry.backbone()
     chosen, damaged = _choose(bank.registry, _moment(bank.registry, before))
     backbone, problem = None, None
     try:
-        backbone = load_bank_backbone(bank.registry)
+        backbone = load_bank_backbone(bank.registry, place)
     except IntegrityError as error:
         problem = error.message
     found = list(damaged)
@@ -128,6 +137,7 @@ def audit(
     report = AuditReport(
         time=clock(),
         before=before,
+        device=place,
         backbone=record,
         backbone_problem=problem,
         versions=tuple(sorted(found, key=lambda one: (one.task, one.version or 0))),

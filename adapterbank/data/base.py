@@ -12,19 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adapterbank.errors import ConfigError, InputError
-
-SPLITS = ("train", "val", "test")
-"""The splits of every task, in the order in which they are hashed and written."""
+from adapterbank.errors import InputError
 
 _LISTED = 10  # names in one message; the rest is counted
 
-# (split, split) -> what images of the first that are also in the second would spoil.
-_SPOILED = {
-    ("test", "train"): "the test figure would be too good",
-    ("test", "val"): "choices would be made on test images",
-    ("val", "train"): "the validation figure would be too good",
-}
+SPLITS = ("train", "val", "test")
+"""The splits of every task, in the order in which they are hashed and written."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,46 +80,32 @@ class TaskData:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
-def check_task(data: TaskData, *, allow_shared: bool = False) -> TaskData:
-    """Refuse data that would train nothing or report a figure that means nothing.
-
-    Args:
-        data: the task to check.
-        allow_shared: accept images that stand in two splits, as some published sets have them.
-
-    Returns:
-        ``data``, unchanged.
-
-    Raises:
-        ConfigError: naming every problem: fewer than two classes, repeated names, empty splits,
-            labels out of range, classes without a training image, sizes that differ, images that
-            are in two splits.
-    """
-    labels = {name: data.split(name).labels.tolist() for name in SPLITS}
-    problems = [*label_problems(data.classes, labels), *_shape_problems(data)]
-    if not problems and not allow_shared:
-        problems += [
-            f"{count} of {len(data.split(one))} {one} images are also in {other}, pixel for pixel:"
-            f" {_SPOILED[one, other]}; delete the copies from one of them"
-            for (one, other), count in shared_images(data).items()
-        ]
-    if problems:
-        raise ConfigError(data.source, problems)
-    return data
+def image_digest(image: torch.Tensor) -> bytes:
+    """Hash the pixels of one image: 16 bytes."""
+    return hashlib.blake2b(bytes_of(image), digest_size=16).digest()
 
 
 def shared_images(data: TaskData) -> dict[tuple[str, str], int]:
+    """Count the images of one split that equal one of another; see :func:`count_shared`."""
+    return count_shared(
+        {name: [image_digest(image) for image in data.split(name).images] for name in SPLITS}
+    )
+
+
+def count_shared(digests: Mapping[str, Sequence[bytes]]) -> dict[tuple[str, str], int]:
     """Count the images of one split that equal one of another, pixel for pixel.
+
+    Args:
+        digests: of the images of each split.
 
     Returns:
         The count for ``("test", "train")``, ``("test", "val")`` and ``("val", "train")``, where
         there are any: images of the first that are also in the second.
     """
-    digests = {name: [_image_digest(image) for image in data.split(name).images] for name in SPLITS}
-    seen = {name: set(found) for name, found in digests.items()}
+    seen = {name: set(of_split) for name, of_split in digests.items()}
     counts = {
         (one, other): sum(digest in seen[other] for digest in digests[one])
-        for one, other in _SPOILED
+        for one, other in (("test", "train"), ("test", "val"), ("val", "train"))
     }
     return {pair: count for pair, count in counts.items() if count}
 
@@ -139,14 +118,23 @@ def data_digest(data: TaskData) -> str:
     Returns:
         SHA-256 as 64 hexadecimal digits.
     """
-    digest = hashlib.sha256(json.dumps(data.classes, ensure_ascii=False).encode())
+    digest = hashlib.sha256(classes_head(data.classes))
     for name in SPLITS:
         split = data.split(name)
         for part, tensor in (("images", split.images), ("labels", split.labels)):
-            # Shape and dtype keep two layouts of the same bytes apart.
-            digest.update(f"\n{name}.{part} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(_bytes_of(tensor))
+            digest.update(tensor_head(f"{name}.{part}", tensor.dtype, tuple(tensor.shape)))
+            digest.update(bytes_of(tensor))
     return digest.hexdigest()
+
+
+def classes_head(classes: Sequence[str]) -> bytes:
+    """Make what is hashed before all tensors."""
+    return json.dumps(classes, ensure_ascii=False).encode()
+
+
+def tensor_head(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """Make what is hashed before a tensor's bytes: it keeps two layouts of the same bytes apart."""
+    return f"\n{name} {dtype} {shape}\n".encode()
 
 
 def label_problems(classes: Sequence[str], labels: Mapping[str, Sequence[int]]) -> list[str]:
@@ -182,26 +170,12 @@ def label_problems(classes: Sequence[str], labels: Mapping[str, Sequence[int]]) 
     return problems
 
 
-def _shape_problems(data: TaskData) -> list[str]:
-    shape = data.train.images.shape[1:]
-    return [
-        f"{name}: images of shape {tuple(split.images.shape[1:])},"
-        f" those of train have {tuple(shape)}"
-        for name in SPLITS
-        if len(split := data.split(name)) and split.images.shape[1:] != shape
-    ]
-
-
 def _listed(names: list[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _image_digest(image: torch.Tensor) -> bytes:
-    return hashlib.blake2b(_bytes_of(image), digest_size=16).digest()
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
+def bytes_of(tensor: torch.Tensor) -> memoryview:
     """View a tensor's bytes without copying it where it is contiguous already."""
     array: npt.NDArray[np.generic] = tensor.contiguous().numpy()
     return array.reshape(-1).view(np.uint8).data

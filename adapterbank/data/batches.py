@@ -1,81 +1,46 @@
-"""Many images into one uint8 tensor, several at a time."""
+"""Many images decoded by a few threads, in order and a batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
-import torch
+DECODERS = 4
+"""Threads that decode at once: PIL releases the interpreter lock."""
 
-from adapterbank.data.images import load_pixels
-from adapterbank.errors import ImageError
-from adapterbank.records import InputSpec
-
-Progress = Callable[[int, int], None]
-"""Told (done, total); called from the thread that asked for the work."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def load_batch(
-    paths: Sequence[Path], spec: InputSpec, *, threads: int = 4, progress: Progress | None = None
-) -> tuple[torch.Tensor, dict[int, ImageError]]:
-    """Decode many files; see :func:`read_rows`.
+def in_batches(
+    decode: Callable[[Item], Result], items: Iterable[Item], size: int, *, ahead: bool = True
+) -> Generator[list[Result], None, None]:
+    """Decode items by a few threads and yield what they give, in order, a batch at a time.
 
-    Args:
-        paths: the files, any number.
-        spec: size and interpolation.
-        threads: how many files to decode at a time.
-        progress: told about each file.
-
-    Returns:
-        (B, 3, H, W) uint8 in the order of ``paths``, and the errors by row.
-    """
-    return read_rows(
-        lambda row: load_pixels(paths[row], spec),
-        len(paths),
-        spec,
-        threads=threads,
-        progress=progress,
-    )
-
-
-def read_rows(
-    read: Callable[[int], torch.Tensor],
-    count: int,
-    spec: InputSpec,
-    *,
-    threads: int = 4,
-    progress: Progress | None = None,
-) -> tuple[torch.Tensor, dict[int, ImageError]]:
-    """Fill a tensor row by row with a thread pool: PIL releases the interpreter lock.
-
-    One bad image does not stop the others, and the only large allocation is the result: uint8,
-    150 KB an image at 224 px.
+    While the caller works on one batch the next is decoded, and no more than that one, so at most
+    two are in memory. Closing the generator stops the threads.
 
     Args:
-        read: gives the pixels (3, H, W) of a row; may raise ImageError.
-        count: how many rows.
-        spec: the size of the rows.
-        threads: how many rows to read at a time.
-        progress: told about each row.
-
-    Returns:
-        (count, 3, H, W) uint8, and the error of each row that could not be read (it is zero).
+        decode: makes one result of one item; called in a thread.
+        items: taken a batch at a time, in the caller's thread.
+        size: items in a batch.
+        ahead: take the next batch before the caller asks for it. Not for items that have to be
+            waited for: the results before them would wait too.
     """
-    pixels = torch.zeros((count, 3, *spec.size), dtype=torch.uint8)
-    failures: dict[int, ImageError] = {}
+    rest = iter(items)
+    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
-    def fill(row: int) -> ImageError | None:
-        try:
-            pixels[row] = read(row)
-        except ImageError as error:
-            return error
-        return None
+    def start() -> list[Future[Result]]:
+        return [pool.submit(decode, item) for item in islice(rest, size)]
 
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode") as pool:
-        for row, error in enumerate(pool.map(fill, range(count))):
-            if error is not None:
-                failures[row] = error
-            if progress is not None:
-                progress(row + 1, count)
-    return pixels, failures
+    try:
+        batch = start()
+        while batch:
+            results = [future.result() for future in batch]
+            batch = start() if ahead else []
+            yield results
+            batch = batch if ahead else start()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from adapterbank.config.bank import Limits
-from adapterbank.data.base import SPLITS, Split, TaskData
-from adapterbank.data.batches import Progress, load_batch
-from adapterbank.data.images import SUFFIXES
+from adapterbank.data.base import SPLITS
+from adapterbank.data.images import SUFFIXES, load_pixels
+from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import choose, generator, partition
-from adapterbank.errors import ConfigError, ImageError, InputError
+from adapterbank.errors import ConfigError, InputError
 from adapterbank.records import InputSpec
 
 # Names of split folders, by split; the first that exists counts.
@@ -24,7 +24,6 @@ _NAMES = {
     "val": ("val", "valid", "validation", "val200"),
     "test": ("test", "testing"),
 }
-_LISTED = 20  # unreadable files in one message; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,45 +95,18 @@ def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
     return Folder(path=path, classes=classes, files=files, notes=tuple(notes))
 
 
-def decode(
-    folder: Folder,
-    spec: InputSpec,
-    progress: Progress | None = None,
-    *,
-    skip_unreadable: bool = False,
-) -> TaskData:
-    """Decode the chosen files, several at a time.
+def select(folder: Folder, spec: InputSpec) -> Selection:
+    """Select the chosen files of a folder, to be squashed to the size of ``spec``."""
 
-    Args:
-        folder: what :func:`scan` chose.
-        spec: what the images are squashed to.
-        progress: told (done, total) images.
-        skip_unreadable: leave out what cannot be decoded, and count it in the notes.
+    def rows(files: tuple[_File, ...]) -> Rows:
+        labels = torch.tensor([file.label for file in files], dtype=torch.int64)
+        return Rows(labels=labels, read=lambda row: load_pixels(files[row].path, spec))
 
-    Returns:
-        The task, not yet checked.
-
-    Raises:
-        InputError: some images cannot be decoded; all are listed with their reasons.
-    """
-    files = [file for split in SPLITS for file in folder.files[split]]
-    pixels, failures = load_batch([file.path for file in files], spec, progress=progress)
-    notes = list(folder.notes)
-    if failures:
-        if not skip_unreadable:
-            raise InputError(_unreadable(folder.path, list(failures.values())))
-        notes.append(f"unreadable images left out: {len(failures)}")
-    splits, start = {}, 0
-    for split in SPLITS:
-        rows = range(start, start + len(folder.files[split]))
-        start = rows.stop
-        kept = [row for row in rows if row not in failures]
-        # Without failures a slice, which shares the memory of the whole.
-        images = pixels[rows.start : rows.stop] if len(kept) == len(rows) else pixels[kept]
-        labels = torch.tensor([files[row].label for row in kept], dtype=torch.int64)
-        splits[split] = Split(images=images, labels=labels)
-    return TaskData(
-        classes=folder.classes, source=str(folder.path), notes="; ".join(notes), **splits
+    return Selection(
+        classes=folder.classes,
+        splits={split: rows(folder.files[split]) for split in SPLITS},
+        source=str(folder.path),
+        notes="; ".join(folder.notes),
     )
 
 
@@ -231,10 +203,3 @@ def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
     if dropped:
         notes.append(f"exact copies left out: {len(dropped)}")
     return [file for file in files if file.path not in dropped]
-
-
-def _unreadable(folder: Path, errors: list[ImageError]) -> str:
-    lines = "\n".join(f"  - {error.path}: {error.reason}" for error in errors[:_LISTED])
-    more = len(errors) - _LISTED
-    rest = f"\n  and {more} more" if more > 0 else ""
-    return f"{folder}: {len(errors)} images cannot be decoded\n{lines}{rest}"

@@ -26,7 +26,9 @@ from adapterbank.errors import ImageError, InputError, UnknownName
 from adapterbank.records import InputSpec
 
 MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused: twice PIL's own alarm, 512 MiB once decoded to RGB."""
+"""Images with more pixels are refused: twice PIL's own alarm, 512 MiB once decoded to RGB.
+
+Images that threads decode at once have no more together; further ones wait."""
 
 SUFFIXES = frozenset(
     (
@@ -99,8 +101,29 @@ class _Quiet:
                     self._saved.__exit__(None, None, None)
 
 
+class _Room:
+    """Lets threads decode at once only as many pixels as one image may have."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+
+    @contextmanager
+    def __call__(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= MAX_PIXELS)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
 # One for the process because the filters it guards are the process's.
 _quiet = _Quiet()
+_room = _Room()  # as is its memory
 
 
 def open_image(source: Path | bytes, *, name: str | None = None) -> Image.Image:
@@ -164,7 +187,7 @@ def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> 
     """
     height, width = spec.size
     resample = _resampling(spec)
-    with _decoding(name):
+    with _decoding(name), _room(image.width * image.height):
         orientation = _orientation(image)
         stored = (height, width) if orientation >= 5 else (width, height)
         return _tensor(upright(to_rgb(image).resize(stored, resample), orientation))
@@ -226,7 +249,8 @@ def _with_opened(
                 raise ImageError(
                     label, f"has {width:,} x {height:,} pixels, {MAX_PIXELS:,} are allowed"
                 )
-            return use(image)
+            with _room(width * height):
+                return use(image)
 
 
 def _full(image: Image.Image) -> Image.Image:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,9 +15,8 @@ from PIL import Image
 from torchvision import datasets
 
 from adapterbank.config.bank import Limits
-from adapterbank.data.base import Split, TaskData
-from adapterbank.data.batches import Progress, read_rows
 from adapterbank.data.images import to_pixels
+from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import Indices, choose, generator, partition, vtab
 from adapterbank.errors import FetchError, ImageError, UnknownName
 from adapterbank.records import InputSpec
@@ -72,15 +72,8 @@ NAMES = tuple(_KNOWN)
 _DOWNLOAD_ERRORS = (RuntimeError, OSError, EOFError, HTTPException)
 
 
-def load(
-    name: str,
-    spec: InputSpec,
-    limits: Limits,
-    seed: int,
-    directory: Path,
-    progress: Progress | None = None,
-) -> TaskData:
-    """Load a published set, downloading it the first time.
+def select(name: str, spec: InputSpec, limits: Limits, seed: int, directory: Path) -> Selection:
+    """Select images of a published set, downloading it the first time.
 
     VTAB-1k's rule: at most 800 and 200 images of the training split, chosen class by class, and
     the whole test split. Sets without a test split hold out a fifth, the same for every seed.
@@ -91,10 +84,6 @@ def load(
         limits: images to use at most of each split, within the rule.
         seed: decides which training images are chosen.
         directory: where downloads are kept, a folder for each set.
-        progress: told (done, total) images.
-
-    Returns:
-        The task, not yet checked.
 
     Raises:
         UnknownName: torchvision's set of that name is not among those known here.
@@ -117,30 +106,23 @@ def load(
     train_rows, val_rows = (
         rows[part] for part in vtab(labels[rows], generator(seed, name, "vtab"))
     )
-    chosen = {}
+    splits = {}
     for split, dataset, known_labels, pool in (
         ("train", train_set, labels, train_rows),
         ("val", train_set, labels, val_rows),
         ("test", test_set, test_labels, test_rows),
     ):
         kept = pool[choose(known_labels[pool], limits.of(split), generator(seed, name, split))]
-        chosen[split] = _Part(name=name, dataset=dataset, labels=known_labels, rows=kept)
-    return TaskData(
+        read = partial(_read, name, dataset, kept.tolist(), spec)
+        splits[split] = Rows(labels=torch.from_numpy(known_labels[kept]), read=read)
+    return Selection(
         classes=_class_names(train_set, labels),
+        splits=splits,
         source=f"torchvision://{name}",
         notes="VTAB-1k rule: 800 and 200 of the training split, all of test",
-        **_read(chosen, spec, directory / name, progress),
+        may_share=True,  # the published splits are kept, or figures could not be compared
+        download=directory / name,
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """The chosen rows of one opened set."""
-
-    name: str
-    dataset: _Dataset
-    labels: Indices
-    rows: Indices
 
 
 def _open(name: str, arguments: Mapping[str, object], directory: Path) -> _Dataset:
@@ -170,29 +152,9 @@ def _class_names(dataset: _Dataset, labels: Indices) -> tuple[str, ...]:
 
 
 def _read(
-    parts: Mapping[str, _Part], spec: InputSpec, directory: Path, progress: Progress | None
-) -> dict[str, Split]:
-    flat = [(part, int(row)) for part in parts.values() for row in part.rows]
-
-    def read(index: int) -> torch.Tensor:
-        part, row = flat[index]
-        try:
-            return to_pixels(part.dataset[row][0], spec)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{part.name}[{row}]", str(error)) from error
-
-    pixels, failures = read_rows(read, len(flat), spec, progress=progress)
-    if failures:
-        first = next(iter(failures.values()))
-        raise FetchError(
-            f"{len(failures)} images of the download are damaged, the first: {first}",
-            fix=f"rm -r {directory}",
-        )
-    ends = np.cumsum([len(part.rows) for part in parts.values()]).tolist()
-    return {
-        split: Split(
-            images=pixels[end - len(part.rows) : end],
-            labels=torch.from_numpy(part.labels[part.rows]),
-        )
-        for end, (split, part) in zip(ends, parts.items(), strict=True)
-    }
+    name: str, dataset: _Dataset, rows: Sequence[int], spec: InputSpec, row: int
+) -> torch.Tensor:
+    try:
+        return to_pixels(dataset[rows[row]][0], spec)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name}[{rows[row]}]", str(error)) from error

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from adapterbank import catalog
 from adapterbank.config.bank import Limits
 from adapterbank.data import folders, published
-from adapterbank.data.base import SPLITS, Split, TaskData, check_task, shared_images
-from adapterbank.data.batches import Progress
+from adapterbank.data.base import SPLITS, TaskData
 from adapterbank.data.images import to_pixels
+from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import generator
+from adapterbank.data.store import Progress, load_task, save_selection
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
 
@@ -22,17 +27,8 @@ EMBEDDED = "adapterbank.data.tasks"
 """The catalogue of embedded tasks; ``catalog.names(EMBEDDED)`` lists them."""
 
 
-def load_source(
-    uri: str,
-    *,
-    spec: InputSpec,
-    limits: Limits,
-    seed: int,
-    root: Path,
-    progress: Progress | None = None,
-    skip_unreadable: bool = False,
-) -> TaskData:
-    """Build a task's splits from whatever its URI names.
+def select_images(uri: str, *, spec: InputSpec, limits: Limits, seed: int, root: Path) -> Selection:
+    """Select the images of a task, of whatever its URI names; none is decoded yet.
 
     The same URI, spec, limits and seed give the same pixels on every machine.
 
@@ -44,38 +40,42 @@ def load_source(
         limits: images to use at most of each split, chosen class by class.
         seed: decides which images are chosen and, for folders without splits, where they stand.
         root: where relative folders start; downloads land in ``work/downloads`` under it.
-        progress: told (done, total) images on the way.
-        skip_unreadable: leave out images of a folder that cannot be decoded, and say so in the
-            notes, rather than refuse the folder.
-
-    Returns:
-        The task, having passed :func:`~adapterbank.data.base.check_task`.
 
     Raises:
         UnknownName: no embedded task, torchvision set or kind of source of that name.
         FetchError: a set is not there and cannot be downloaded.
-        InputError: the folder is missing or not laid out as documented, or images in it cannot be
-            decoded (all are listed).
-        ConfigError: the data does not pass the check.
+        InputError: the folder is missing.
+        ConfigError: the folder is not laid out as documented.
     """
     scheme, mark, name = uri.partition("://")
     if not mark:
-        pool = folders.scan(root / Path(uri).expanduser(), limits=limits, seed=seed)
-        data = folders.decode(pool, spec, progress, skip_unreadable=skip_unreadable)
-        return check_task(replace(data, source=_neutral(uri, root)))
+        folder = folders.scan(root / Path(uri).expanduser(), limits=limits, seed=seed)
+        return replace(folders.select(folder, spec), source=_neutral(uri, root))
     if scheme == "embedded":
-        return check_task(_embedded(name, spec, limits, seed, progress))
+        return _embedded(name, spec, limits, seed)
     if scheme == "torchvision":
-        downloads = root / "work" / "downloads"
-        data = published.load(name, spec, limits, seed, downloads, progress)
-        # The published splits are kept, or figures could not be compared; but it is said.
-        notes = [
-            f"{count} {one} images are also in {other}"
-            for (one, other), count in shared_images(data).items()
-        ]
-        data = replace(data, notes="; ".join([data.notes, *notes]))
-        return check_task(data, allow_shared=True)
+        return published.select(name, spec, limits, seed, root / "work" / "downloads")
     raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
+
+
+def load_source(
+    uri: str,
+    *,
+    spec: InputSpec,
+    limits: Limits,
+    seed: int,
+    root: Path,
+    progress: Progress | None = None,
+) -> TaskData:
+    """Select and decode a task's images without a bank; the files they are in have no name.
+
+    Args and errors are those of :func:`select_images` and
+    :func:`~adapterbank.data.store.save_selection`.
+    """
+    selection = select_images(uri, spec=spec, limits=limits, seed=seed, root=root)
+    with TemporaryDirectory() as folder:
+        save_selection(selection, Path(folder), spec, progress)
+        return load_task(Path(folder))  # which maps them
 
 
 def _neutral(uri: str, root: Path) -> str:
@@ -89,23 +89,21 @@ def _neutral(uri: str, root: Path) -> str:
     return f"folder://{folder.name}"
 
 
-def _embedded(
-    name: str, spec: InputSpec, limits: Limits, seed: int, progress: Progress | None
-) -> TaskData:
+def _embedded(name: str, spec: InputSpec, limits: Limits, seed: int) -> Selection:
     task = catalog.load(EMBEDDED, name, kind="embedded task")
-    sizes = {
-        split: size if (limit := limits.of(split)) is None else min(size, limit)
-        for split, size in task.SIZES.items()
-    }
-    total, done = sum(sizes.values()), 0
     splits = {}
     for split in SPLITS:
-        images, labels = task.build(split, sizes[split], generator(seed, name, split))
-        pixels = torch.stack([to_pixels(Image.fromarray(image), spec) for image in images])
-        splits[split] = Split(images=pixels, labels=torch.from_numpy(labels))
-        done += sizes[split]
-        if progress is not None:
-            progress(done, total)
-    return TaskData(
-        classes=task.CLASSES, source=f"embedded://{name}", notes=task.DESCRIPTION, **splits
+        limit, size = limits.of(split), task.SIZES[split]
+        count = size if limit is None else min(size, limit)
+        images, labels = task.build(split, count, generator(seed, name, split))
+        splits[split] = Rows(labels=torch.from_numpy(labels), read=partial(_drawn, images, spec))
+    return Selection(
+        classes=task.CLASSES,
+        splits=splits,
+        source=f"embedded://{name}",
+        notes=task.DESCRIPTION,
     )
+
+
+def _drawn(images: npt.NDArray[np.uint8], spec: InputSpec, row: int) -> torch.Tensor:
+    return to_pixels(Image.fromarray(images[row]), spec)

@@ -1,27 +1,48 @@
 """A prepared task on disk: three safetensors files and a small JSON, mapped rather than read.
 
-Nothing in the files changes from run to run (no time, no path), so DVC sees equal data as equal.
+They are written image by image as the images are decoded, so memory does not grow with their
+number. Nothing in the files changes from run to run (no time, no path), so DVC sees equal data as
+equal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from adapterbank import durable
-from adapterbank.data.base import SPLITS, Split, TaskData, check_task, data_digest
-from adapterbank.errors import InputError, IntegrityError
+from adapterbank.data.base import (
+    SPLITS,
+    Split,
+    TaskData,
+    bytes_of,
+    classes_head,
+    data_digest,
+    image_digest,
+    tensor_head,
+)
+from adapterbank.data.batches import in_batches
+from adapterbank.data.selection import Rows, Selection
+from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.records import InputSpec
 
+Progress = Callable[[int, int], None]
+"""Called with (images decoded, images in all), in the thread that asked for them."""
+
 _INDEX = "task.json"
+_TOGETHER = 64  # images that are decoded together; 10 MB at 224 px
 _FIX = "dvc repro"  # notices that an output changed and prepares it again
 
 
@@ -35,7 +56,7 @@ class _Counts(BaseModel):
     test: int
 
 
-class _Index(BaseModel):
+class Index(BaseModel):
     """What ``task.json`` holds."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -50,41 +71,92 @@ class _Index(BaseModel):
 
 
 def save_task(data: TaskData, directory: Path, spec: InputSpec) -> str:
-    """Write a task so that a crash at any moment leaves it whole or visibly unfinished.
+    """Write a task that is in memory and return its digest; see :func:`save_selection`."""
+    rows = {
+        name: Rows(labels=split.labels, read=split.images.__getitem__)
+        for name in SPLITS
+        for split in [data.split(name)]
+    }
+    selection = Selection(
+        classes=data.classes, splits=rows, source=data.source, notes=data.notes, may_share=True
+    )
+    return save_selection(selection, directory, spec)
 
-    ``task.json`` is removed first and written last: a folder without it was interrupted.
+
+def save_selection(
+    selection: Selection, directory: Path, spec: InputSpec, progress: Progress | None = None
+) -> str:
+    """Decode a task's images into files; a crash leaves them whole or visibly unfinished.
+
+    All is decoded and checked before anything there is replaced. Then ``task.json`` is removed
+    first and written last: a folder without it was interrupted. A bad image does not stop the
+    others: all of them are named together.
 
     Args:
-        data: the task; checked again, so that no bad data is ever stored.
+        selection: what to decode.
         directory: created if needed; earlier files of a task in it are replaced.
-        spec: how the pixels were made; a load with another one is refused.
+        spec: how the pixels are made; a load with another one is refused.
+        progress: told of the images.
 
     Returns:
         The digest of the data, see :func:`~adapterbank.data.base.data_digest`.
 
     Raises:
-        ConfigError: the data does not pass :func:`~adapterbank.data.base.check_task`.
+        ConfigError: see :meth:`Selection.check` and :meth:`Selection.check_decoded`.
+        FetchError: see :meth:`Selection.check_decoded`.
+        InputError: see :meth:`Selection.check_decoded`.
     """
-    check_task(data, allow_shared=True)
+    selection.check()
     durable.make_directory(directory)
     durable.remove_temporaries(directory)  # of an interrupted save
-    (directory / _INDEX).unlink(missing_ok=True)
-    for name in SPLITS:
-        split = data.split(name)
-        tensors = {"images": split.images.contiguous(), "labels": split.labels.contiguous()}
-        _write_tensors(directory / f"{name}.safetensors", tensors)
+    total, decoded = sum(len(rows.labels) for rows in selection.splits.values()), count(1)
+    errors: list[ImageError] = []
+
+    def tell() -> None:
+        if progress is not None:
+            progress(next(decoded), total)
+
+    digest = hashlib.sha256(classes_head(selection.classes))
+    paths = {name: directory / f"{name}.safetensors" for name in SPLITS}
+    temporaries = {name: durable.temporary_beside(path) for name, path in paths.items()}
+    digests: dict[str, list[bytes]] = {}
+    try:
+        for name, path in temporaries.items():
+            labels = selection.splits[name].labels.contiguous()
+            shape = (len(labels), 3, *spec.size)
+            digest.update(tensor_head(f"{name}.images", torch.uint8, shape))
+            digests[name] = []
+            with path.open("xb") as stream:
+                stream.write(_header(labels, shape))
+                stream.write(bytes_of(labels))
+                for image in _decode(selection.splits[name], errors, tell):
+                    stream.write(bytes_of(image))
+                    digest.update(bytes_of(image))
+                    digests[name].append(image_digest(image))
+                stream.flush()
+                os.fsync(stream.fileno())
+            digest.update(tensor_head(f"{name}.labels", labels.dtype, tuple(labels.shape)))
+            digest.update(bytes_of(labels))
+        notes = selection.check_decoded(digests, errors)
+        (directory / _INDEX).unlink(missing_ok=True)
+        for name, path in temporaries.items():
+            path.replace(paths[name])
+    finally:
+        for path in temporaries.values():
+            path.unlink(missing_ok=True)  # a full disk should get its space back
+    durable.sync_directory(directory)
     index = {
         "schema_version": 1,
-        "classes": list(data.classes),
-        "source": data.source,
-        "notes": data.notes,
-        "counts": {name: len(data.split(name)) for name in SPLITS},
-        "digest": data_digest(data),
+        "classes": list(selection.classes),
+        "source": selection.source,
+        "notes": notes,
+        "counts": {name: len(seen) for name, seen in digests.items()},
+        "digest": digest.hexdigest(),
         "spec": _spec_json(spec),
     }
     text = json.dumps(index, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
     durable.replace_file(directory / _INDEX, text.encode())
-    return str(index["digest"])
+    return digest.hexdigest()
 
 
 def load_task(directory: Path, *, spec: InputSpec | None = None, verify: bool = False) -> TaskData:
@@ -104,7 +176,7 @@ def load_task(directory: Path, *, spec: InputSpec | None = None, verify: bool = 
             input spec.
         IntegrityError: a file is missing, damaged or not what ``task.json`` describes.
     """
-    index = _read_index(directory)
+    index = read_index(directory)
     if spec is not None and index.spec != _spec_json(spec):
         raise InputError(
             f"{directory}: prepared for the input {index.spec}, expected {_spec_json(spec)}",
@@ -125,19 +197,20 @@ def load_task(directory: Path, *, spec: InputSpec | None = None, verify: bool = 
 
 
 def stored_digest(directory: Path) -> str:
-    """Return the digest of a prepared task as it was written, without hashing again.
+    """Return the digest of a prepared task as it was written; see :func:`read_index`."""
+    return read_index(directory).digest
+
+
+def read_index(directory: Path) -> Index:
+    """Read what is said of a prepared task.
 
     Raises:
         InputError: no prepared task is there.
         IntegrityError: its index is damaged.
     """
-    return _read_index(directory).digest
-
-
-def _read_index(directory: Path) -> _Index:
     path = directory / _INDEX
     try:
-        return _Index.model_validate_json(path.read_bytes())
+        return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(
             f"{directory}: no prepared task here ({_INDEX} is missing)", fix=_FIX
@@ -162,15 +235,36 @@ def _spec_json(spec: InputSpec) -> dict[str, object]:
     return plain
 
 
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write tensors straight from memory, gigabytes without a second copy, then name the file."""
-    temporary = durable.temporary_beside(path)
-    try:
-        save_file(tensors, temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk should get its space back
-        raise
-    durable.sync_directory(path.parent)
+def _decode(
+    rows: Rows, errors: list[ImageError], tell: Callable[[], None]
+) -> Iterator[torch.Tensor]:
+    """Yield the pixels (3, H, W) of a split in order; of bad images, keep the errors."""
+
+    def read(row: int) -> torch.Tensor | ImageError:
+        try:
+            return rows.read(row)
+        except ImageError as error:
+            return error
+
+    for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), _TOGETHER)):
+        tell()
+        if isinstance(image, ImageError):
+            errors.append(image)
+        else:
+            yield image
+
+
+def _header(labels: torch.Tensor, shape: tuple[int, ...]) -> bytes:
+    """Make what stands before the data, byte for byte as safetensors' own ``save_file`` does."""
+    middle = labels.nbytes
+    entries = {
+        "labels": {"dtype": "I64", "shape": list(labels.shape), "data_offsets": [0, middle]},
+        "images": {
+            "dtype": "U8",
+            "shape": list(shape),
+            "data_offsets": [middle, middle + math.prod(shape)],
+        },
+    }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,26 +1,24 @@
-"""Images as callers have them, decoded to pixels by a few threads."""
+"""Images as callers have them, decoded to pixels while the batch before them is answered."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
 
+from adapterbank.data.batches import in_batches
 from adapterbank.data.images import load_pixels, to_pixels
 from adapterbank.errors import ImageError, InputError
 from adapterbank.records import InputSpec
 
 ImageInput = Path | str | bytes | Image.Image
 """A file's path, a file's bytes, or a decoded image."""
-
-DECODERS = 4  # PIL releases the interpreter lock
 
 With = TypeVar("With")
 
@@ -35,20 +33,22 @@ class Decoded:
 
 
 def decoded_batches(
-    pairs: Iterable[tuple[ImageInput, With]], spec: InputSpec, size: int
+    pairs: Iterable[tuple[ImageInput, With]], spec: InputSpec, size: int, *, ahead: bool = True
 ) -> Iterator[list[tuple[Decoded, With]]]:
     """Decode images by the batch, each with whatever goes with it.
 
     Args:
-        pairs: images and what goes with them, taken up a batch at a time.
+        pairs: images and what goes with them.
         spec: what pixels are made to.
         size: images in a batch.
+        ahead: decode the next batch meanwhile; see :func:`~adapterbank.data.batches.in_batches`.
     """
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
-        rest = enumerate(pairs)
-        while group := list(islice(rest, size)):
-            decoded = pool.map(lambda one: _decode(one[0], one[1][0], spec), group)
-            yield [(made, pair[1]) for made, (_, pair) in zip(decoded, group, strict=True)]
+
+    def decode(numbered: tuple[int, tuple[ImageInput, With]]) -> tuple[Decoded, With]:
+        index, (image, other) = numbered
+        return _decode(index, image, spec), other
+
+    return in_batches(decode, enumerate(pairs), size, ahead=ahead)
 
 
 def _decode(index: int, image: ImageInput, spec: InputSpec) -> Decoded:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import Literal, TypeAlias, overload
+from typing import Literal, TypeAlias, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -30,17 +30,22 @@ from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 
 Auto: TypeAlias = Literal["auto"]
+With = TypeVar("With")
 
 
 def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -> TimmViT:
     """Load a registry's backbone and check that it is the one its versions were trained on.
 
+    Args:
+        registry: an open registry.
+        device: where to, or the name of it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
     Raises:
         FetchError: the registry has none yet.
-        InputError: its weights are not on this machine.
+        InputError: its weights are not on this machine, or there is no such device.
         IntegrityError: the weights have another fingerprint, or are not what the record says.
     """
-    place = torch.device(device)
+    place = pick_device(device) if isinstance(device, str) else device
     if place.type == "cuda":
         # On by default for convolutions, such as the patch embedding. A tenth of float32's digits
         # would be lost, and a GPU would not give the canary a CPU gave.
@@ -67,7 +72,7 @@ class Predictor:
 
     Args:
         registry: an open registry, or its folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         budget_bytes: for the tensors of versions in memory; beyond it the least recently used go.
     """
 
@@ -94,13 +99,13 @@ class Predictor:
                     self._backbone = load_bank_backbone(self.registry, self._device)
         return self._backbone
 
-    def load(self, ref: str | Reference) -> tuple[Version, LoadedAdapter]:
+    def load(self, ref: str | Reference | Version) -> tuple[Version, LoadedAdapter]:
         """Resolve a reference now and return that version, loaded and verified.
 
         Raises:
             InputError: it is a router's.
         """
-        version = self.registry.resolve(ref)
+        version = self._resolve(ref)
         with self._reading(version) as loaded:
             return version, loaded
 
@@ -125,6 +130,9 @@ class Predictor:
             version.digest, lambda: load_adapter(files, backbone, where=str(version))
         )
 
+    def _resolve(self, ref: str | Reference | Version) -> Version:
+        return ref if isinstance(ref, Version) else self.registry.resolve(ref)
+
     def _reading(self, version: Version) -> AbstractContextManager[LoadedAdapter]:
         """Pin a version in memory, loading it where it is not there."""
         if version.task == ROUTER:
@@ -146,7 +154,7 @@ class Predictor:
         self,
         images: Iterable[ImageInput],
         *,
-        task: str | None = None,
+        task: str | Version | None = None,
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
@@ -156,7 +164,7 @@ class Predictor:
         self,
         images: Iterable[ImageInput],
         *,
-        task: str | None = None,
+        task: str | Version | None = None,
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
@@ -165,8 +173,9 @@ class Predictor:
 
         Args:
             images: paths, encoded bytes or PIL images.
-            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``; or
-                ``auto``, which asks the router, then the champion of the task it names.
+            task: a reference: ``dtd``, ``dtd@challenger``, ``dtd@3``, ``dtd@sha256:1f0c…``; or a
+                version that was resolved before; or ``auto``, which asks the router, then the
+                champion of the task it names.
             tasks: instead of ``task``, a reference for each image. Images of all tasks share
                 forwards, and each is answered as it would be alone, to 1e-5 of a probability.
             top_k: how many labels to give with each answer.
@@ -200,7 +209,7 @@ class Predictor:
         self,
         images: Iterable[ImageInput],
         *,
-        task: str | None = None,
+        task: str | Version | None = None,
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
@@ -210,7 +219,7 @@ class Predictor:
         self,
         images: Iterable[ImageInput],
         *,
-        task: str | None = None,
+        task: str | Version | None = None,
         tasks: Iterable[str] | None = None,
         top_k: int = 5,
         batch_size: int = 32,
@@ -221,6 +230,9 @@ class Predictor:
         versions of one reference; the router, and what it leads to, are resolved once too. Versions
         of ``tasks`` are loaded when their first batch comes.
 
+        Of a list, the next batch is decoded while one is answered. Any other iterable is asked for
+        the images of a batch only after the answers to the batch before.
+
         Yields:
             For each image, in order, an answer or the error that names it.
         """
@@ -228,15 +240,15 @@ class Predictor:
         if task == AUTO and tasks is None:
             yield from self._stream_routed(images, top_k, batch_size)
             return
-        with ExitStack() as held:
-            if task is not None and tasks is None:
-                version = self.registry.resolve(task)
-                held.enter_context(self._reading(version))  # before an image is looked at
-                pairs: Iterator[tuple[ImageInput, Version]] = zip(images, repeat(version))
-            else:
-                pairs = paired(images, self._resolved(images, task, tasks))
-            for batch in decoded_batches(pairs, self.backbone.spec, batch_size):
-                yield from self._answer(batch, top_k)
+        if task is not None and tasks is None:
+            version = self._resolve(task)
+            with self._reading(version) as loaded:  # before an image is looked at
+                for batch in self._decoded(images, zip(images, repeat(version)), batch_size):
+                    yield from self._answer(batch, {version: loaded}, top_k)
+            return
+        pairs = paired(images, self._resolved(images, task, tasks))
+        for batch in self._decoded(images, pairs, batch_size):
+            yield from self._answer_mixed(batch, top_k)
 
     def route(
         self, images: Iterable[ImageInput], *, top_k: int = 3, batch_size: int = 32
@@ -251,7 +263,7 @@ class Predictor:
         """
         _check_arguments(images, top_k, batch_size)
         found = self._router.current()
-        for batch in decoded_batches(zip(images, repeat(None)), self.backbone.spec, batch_size):
+        for batch in self._decoded(images, zip(images, repeat(None)), batch_size):
             routes = iter(self._routes(found, [one for one, _ in batch], top_k))
             for one, _ in batch:
                 yield one.name, one.content if isinstance(one.content, ImageError) else next(routes)
@@ -264,7 +276,10 @@ class Predictor:
         return find_tasks(found, self.backbone, torch.stack(pixels), top_k) if pixels else []
 
     def _resolved(
-        self, images: Iterable[ImageInput], task: str | None, tasks: Iterable[str] | None
+        self,
+        images: Iterable[ImageInput],
+        task: str | Version | None,
+        tasks: Iterable[str] | None,
     ) -> list[Version]:
         """Resolve the reference of each image, equal ones once.
 
@@ -290,7 +305,7 @@ class Predictor:
         """Find the task of each image, then answer all of a batch in one mixed forward."""
         found = self._router.current()
         versions: dict[str, Version] = {}
-        for batch in decoded_batches(zip(images, repeat(None)), self.backbone.spec, batch_size):
+        for batch in self._decoded(images, zip(images, repeat(None)), batch_size):
             decoded = [one for one, _ in batch]
             begun = time.perf_counter()
             routes = self._routes(found, decoded, 3)
@@ -304,9 +319,9 @@ class Predictor:
             for one, route in zip(decoded, found_of, strict=True):
                 if isinstance(route, Route) and route.task is not None:
                     if route.task not in versions:
-                        versions[route.task] = self.registry.resolve(route.task)
+                        versions[route.task] = self._router.champions.require(route.task)
                     known.append((one, versions[route.task]))
-            answers = iter(self._answer(known, top_k))
+            answers = iter(self._answer_mixed(known, top_k))
             for one, route in zip(decoded, found_of, strict=True):
                 if isinstance(route, ImageError):
                     yield route
@@ -316,26 +331,41 @@ class Predictor:
                 else:
                     yield _with_route(next(answers), route, share)
 
-    def _answer(
+    def _decoded(
+        self, images: Iterable[ImageInput], pairs: Iterable[tuple[ImageInput, With]], size: int
+    ) -> Iterator[list[tuple[Decoded, With]]]:
+        """Decode images with what goes with them; of an iterator, none before they are needed."""
+        ahead = isinstance(images, Sequence)
+        return decoded_batches(pairs, self.backbone.spec, size, ahead=ahead)
+
+    def _answer_mixed(
         self, batch: Sequence[tuple[Decoded, Version]], top_k: int
     ) -> list[Prediction | ImageError]:
         """Answer a batch of images and their versions, which are pinned meanwhile."""
+        readable = [version for one, version in batch if isinstance(one.content, Tensor)]
+        with ExitStack() as pins:
+            loaded = {v: pins.enter_context(self._reading(v)) for v in dict.fromkeys(readable)}
+            return self._answer(batch, loaded, top_k)
+
+    def _answer(
+        self,
+        batch: Sequence[tuple[Decoded, Version]],
+        loaded: Mapping[Version, LoadedAdapter],
+        top_k: int,
+    ) -> list[Prediction | ImageError]:
+        """Answer a batch of images and their versions in one forward."""
         good = [(one.content, version) for one, version in batch if isinstance(one.content, Tensor)]
-        with ExitStack() as held:
-            distinct = dict.fromkeys(version for _, version in good)
-            loaded = {version: held.enter_context(self._reading(version)) for version in distinct}
-            begun = time.perf_counter()
-            adapters = [loaded[version] for _, version in good]
-            pixels = [content for content, _ in good]
-            rows = iter(self._probabilities(adapters, torch.stack(pixels)) if good else ())
-            share = (time.perf_counter() - begun) / max(len(good), 1)
+        begun = time.perf_counter()
+        adapters = [loaded[version] for _, version in good]
+        pixels = [content for content, _ in good]
+        rows = iter(self._probabilities(adapters, torch.stack(pixels)) if good else ())
+        share = (time.perf_counter() - begun) / max(len(good), 1)
         answers: list[Prediction | ImageError] = []
         for one, version in batch:
             if isinstance(one.content, ImageError):
                 answers.append(one.content)
                 continue
-            classes = loaded[version].config.classes
-            top = _best(next(rows), classes, top_k)
+            top = _best(next(rows), loaded[version].config.classes, top_k)
             answers.append(
                 Prediction(
                     image=one.name,

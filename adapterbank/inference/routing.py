@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from adapterbank.backbones.base import Backbone, slices
 from adapterbank.data.images import normalise
+from adapterbank.errors import UnknownName
 from adapterbank.model import forward
 from adapterbank.records import ROUTER, Reference, Route
+from adapterbank.registry.layout import Layout
 from adapterbank.registry.store import Registry
-from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 from adapterbank.routing.storage import unpack_router
@@ -34,6 +37,51 @@ def load_router(registry: Registry, ref: str | Reference = ROUTER) -> tuple[Vers
     return version, unpack_router(registry.read(version), where=str(version))
 
 
+class Champions:
+    """The champions of a registry, read again only where an alias file changed.
+
+    Every move replaces an alias file as a whole, so a file with the inode, size and times of the
+    last look says what it said then. A look is one ``stat``; any number of threads may look.
+
+    Args:
+        registry: an open registry.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._record = cache(Layout(root=registry.root).record)  # a path costs more than its stat
+        self._seen: dict[str, tuple[tuple[int, ...], Version | None]] = {}
+
+    def find(self, task: str) -> Version | None:
+        """Find the champion of a task, or of the router, at this moment; None if it has none.
+
+        Raises:
+            IntegrityError: the alias file changed, and is damaged.
+        """
+        try:
+            status = self._record(task).lstat()
+        except FileNotFoundError:
+            state: tuple[int, ...] = ()
+        else:
+            state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        seen = self._seen.get(task)
+        if seen is None or seen[0] != state:
+            champion = None
+            with suppress(UnknownName):
+                champion = self._registry.resolve(task)
+            # Looked at before it was read: a move in between is seen by the next look.
+            seen = self._seen[task] = state, champion
+        return seen[1]
+
+    def require(self, task: str) -> Version:
+        """Find the champion of a task, or of the router, which must have one.
+
+        Raises:
+            UnknownName: it has none; the message says why.
+        """
+        return self.find(task) or self._registry.resolve(task)
+
+
 class TaskRouter:
     """A registry's router, kept in memory. One instance serves any number of threads.
 
@@ -43,6 +91,7 @@ class TaskRouter:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.champions = Champions(registry)
         self._lock = threading.Lock()
         self._read: tuple[Version, Router] | None = None
         self._live: tuple[str, frozenset[str], Router] | None = None
@@ -58,13 +107,12 @@ class TaskRouter:
             IntegrityError: it is not what was published.
             UnknownName: the registry has no router yet.
         """
-        version = self._registry.resolve(ROUTER)
+        version = self.champions.require(ROUTER)
         with self._lock:
             if self._read is None or self._read[0].digest != version.digest:
                 self._read = load_router(self._registry, f"{ROUTER}@sha256:{version.digest}")
             version, router = self._read
-        known = set(self._registry.tasks()) & set(router.tasks)
-        live = frozenset(task for task in known if CHAMPION in self._registry.aliases(task))
+        live = frozenset(task for task in router.tasks if self.champions.find(task) is not None)
         with self._lock:
             if self._live is None or self._live[:2] != (version.digest, live):
                 self._live = version.digest, live, router.among(live)

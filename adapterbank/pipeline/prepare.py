@@ -7,11 +7,9 @@ from typing import Any
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.bank.ready import PREPARED, data_inputs
 from adapterbank.config.bank import Limits
-from adapterbank.data.base import SPLITS
-from adapterbank.data.sources import load_source
-from adapterbank.data.store import save_task
+from adapterbank.data.sources import select_images
+from adapterbank.data.store import Progress, read_index, save_selection
 from adapterbank.data.subset import take_classes
-from adapterbank.training.evaluation import Progress
 
 
 def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
@@ -23,24 +21,24 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
     section = bank.config.task(task)
     spec = bank.registry.backbone().spec
     limits = bank.config.active.limits
-    data = load_source(
+    selection = select_images(
         section.data,
         spec=spec,
         limits=limits if section.classes is None else Limits(),
         seed=section.seed,
         root=bank.root,
-        progress=progress,
     )
     if section.classes is not None:
-        data = take_classes(data, section.classes, limits=limits, seed=section.seed)
-    digest = save_task(data, bank.data(task), spec)
-    found = {
+        selection = take_classes(selection, section.classes, limits=limits, seed=section.seed)
+    save_selection(selection, bank.data(task), spec, progress)
+    index = read_index(bank.data(task))
+    note = {
         "task": task,
-        "source": data.source,
-        "digest": digest,
-        "classes": len(data.classes),
-        "counts": {name: len(data.split(name)) for name in SPLITS},
-        "notes": data.notes,
+        "source": index.source,
+        "digest": index.digest,
+        "classes": len(index.classes),
+        "counts": index.counts.model_dump(),
+        "notes": index.notes,
     }
-    write_json(bank.note(task, PREPARED), {**found, "parameters": data_inputs(bank, task)})
-    return found
+    write_json(bank.note(task, PREPARED), {**note, "parameters": data_inputs(bank, task)})
+    return note

@@ -52,6 +52,8 @@ def release(
     bank: Bank,
     progress: Callable[[int, int], None] | None = None,
     show: Callable[[ReleaseReport], None] | None = None,
+    *,
+    device: str | None = None,
 ) -> ReleaseReport:
     """Judge each task's newest version once, serve it where it passes, and mirror all aliases.
 
@@ -63,6 +65,7 @@ def release(
         bank: an open bank.
         progress: called with the tasks judged so far and in all.
         show: gets the report, which is on the disk by then, before anything is raised for it.
+        device: where versions are judged; the bank's device if None.
 
     Raises:
         AdapterBankError: a task could not be judged, or MLflow did not follow, so the stage is
@@ -70,7 +73,7 @@ def release(
         GateRefused: the bank itself is not sound; nothing was moved.
         IntegrityError: as above, because stored bytes are not what was published.
     """
-    predictor = Predictor(bank.registry)
+    predictor = Predictor(bank.registry, device=device or bank.config.device)
     tasks = bank.registry.tasks()
     champions = _check_bank(predictor, tasks)
     verdicts, failures = [], []
@@ -125,11 +128,13 @@ def promote(
     expected: Expected,
     reason: str = "",
     force: bool = False,
+    device: str | None = None,
 ) -> HandMove:
     """Move an alias by hand; the version is verified and replays its canary first.
 
     A router, which has no canary, is read and checked. What the last verdict refused becomes no
     champion unless it is forced; then that is a verdict of its own, which says over which one.
+    The canary is replayed on ``device``, or on the bank's device if None.
 
     Raises:
         ConflictError: the alias no longer means ``expected``.
@@ -153,7 +158,8 @@ def promote(
     if version.task == ROUTER:
         unpack_router(files, where=str(version))
     else:
-        load_adapter(files, load_bank_backbone(bank.registry), where=str(version))
+        backbone = load_bank_backbone(bank.registry, device or bank.config.device)
+        load_adapter(files, backbone, where=str(version))
     verdict = None if refusal is None else _forced(version, refusal, reason).as_json()
     move = bank.registry.promote(
         pinned, alias=alias, expected=expected, reason=reason, verdict=verdict, files=files

@@ -11,6 +11,7 @@ import pytest
 
 from adapterbank.registry.store import Registry
 from tests.cli_samples import COLOURS, Cli
+from tests.opened import opened_records
 
 KEYS = ["image", "task", "version", "digest", "label", "probability", "top_k", "latency_ms"]
 
@@ -119,12 +120,11 @@ def test_a_bank_with_a_broken_configuration_still_answers(bank: Path, cli: Cli) 
     assert cli("task", "list").code == 2
 
 
-def test_an_unknown_device_is_a_usage_error(bank: Path, cli: Cli) -> None:
+def test_the_reference_is_resolved_once(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
-    ran = cli("predict", "--task", "colours", "--device", "gpu", "photos")
-    assert (ran.code, ran.out) == (2, "")
-    assert "'gpu': expected auto, cpu, cuda or cuda:N" in ran.err
-    assert cli("evaluate", "colours@1", "--device", "gpu").code == 2
+    with opened_records() as records:
+        assert cli("predict", "--task", "colours", "--json", "photos/blue").code == 0
+    assert records == ["colours.json"]
 
 
 def test_a_device_may_be_left_to_the_machine(bank: Path, cli: Cli) -> None:

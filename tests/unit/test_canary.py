@@ -7,9 +7,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load, save
 
 from adapterbank.errors import CanaryMismatch, IntegrityError
+from adapterbank.inference import canary
 from adapterbank.inference.canary import CANARY_IMAGES, canary_images, check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded
 from adapterbank.records import InputSpec
@@ -95,6 +97,28 @@ def test_a_computation_that_changed_a_little_is_refused() -> None:
     packed = moved(pack_canary(model, folded), 5e-3)
     with pytest.raises(CanaryMismatch, match=r"(5\.0|4\.9).e-03"):
         check_canary(model, folded, packed, where="dtd@3")
+
+
+@pytest.mark.parametrize(("device", "allowed"), [("cpu", 1e-3), ("cuda", 1e-4), ("cuda:1", 1e-4)])
+def test_a_graphics_processor_has_a_tolerance_of_its_own(device: str, allowed: float) -> None:
+    assert canary.tolerance(torch.device(device)) == allowed
+
+
+def test_a_canary_is_held_to_the_tolerance_of_the_device_that_replays_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, folded = served.backbone(), fold(served.adapter())
+    packed = moved(pack_canary(model, folded), 2e-4)
+    asked: list[torch.device] = []
+
+    def narrow(device: torch.device) -> float:
+        asked.append(device)
+        return 1e-4
+
+    monkeypatch.setattr(canary, "tolerance", narrow)
+    with pytest.raises(CanaryMismatch, match="allowed 1e-04 on cpu"):
+        check_canary(model, folded, packed, where="dtd@3")
+    assert asked == [model.device]
 
 
 def test_an_answer_that_is_not_a_number_is_refused() -> None:

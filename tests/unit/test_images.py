@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import struct
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from adapterbank.data.batches import load_batch
 from adapterbank.data.images import (
     MAX_PIXELS,
     load_pixels,
@@ -354,15 +355,42 @@ def test_normalise_refuses_other_pixels(pixels: torch.Tensor) -> None:
         normalise(pixels, SPEC)
 
 
-def test_a_batch_reports_bad_files_by_row_and_decodes_the_rest(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(6)]
-    for i, path in enumerate(paths):
-        path.write_bytes(b"" if i == 3 else encoded(Image.new("L", (9, 9), 10 * i)))
-    told: list[tuple[int, int]] = []
-    pixels, failures = load_batch(
-        paths, SPEC, threads=3, progress=lambda done, total: told.append((done, total))
-    )
-    assert list(failures) == [3]
-    assert failures[3].path == str(paths[3])
-    assert pixels[:, 0, 0, 0].tolist() == [0, 10, 20, 0, 40, 50]
-    assert told == [(i, 6) for i in range(1, 7)]
+class Tracked:
+    """Counts the pixels that threads decode at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+        self._lock, self._at_once, self.most = threading.Lock(), 0, 0
+        monkeypatch.setattr("adapterbank.data.images.MAX_PIXELS", limit)
+        monkeypatch.setattr("adapterbank.data.images.to_rgb", self._to_rgb)
+
+    def _to_rgb(self, image: Image.Image) -> Image.Image:
+        pixels = image.width * image.height
+        with self._lock:
+            self._at_once += pixels
+            self.most = max(self.most, self._at_once)
+        time.sleep(0.005)  # others would come in
+        with self._lock:
+            self._at_once -= pixels
+        return image.convert("RGB")
+
+
+def test_images_that_are_decoded_at_once_share_the_limit_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracked = Tracked(monkeypatch, 30 * 30)
+    sides = [30, 10, 20, 25, 30, 5, 20] * 4
+    files = [encoded(Image.new("RGB", (side, side))) for side in sides]
+    opened = [Image.open(BytesIO(file)) for file in files]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: load_pixels(file, SPEC), files))
+        list(pool.map(lambda image: to_pixels(image, SPEC), opened))
+    assert 0 < tracked.most <= 30 * 30
+
+
+def test_an_image_that_fails_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    Tracked(monkeypatch, 30 * 30)
+    whole = encoded(Image.effect_noise((30, 30), 50))
+    for _ in range(3):
+        with pytest.raises(ImageError):
+            load_pixels(whole[:-100], SPEC)
+    assert load_pixels(whole, SPEC).shape == (3, *SPEC.size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adapterbank.backbones.loading import pick_device
 from adapterbank.data.images import normalise, to_pixels
 from adapterbank.errors import (
     BackboneMismatch,
@@ -22,13 +25,17 @@ from adapterbank.errors import (
     IntegrityError,
     UnknownName,
 )
+from adapterbank.inference import decoding
 from adapterbank.inference.decoding import ImageInput
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
+from adapterbank.model import mixed
 from adapterbank.model.forward import forward
-from adapterbank.records import Prediction, Reference
+from adapterbank.model.mixed import forward_mixed
+from adapterbank.records import InputSpec, Prediction, Reference
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
 from tests import served
+from tests.opened import opened_records
 from tests.served import picture
 
 
@@ -292,3 +299,92 @@ def test_a_pil_image_that_cannot_be_decoded_keeps_its_place(registry: Registry) 
     answers = list(Predictor(registry).stream([broken, picture(4)], task="bugs"))
     assert isinstance(answers[0], ImageError)
     assert isinstance(answers[1], Prediction)
+
+
+# --- decoding beside the forward -----------------------------------------------------------------
+
+
+def decoders() -> list[str]:
+    """Names of the threads that decode."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_the_next_batch_is_decoded_while_one_is_answered(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {f"image {number}": threading.Event() for number in range(len(PICTURES))}
+    overlapped: list[bool] = []
+
+    def noted(image: Image.Image, spec: InputSpec, *, name: str) -> torch.Tensor:
+        begun[name].set()
+        return to_pixels(image, spec, name=name)
+
+    def waiting(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401  # as it is
+        following = f"image {2 * len(overlapped) + 2}"
+        # The last forward has no batch after it. Any other never ends unless the next is begun.
+        overlapped.append(following not in begun or begun[following].wait(30))
+        return forward_mixed(*arguments)
+
+    monkeypatch.setattr(decoding, "to_pixels", noted)
+    monkeypatch.setattr(mixed, "forward_mixed", waiting)
+    found = Predictor(registry).predict(list(PICTURES), task="bugs", batch_size=2)
+    assert overlapped == [True, True, True]
+    assert [answer.image for answer in found] == list(begun)
+    assert decoders() == []
+
+
+def test_an_iterator_is_asked_for_images_only_when_they_are_needed(registry: Registry) -> None:
+    taken: list[int] = []
+
+    def camera() -> Iterator[Image.Image]:
+        for number, image in enumerate(PICTURES):
+            taken.append(number)
+            yield image
+
+    stream = Predictor(registry).stream(camera(), task="bugs", batch_size=2)
+    for answered in range(1, len(PICTURES) + 1):
+        next(stream)
+        assert len(taken) == 2 * math.ceil(answered / 2)
+
+
+@pytest.mark.parametrize("asked", [{"task": "bugs"}, {"tasks": ["bugs", "colours"] * 3}], ids=str)
+def test_an_abandoned_stream_stops_its_threads(registry: Registry, asked: dict[str, Any]) -> None:
+    stream = Predictor(registry).stream(list(PICTURES), batch_size=1, **asked)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]  # it is a generator
+    assert decoders() == []
+
+
+def test_an_error_in_the_forward_stops_the_threads(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixed, "forward_mixed", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Predictor(registry).predict(list(PICTURES), task="bugs", batch_size=1)
+    assert decoders() == []
+
+
+# --- versions and devices ------------------------------------------------------------------------
+
+
+def test_a_version_that_was_resolved_is_not_resolved_again(registry: Registry) -> None:
+    predictor, version = Predictor(registry), registry.resolve("bugs@2")
+    expected = answers(predictor.predict(PICTURES, task="bugs@2"))
+    with opened_records() as records:
+        assert answers(predictor.predict(PICTURES, task=version)) == expected
+        assert predictor.load(version)[0] == version
+    assert records == []
+
+
+def test_a_predictor_runs_on_the_processor_unless_told_otherwise(registry: Registry) -> None:
+    assert Predictor(registry).backbone.device == torch.device("cpu")
+    assert load_bank_backbone(registry).device == torch.device("cpu")
+    assert load_bank_backbone(registry, "auto").device == pick_device("auto")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(registry: Registry, name: str) -> None:
+    with pytest.raises(InputError, match=f"device '{name}'"):
+        Predictor(registry, device=name)
+    with pytest.raises(InputError, match=f"device '{name}'"):
+        load_bank_backbone(registry, name)

@@ -153,14 +153,6 @@ def test_unreadable_images_are_listed_all_together(tmp_path: Path) -> None:
     assert "text.jpg: is not an image" in str(caught.value)
 
 
-def test_unreadable_images_can_be_left_out(tmp_path: Path) -> None:
-    root = fill(tmp_path / "pets")
-    (root / "ant" / "empty.png").write_bytes(b"")
-    data = load(tmp_path, skip_unreadable=True)
-    assert sum(sizes(data)) == 30
-    assert "unreadable images left out: 1" in data.notes
-
-
 def test_progress_counts_every_image(tmp_path: Path) -> None:
     fill(tmp_path / "pets")
     told: list[tuple[int, int]] = []

@@ -9,7 +9,8 @@ import torch
 
 from adapterbank.config.bank import Limits
 from adapterbank.data.base import SPLITS, TaskData
-from adapterbank.data.sources import load_source
+from adapterbank.data.sources import select_images
+from adapterbank.data.store import load_task, save_selection
 from adapterbank.data.subset import take_classes
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
@@ -19,8 +20,11 @@ SPEC = InputSpec(size=(24, 24))
 
 def load(classes: tuple[str, ...] | None, limits: Limits, tmp_path: Path) -> TaskData:
     """Load the digits, or some of them."""
-    whole = load_source("embedded://digits", spec=SPEC, limits=Limits(), seed=0, root=tmp_path)
-    return whole if classes is None else take_classes(whole, classes, limits=limits, seed=0)
+    whole = select_images("embedded://digits", spec=SPEC, limits=Limits(), seed=0, root=tmp_path)
+    if classes is not None:
+        whole = take_classes(whole, classes, limits=limits, seed=0)
+    save_selection(whole, tmp_path / str(limits), SPEC)
+    return load_task(tmp_path / str(limits))
 
 
 def test_the_images_are_those_of_the_classes_in_the_order_given(tmp_path: Path) -> None:

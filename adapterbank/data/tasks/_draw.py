@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,27 @@ POINTED: tuple[Outline, ...] = (
     ((1.0, 0.0), *((0.6 * x - 0.3, 0.6 * y) for x, y in _spokes(24, 1.0)[3:-2])),  # drop
 )
 """Outlines of about radius 1 that point along +x; the first is an arrow."""
+
+
+def builder(
+    classes: int, render: Callable[[int, np.random.Generator], Pixels]
+) -> Callable[[str, int, np.random.Generator], tuple[Pixels, npt.NDArray[np.int64]]]:
+    """Make the ``build`` of a rendered task of so many classes.
+
+    Args:
+        classes: how many.
+        render: draws one image (CANVAS, CANVAS, 3) of a label.
+    """
+
+    def build(
+        split: str,  # noqa: ARG001  # rendered images never repeat: any stream serves any split
+        count: int,
+        random: np.random.Generator,
+    ) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        labels = balanced(count, classes, random)
+        return np.stack([render(label, random) for label in labels.tolist()]), labels
+
+    return build
 
 
 def balanced(count: int, classes: int, random: np.random.Generator) -> npt.NDArray[np.int64]:

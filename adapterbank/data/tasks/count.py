@@ -12,7 +12,7 @@ from adapterbank.data.tasks._draw import (
     REACH,
     ROUND,
     backdrop,
-    balanced,
+    builder,
     contrasting,
     stamp,
 )
@@ -24,31 +24,15 @@ SIZES = {"train": 800, "val": 200, "test": 800}
 _GAP = 3.0  # px between the circles that two objects fit in
 
 
-def build(
-    split: str, count: int, random: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Render ``count`` scenes of objects of varied shape, size, colour and backdrop.
+def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draw objects of varied shape, size, colour and backdrop.
 
     The range of sizes is drawn for each scene before the objects are, so neither the painted
     area nor the size of an object tells how many there are.
-
-    Args:
-        split: ignored: rendered images never repeat, so any stream serves any split.
-        count: how many.
-        random: chooses everything.
-
-    Returns:
-        (count, CANVAS, CANVAS, 3) uint8 images and (count,) int64 labels.
     """
-    del split
-    labels = balanced(count, len(CLASSES), random)
-    return np.stack([_render(label + 1, random) for label in labels.tolist()]), labels
-
-
-def _render(objects: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     canvas = backdrop(random)
     behind = canvas
-    for x, y, radius in _places(objects, random):
+    for x, y, radius in _places(label + 1, random):
         canvas = stamp(
             canvas,
             ROUND[random.integers(len(ROUND))],
@@ -74,3 +58,6 @@ def _places(objects: int, random: np.random.Generator) -> list[tuple[float, floa
         ):
             placed.append((x, y, radius))
     return placed
+
+
+build = builder(len(CLASSES), _render)

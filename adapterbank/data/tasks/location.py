@@ -11,7 +11,7 @@ from adapterbank.data.tasks._draw import (
     CANVAS,
     ROUND,
     backdrop,
-    balanced,
+    builder,
     contrasting,
     stamp,
 )
@@ -24,25 +24,8 @@ _MARGIN = 10.0  # px that centres keep from the edge, which may cut a large obje
 _BIN_FILL = 0.8  # no object in the outer tenths of a bin, where the answer would be a coin toss
 
 
-def build(
-    split: str, count: int, random: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Render ``count`` objects of varied shape, size, turn, colour, height and backdrop.
-
-    Args:
-        split: ignored: rendered images never repeat, so any stream serves any split.
-        count: how many.
-        random: chooses everything.
-
-    Returns:
-        (count, CANVAS, CANVAS, 3) uint8 images and (count,) int64 labels.
-    """
-    del split
-    labels = balanced(count, len(CLASSES), random)
-    return np.stack([_render(label, random) for label in labels.tolist()]), labels
-
-
 def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draw an object of varied shape, size, turn, colour, height and backdrop."""
     width = (CANVAS - 2 * _MARGIN) / len(CLASSES)
     x = _MARGIN + width * (label + 0.5 + _BIN_FILL * random.uniform(-0.5, 0.5))
     y = random.uniform(0.25, 0.75) * CANVAS
@@ -55,3 +38,6 @@ def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
         radius=random.uniform(10, 18),
         angle=random.uniform(0, 2 * math.pi),
     )
+
+
+build = builder(len(CLASSES), _render)

@@ -11,7 +11,7 @@ from adapterbank.data.tasks._draw import (
     CANVAS,
     POINTED,
     backdrop,
-    balanced,
+    builder,
     contrasting,
     stamp,
 )
@@ -23,25 +23,8 @@ SIZES = {"train": 800, "val": 200, "test": 800}
 _WOBBLE = math.radians(16)  # of the 22.5 degrees to the next class's edge
 
 
-def build(
-    split: str, count: int, random: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Render ``count`` pointed objects of varied shape, size, place, colour and backdrop.
-
-    Args:
-        split: ignored: rendered images never repeat, so any stream serves any split.
-        count: how many.
-        random: chooses everything.
-
-    Returns:
-        (count, CANVAS, CANVAS, 3) uint8 images and (count,) int64 labels.
-    """
-    del split
-    labels = balanced(count, len(CLASSES), random)
-    return np.stack([_render(label, random) for label in labels.tolist()]), labels
-
-
 def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draw a pointed object of varied shape, size, place, colour and backdrop."""
     radius = random.uniform(14, 30)
     x, y = random.uniform(radius + 2, CANVAS - radius - 2, 2)
     angle = 2 * math.pi * label / len(CLASSES) + random.uniform(-_WOBBLE, _WOBBLE)
@@ -54,3 +37,6 @@ def _render(label: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
         radius=radius,
         angle=angle,
     )
+
+
+build = builder(len(CLASSES), _render)

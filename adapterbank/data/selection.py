@@ -1,0 +1,106 @@
+"""The images of a task, selected and not decoded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adapterbank.data.base import count_shared, label_problems
+from adapterbank.errors import ConfigError, FetchError, ImageError, InputError
+
+_ERRORS = 20  # listed in one message; the rest is counted
+# (split, split) -> what images of the first that are also in the second would spoil.
+_SPOILED = {
+    ("test", "train"): "the test figure would be too good",
+    ("test", "val"): "choices would be made on test images",
+    ("val", "train"): "the validation figure would be too good",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """The selected images of one split.
+
+    Args:
+        labels: (B,) int64, indices into the task's classes.
+        read: gives the pixels (3, H, W) uint8 of a row, in any thread; may raise ImageError.
+    """
+
+    labels: torch.Tensor
+    read: Callable[[int], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """All of a task but its pixels.
+
+    Args:
+        classes: class names; a label is an index into them.
+        splits: the images of each split.
+        source: the URI it was built from.
+        notes: one line on what was left out or done on the way.
+        may_share: images may be in two splits, as in some published sets; they are noted.
+        download: the folder they were downloaded to.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Rows]
+    source: str
+    notes: str = ""
+    may_share: bool = False
+    download: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what would train nothing or report nothing, before anything is decoded.
+
+        Raises:
+            ConfigError: naming every problem: fewer than two classes, repeated names, empty splits,
+                labels out of range, classes without a training image.
+        """
+        labels = {name: rows.labels.tolist() for name, rows in self.splits.items()}
+        problems = label_problems(self.classes, labels)
+        if problems:
+            raise ConfigError(self.source, problems)
+
+    def check_decoded(
+        self, digests: Mapping[str, Sequence[bytes]], errors: Sequence[ImageError]
+    ) -> str:
+        """Refuse what decoding found wrong, or note it.
+
+        Args:
+            digests: of the images of each split.
+            errors: of the images that could not be decoded.
+
+        Returns:
+            The notes, with the numbers of images that are in two splits.
+
+        Raises:
+            ConfigError: images are in two splits, and the source may not have such.
+            FetchError: images of a download cannot be decoded.
+            InputError: images of a folder cannot be decoded; all are listed with their reasons.
+        """
+        if errors and self.download is not None:
+            raise FetchError(
+                f"{len(errors)} images of the download are damaged, the first: {errors[0]}",
+                fix=f"rm -r {self.download}",
+            )
+        if errors:
+            lines = [f"  - {error.path}: {error.reason}" for error in errors[:_ERRORS]]
+            more = len(errors) - _ERRORS
+            lines += [f"  and {more} more"] if more > 0 else []
+            text = "\n".join([f"{len(errors)} images cannot be decoded", *lines])
+            raise InputError(f"{self.source}: {text}")
+        shared = count_shared(digests)
+        if shared and not self.may_share:
+            raise ConfigError(self.source, [
+                f"{count} of {len(digests[one])} {one} images are also in {other}, pixel for pixel:"
+                f" {_SPOILED[one, other]}; delete the copies from one of them"
+                for (one, other), count in shared.items()
+            ])  # fmt: skip
+        said = [
+            f"{count} {one} images are also in {other}" for (one, other), count in shared.items()
+        ]
+        return "; ".join(filter(None, [self.notes, *said]))
