@@ -76,7 +76,7 @@ def run_experiment(
             ),
         )
         try:
-            with watch.interrupts.held():
+            with watch.interrupts.hold():
                 tuner.fit()
         except (TuneError, RayError) as error:
             raise _own(error) from error

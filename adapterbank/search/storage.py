@@ -141,7 +141,7 @@ class Storage:
                 self._remote.delete_file(where)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other drivers from the same folder; a bucket has no lock, and none is taken there.
 
         Raises:

@@ -110,7 +110,7 @@ def tune(  # each is a choice of the caller's
         for task in sorted(tasks):
             storage = _storage(bank, task, where)
             storage.check()
-            stack.enter_context(storage.held())
+            stack.enter_context(storage.lock())
             ledger = _ledger(bank, task, storage, earlier, note)
             works.append(_prepare(bank, task, config, backbone, ledger))
         if not all(work.complete for work in works):
