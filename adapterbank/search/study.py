@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 
@@ -26,6 +26,7 @@ from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.search.cluster import check_gpus, connected, per_trial
 from adapterbank.search.experiment import run_experiment
 from adapterbank.search.ledger import Ledger, Trial
@@ -113,25 +114,12 @@ def tune(  # each is a choice of the caller's
             stack.enter_context(storage.lock())
             ledger = _ledger(bank, task, storage, earlier, note)
             works.append(_prepare(bank, task, config, backbone, ledger))
+        cluster = None
         if not all(work.complete for work in works):
-            cluster = stack.enter_context(connected(where.address))
-            resources = per_trial(config, cluster)
-            check_gpus(resources)
-            weights = share(read_weights(bank.registry.backbone_weights))
+            cluster = _Cluster.of(bank, config, stack.enter_context(connected(where.address)))
         for work in works:
-            ledger = work.search.ledger
-            runs = open_search_runs(bank.root, ledger.task, ledger.header.identity, _params(work))
             try:
-                with runs as log:
-                    if not work.complete:
-                        shared = Shared(
-                            backbone=bank.registry.backbone(),
-                            weights=weights,
-                            brief=work.brief,
-                            splits=share_images(work.data),
-                        )
-                        run_experiment(work.search, shared, resources, view, log.trial)
-                    results.append(_conclude(bank, work, log))
+                results.append(_search(bank, work, cluster, view))
             except AdapterBankError as error:
                 failures.append(error)
     for failure in failures[1:]:
@@ -153,6 +141,39 @@ class _Work:
     def complete(self) -> bool:
         """Whether an earlier process searched to the end."""
         return self.search.ledger.header.complete
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cluster:
+    """What the searches of all tasks have in common on a cluster."""
+
+    resources: Mapping[str, float]  # of one trial
+    backbone: BackboneRecord
+    weights: Any  # reference to the backbone's
+
+    @classmethod
+    def of(cls, bank: Bank, config: SearchConfig, has: dict[str, float]) -> Self:
+        """Check that a cluster with these resources can run trials, and share the backbone."""
+        resources = per_trial(config, has)
+        check_gpus(resources)
+        weights = share(read_weights(bank.registry.backbone_weights))
+        return cls(resources=resources, backbone=bank.registry.backbone(), weights=weights)
+
+
+def _search(bank: Bank, work: _Work, cluster: _Cluster | None, view: View) -> SearchResult:
+    """Run the trials that a task's search has left, and conclude it; with all done, no cluster."""
+    ledger = work.search.ledger
+    runs = open_search_runs(bank.root, ledger.task, ledger.header.identity, _params(work))
+    with runs as log:
+        if cluster is not None and not work.complete:
+            shared = Shared(
+                backbone=cluster.backbone,
+                weights=cluster.weights,
+                brief=work.brief,
+                splits=share_images(work.data),
+            )
+            run_experiment(work.search, shared, cluster.resources, view, log.trial)
+        return _conclude(bank, work, log)
 
 
 def _storage(bank: Bank, task: str, where: Where) -> Storage:
