@@ -19,7 +19,7 @@ from adapterbank.pipeline.backbone import fetch_backbone
 from adapterbank.pipeline.prepare import prepare
 from adapterbank.search.ledger import Trial
 from adapterbank.search.study import Where, tune
-from adapterbank.search.watch import Standing
+from adapterbank.search.task_search import Standing
 from benchmarks._tuning_cost import cost_of
 
 METHOD = "vapt"
@@ -104,9 +104,9 @@ class _Record:
         self.begun: float | None = None
         self._cost = cost
 
-    def update(self, standings: tuple[Standing, ...]) -> None:
+    def update(self, standing: Standing) -> None:
         """Note when the first trial had a worker."""
-        if self.begun is None and any(one.running for one in standings):
+        if self.begun is None and standing.running:
             self.begun = time.perf_counter()
 
     def ended(self, task: str, trial: Trial) -> None:

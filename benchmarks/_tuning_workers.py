@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank
 from adapterbank.data.base import TaskData
-from adapterbank.search import study, trial
-from adapterbank.search.contest import FairSearcher
-from adapterbank.search.trial import Brief, Shared
+from adapterbank.search import experiment, trial
+from adapterbank.search.experiment import Proposals
+from adapterbank.search.trial import Shared
 from adapterbank.training.loop import train
 from benchmarks._lone_trial import Marks
 from benchmarks._tuning_bank import Report, Setting, at_once, search, shipped_space
@@ -121,21 +123,19 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-class _Handing(FairSearcher):
+class _Handing(Proposals):
     """Note when each trial is handed out."""
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  # Tune's signature
         """Hand out and note."""
         now = time.time()  # the ledger's write is part of handing out
-        found = super().suggest(trial_id)
-        return {**found, "handed": now} if isinstance(found, dict) else found
+        proposal = super().suggest(trial_id)
+        return {**proposal, "handed": now} if isinstance(proposal, dict) else proposal
 
 
 def _marked_search(bank: Bank, task: str) -> dict[int, dict[str, Any]]:
     """Search as the product does, with marks; four trials of one worker, by number."""
-    with patch.object(study, "run_trial", _marked_trial), patch.object(
-        study, "FairSearcher", _Handing
-    ):  # fmt: skip
+    with patch.multiple(experiment, run_trial=_marked_trial, Proposals=_Handing):
         search(bank, task, at_once(1))
     folder = bank.note(task, "search") / "marks"
     return {int(path.stem): json.loads(path.read_text()) for path in sorted(folder.iterdir())}
@@ -147,15 +147,15 @@ def _marked_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> No
     marks.content["handed"] = config["handed"]
     make_backbone, make_data = trial._backbone, trial._data  # noqa: SLF001
 
-    def backbone(everything: Shared, device: str) -> TimmViT:
+    def backbone(task: Shared, device: torch.device) -> TimmViT:
         marks.memory("before")
-        made = make_backbone(everything, device)
+        made = make_backbone(task, device)
         marks.note("backbone")
         marks.memory("after", made)
         return made
 
-    def data(everything: Shared, brief: Brief) -> TaskData:
-        made = make_data(everything, brief)
+    def data(task: Shared) -> TaskData:
+        made = make_data(task)
         marks.note("data")
         return made
 
@@ -166,8 +166,7 @@ def _marked_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> No
         try:
             trial.run_trial(config, shared)
         finally:
-            brief = shared["all"].briefs[config["task"]]
-            folder = Path(brief.storage) / "marks"
+            folder = Path(shared["task"].brief.storage) / "marks"
             folder.mkdir(exist_ok=True)
             (folder / f"{config['number']}.json").write_text(json.dumps(marks.content))
 

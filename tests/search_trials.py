@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
 from adapterbank.bank.bank import Bank
-from adapterbank.config.search import Range, Space
+from adapterbank.config.search import Range, SearchConfig, Space
 from adapterbank.records import Score
 from adapterbank.search.ledger import Ledger, Point, State, Trial
-from adapterbank.search.samplers import Sampler, Told
+from adapterbank.search.outcome import Costs
+from adapterbank.search.samplers import Sampler
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
+from adapterbank.search.task_search import TaskSearch
 from tests.cli_samples import PARAMS, Ran
 
 VAL = 100  # validation images
@@ -96,6 +98,18 @@ def ledger(folder: Path, task: str = "colours", identity: str = IDENTITY) -> Led
     return Ledger(Storage(folder / task), task, identity)
 
 
+EPOCHS = 9  # of a whole trial
+
+
+def task_search(folder: Path, **config: Any) -> TaskSearch:  # noqa: ANN401  # settings
+    """Go on with what a folder holds of a search of ``colours``, or begin one."""
+    book = ledger(folder)
+    book.note()
+    settings = SearchConfig.model_validate({"trials": 6, **config})
+    costs = cast("Costs", PretendedCosts())
+    return TaskSearch(settings, LISTS, book, epochs=EPOCHS, costs=costs)
+
+
 def everything(values: Values) -> bool:
     """No ceiling."""
     return bool(values)
@@ -106,38 +120,37 @@ def worth(values: Values) -> float:
     return sum(map(ord, repr(sorted(values.items())))) % 101 / 100
 
 
-def proposals(sampler: Sampler, count: int, told: Sequence[Told] = ()) -> list[Told]:
-    """Propose one at a time, each told before the next, after what was told already."""
-    known = list(told)
-    while len(known) < count:
-        values = sampler.propose(len(known), known, everything)
+def scored(number: int, values: Values, score: float) -> Trial:
+    """A trial whose validation accuracy is a whole number of hundredths."""
+    return ended(number, [round(score * VAL)], values=values)
+
+
+def proposals(sampler: Sampler, count: int, before: Sequence[Trial] = ()) -> list[Trial]:
+    """Propose one at a time, each ended before the next, after what was there already."""
+    trials = list(before)
+    while len(trials) < count:
+        values = sampler.propose(trials, everything)
         if values is None:
             break
-        known.append(Told(values=values, score=worth(values)))
-    return known
+        trials.append(scored(len(trials), values, worth(values)))
+    return trials
 
 
-class Costs:
+class PretendedCosts:
     """Costs that are read off the values: a parameter for each prompt, latency by rank."""
 
     def __init__(self) -> None:
-        self.measured: dict[str, float] = {}
+        self.latencies: dict[str, float] = {}
 
-    def count(self, method: str, hyper: Mapping[str, Any], classes: int) -> int | None:
-        """Ten numbers for each prompt and class; what has 16 prompts does not fit."""
-        assert (method, classes) == ("vapt", 3)
-        prompts = int(hyper.get("prompts", 1))
+    def count(self, values: Values) -> int | None:
+        """Ten numbers for each prompt; what has 16 prompts does not fit."""
+        prompts = int(values.get("prompts", 1))
         return None if prompts == 16 else 10 * prompts
 
-    def latency(self, method: str, hyper: Mapping[str, Any], classes: int) -> float:
+    def latency(self, values: Values) -> float:
         """Grow by a tenth for each rank."""
-        assert (method, classes) == ("vapt", 3)
-        rank = int(hyper.get("rank", 0))
-        return self.measured.setdefault(f"rank {rank}", 1.0 + rank / 10)
-
-    def as_json(self) -> dict[str, float]:
-        """What was asked for."""
-        return dict(self.measured)
+        rank = int(values.get("rank", 0))
+        return self.latencies.setdefault(f"rank {rank}", 1.0 + rank / 10)
 
 
 SEARCH = "    search: {sampler: random, trials: 2, epochs: 1}\n"

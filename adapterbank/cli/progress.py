@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from adapterbank.cli import render
 from adapterbank.text import human_seconds
@@ -26,12 +26,26 @@ LOG_EVERY_S = 5.0
 EPOCH_EVERY_S = 1.0
 
 
-class _Display(Protocol):
-    def update(self, label: str, done: int, total: int) -> None: ...
+class Every:
+    """Tells whether it is time again.
 
-    def say(self, text: str) -> None: ...
+    Args:
+        seconds: between two times; the first is at once.
+        clock: tells seconds.
+    """
 
-    def close(self) -> None: ...
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = float("-inf")
+
+    def due(self, *, always: bool = False) -> bool:
+        """Whether it is time, which starts the next wait."""
+        now = self._clock()
+        if not always and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
 
 
 class Bar:
@@ -49,45 +63,52 @@ class Bar:
         self.label = label
         self._quiet = quiet
         self._clock = clock
+        self._log_time = Every(LOG_EVERY_S, clock)
         self._begun: float | None = None
-        self._display: _Display | None = None
+        self._round = (0.0, 0)  # when it began, and how much was done then
+        self._done = 0
+        self._shown: RichProgress | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Note that ``done`` of ``total`` are done."""
+        """Note that ``done`` of ``total`` are done; going backwards starts a new round."""
         now = self._clock()
+        anew = self._begun is None or done < self._done
         self._begun = now if self._begun is None else self._begun
-        if self._display is None and now - self._begun >= SHOW_AFTER_S:
-            self._display = self._open()
-        if self._display is not None:
-            self._display.update(self.label, done, total)
+        if anew:
+            self._round = (now, done)
+        self._done = done
+        if now - self._begun < SHOW_AFTER_S:
+            return
+        if sys.stderr.isatty():
+            self._shown = self._shown or _rich_progress()
+            if anew:
+                self._shown.reset(self._shown.task_ids[0])
+            self._shown.update(
+                self._shown.task_ids[0], description=self.label, completed=done, total=total
+            )
+        elif not self._quiet and self._log_time.due():
+            begun, first = self._round
+            rate = (done - first) / (now - begun) if now > begun else 0.0
+            left = f", {human_seconds((total - done) / rate)} left" if rate > 0 else ""
+            render.note(f"{self.label}: {done}/{total}{left}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        if self._display is not None:
-            self._display.say(text)
+        if self._shown is not None:
+            self._shown.console.print(text, markup=False, highlight=False)
         elif not self._quiet:
             render.note(text)
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._display is not None:
-            self._display.close()
-            self._display = None
-
-    def _open(self) -> _Display | None:
-        if sys.stderr.isatty():
-            return _Live()
-        return None if self._quiet else _Log(self._clock)
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
 
 
-@contextmanager
-def bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show the progress of what runs in the block."""
-    shown = Bar(label, quiet=quiet)
-    try:
-        yield shown
-    finally:
-        shown.close()
+def bar(label: str, *, quiet: bool = False) -> closing[Bar]:
+    """Show the progress of what runs in a ``with`` statement's block."""
+    return closing(Bar(label, quiet=quiet))
 
 
 @contextmanager
@@ -125,8 +146,7 @@ class TrainingView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bar = Bar(label, quiet=quiet, clock=clock)
-        self._clock = clock
-        self._said = float("-inf")
+        self._epoch_time = Every(EPOCH_EVERY_S, clock)
         self._label = label
         self._epochs = epochs
         self._val = val
@@ -152,92 +172,36 @@ class TrainingView:
 
     def epoch(self, epoch: Epoch) -> None:
         """Print the figures, where the last ones are a second old, and keep them by the bar."""
-        figures = (
-            f"loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}"
-            f"  {self._val} {epoch.val.accuracy:.1%}"
-        )
-        self._bar.label = (
-            f"{self._label}  loss {epoch.loss:.3f}  {self._val} {epoch.val.accuracy:.1%}"
-        )
-        now = self._clock()
-        if now - self._said < EPOCH_EVERY_S and epoch.number < self._epochs:
-            return
-        self._said = now
-        width = len(str(self._epochs))
-        self._bar.say(
-            f"epoch {epoch.number:>{width}}/{self._epochs}  {figures}"
-            f"  {human_seconds(epoch.seconds)}"
-        )
+        val = f"{self._val} {epoch.val.accuracy:.1%}"
+        self._bar.label = f"{self._label}  loss {epoch.loss:.3f}  {val}"
+        if self._epoch_time.due(always=epoch.number >= self._epochs):
+            self._bar.say(
+                f"epoch {epoch.number:>{len(str(self._epochs))}}/{self._epochs}"
+                f"  loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}  {val}"
+                f"  {human_seconds(epoch.seconds)}"
+            )
 
 
-class _Live:
-    """A bar in a terminal."""
+def _rich_progress() -> RichProgress:
+    """Show a bar of one task in the terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress: RichProgress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task("", total=None)
-        self._last = 0
-
-    def update(self, label: str, done: int, total: int) -> None:
-        """Move the bar; going backwards starts a new round with its own time."""
-        if done < self._last:
-            self._progress.reset(self._task)
-        self._last = done
-        self._progress.update(self._task, description=label, completed=done, total=total)
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._progress.stop()
-
-
-class _Log:
-    """Lines in a log, every few seconds."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._printed = float("-inf")
-        self._start = (clock(), 0)
-        self._last = 0
-
-    def update(self, label: str, done: int, total: int) -> None:
-        """Print a line if the last one is old enough."""
-        now = self._clock()
-        if done < self._last or self._last == 0:
-            self._start = (now, done)
-        self._last = done
-        if now - self._printed < LOG_EVERY_S:
-            return
-        self._printed = now
-        begun, first = self._start
-        rate = (done - first) / (now - begun) if now > begun else 0.0
-        left = f", {human_seconds((total - done) / rate)} left" if rate > 0 else ""
-        render.note(f"{label}: {done}/{total}{left}")
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        render.note(text)
-
-    def close(self) -> None:
-        """Nothing is on the screen."""
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    progress.add_task("", total=None)
+    progress.start()
+    return progress

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import render
+from adapterbank.cli.progress import Every
 from adapterbank.text import human_seconds, percent
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from adapterbank.bank.bank import Bank
     from adapterbank.search.ledger import Trial
-    from adapterbank.search.study import Earlier, Outcome, Where
-    from adapterbank.search.watch import Standing
+    from adapterbank.search.study import Earlier, SearchResult, Where
+    from adapterbank.search.task_search import Standing
 
 LOG_EVERY_S = 10.0
 
@@ -34,23 +35,17 @@ def run(
     """Search, with its progress on standard error and its result on standard output."""
     from adapterbank.search.study import Where, tune
 
-    with SearchView(quiet=quiet) as view:
+    with closing(SearchView(quiet=quiet)) as view:
         try:
-            outcomes = tune(
-                bank,
-                tasks,
-                view,
-                where or Where(),
-                earlier=earlier,
-                note=None if quiet else view.note,
-            )
+            results = tune(bank, tasks, view, where or Where(), earlier=earlier, note=view.note)
         except (KeyboardInterrupt, SystemExit):
             what = tasks[0] if len(tasks) == 1 else "--all"
             view.note(f"Stopped; nothing is lost. To go on: adapterbank tune {what} --resume")
             raise
     if not quiet:
-        print_outcomes(outcomes)
-    return [outcome_json(outcome) for outcome in outcomes]
+        for result in results:
+            _print_result(result)
+    return [_result_json(result) for result in results]
 
 
 class SearchView:
@@ -63,22 +58,9 @@ class SearchView:
 
     def __init__(self, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
-        self._clock = clock
-        self._said = float("-inf")
+        self._log_time = Every(LOG_EVERY_S, clock)
+        self._standings: dict[str, Standing] = {}  # by task, in the order of their searches
         self._live: Live | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -87,17 +69,14 @@ class SearchView:
         elif not self._quiet:
             render.note(text)
 
-    def update(self, standings: tuple[Standing, ...]) -> None:
-        """Show how all searches stand."""
+    def update(self, standing: Standing) -> None:
+        """Show how the search of a task stands, under those of the tasks before it."""
+        self._standings[standing.task] = standing
         if sys.stderr.isatty():
-            self._show(standings)
-            return
-        now = self._clock()
-        if self._quiet or now - self._said < LOG_EVERY_S:
-            return
-        self._said = now
-        for one in standings:
-            render.note("  ".join([f"{one.task}:", *_cells(one)]))
+            self._live = self._live or _start_live()
+            self._live.update(_table(self._standings.values()))
+        elif not self._quiet and self._log_time.due():
+            render.note("  ".join([f"{standing.task}:", *_cells(standing)]))
 
     def ended(self, task: str, trial: Trial) -> None:
         """Print what a trial gave."""
@@ -105,58 +84,60 @@ class SearchView:
         epochs = f"{len(trial.points)} epochs" + (", stopped" if trial.state == "stopped" else "")
         tail = f"  {trial.state}: {trial.error}" if trial.error else ""
         self.note(
-            f"{task} trial {trial.number}  {score}  {epochs}  {values_text(trial.values)}{tail}"
+            f"{task} trial {trial.number}  {score}  {epochs}  {_values_text(trial.values)}{tail}"
         )
 
-    def _show(self, standings: tuple[Standing, ...]) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        if self._live is None:
-            console = Console(stderr=True)
-            self._live = Live(console=console, transient=True, refresh_per_second=4)
-            self._live.start()
-        self._live.update(_table(standings))
+    def close(self) -> None:
+        """Take the table away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print each search's front and its winner."""
-    for outcome in outcomes:
-        winner = outcome.winner
-        rows = [
-            (
-                str(trial.number),
-                percent(trial.points[-1].val.correct, trial.points[-1].val.total),
-                f"{trial.parameters:,}",
-                "" if trial.latency is None else f"{trial.latency:.2f}×",
-                values_text(trial.values) + ("  ← chosen" if trial.number == winner.trial else ""),
-            )
-            for trial in outcome.front
-        ]
-        head = (f"{outcome.task} trial", ">val", ">parameters", ">forward", "values")
-        render.table(head, rows)
-        budget = winner.budget
-        render.line(
-            f"Chosen among {budget.trials} trials ({budget.epochs} epochs, {budget.sampler},"
-            f" {budget.scheduler}) in {human_seconds(outcome.seconds)}; the table has those"
-            " that no other beats at their cost. All of them: work/"
-            f"{outcome.task}/trials.csv"
+def _start_live() -> Live:
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(stderr=True), transient=True, refresh_per_second=4)
+    live.start()
+    return live
+
+
+def _print_result(result: SearchResult) -> None:
+    """Print a search's front and its winner."""
+    rows = [
+        (
+            str(trial.number),
+            percent(trial.points[-1].val.correct, trial.points[-1].val.total),
+            f"{trial.parameters:,}",
+            "" if trial.latency is None else f"{trial.latency:.2f}×",
+            _values_text(trial.values)
+            + ("  ← chosen" if trial.number == result.winner.trial else ""),
         )
+        for trial in result.front
+    ]
+    render.table((f"{result.task} trial", ">val", ">parameters", ">forward", "values"), rows)
+    budget = result.winner.budget
+    render.line(
+        f"Chosen among {budget.trials} trials ({budget.epochs} epochs, {budget.sampler},"
+        f" {budget.scheduler}) in {human_seconds(result.seconds)}; the table has those"
+        f" that no other beats at their cost. All of them: work/{result.task}/trials.csv"
+    )
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
+def _result_json(result: SearchResult) -> dict[str, Any]:
     """The result of a search as JSON values."""
     from dataclasses import asdict
 
     return {
-        **asdict(outcome.winner),
-        "front": [trial.number for trial in outcome.front],
-        "trials": [asdict(trial) for trial in outcome.trials],
-        "seconds": outcome.seconds,
+        **asdict(result.winner),
+        "front": [trial.number for trial in result.front],
+        "trials": [asdict(trial) for trial in result.trials],
+        "seconds": result.seconds,
     }
 
 
-def values_text(values: dict[str, Any]) -> str:
+def _values_text(values: dict[str, Any]) -> str:
     """A configuration in one line."""
     return " ".join(
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
@@ -164,23 +145,23 @@ def values_text(values: dict[str, Any]) -> str:
     )
 
 
-def _cells(one: Standing) -> tuple[str, ...]:
-    total = "?" if one.trials is None else str(one.trials)
-    best = "–" if one.score is None else f"{one.score:.1%}"
-    left = "" if one.left_s is None else f"{human_seconds(one.left_s)} left"
+def _cells(standing: Standing) -> tuple[str, ...]:
+    total = "?" if standing.trials is None else str(standing.trials)
+    best = "–" if standing.score is None else f"{standing.score:.1%}"
+    left = "" if standing.left_s is None else f"{human_seconds(standing.left_s)} left"
     return (
-        f"{one.done}/{total} trials", f"{one.running} running", f"{one.epochs} epochs",
-        f"best {best}", left,
+        f"{standing.ended}/{total} trials", f"{standing.running} running",
+        f"{standing.epochs} epochs", f"best {best}", left,
     )  # fmt: skip
 
 
-def _table(standings: tuple[Standing, ...]) -> Table:
+def _table(standings: Iterable[Standing]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in ("task", "trials", "running", "epochs", "best on validation", "time", "values"):
         table.add_column(name)
-    for one in standings:
-        values = "" if one.best is None else values_text(one.best.values)
-        table.add_row(one.task, *_cells(one), values)
+    for standing in standings:
+        values = "" if standing.best is None else _values_text(standing.best.values)
+        table.add_row(standing.task, *_cells(standing), values)
     return table

@@ -16,7 +16,7 @@ app = typer.Typer()
 
 
 Task = Annotated[str | None, typer.Argument(metavar="TASK")]
-Every = Annotated[bool, typer.Option("--all", help="Search for all tasks at once, on one cluster.")]
+Every = Annotated[bool, typer.Option("--all", help="Search for all tasks, one after the other.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a search that was interrupted.")]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Throw an earlier search away and begin again.")
@@ -75,7 +75,7 @@ def tune(  # noqa: PLR0913  # options of the command line
         work.make_ready(opened, name, again=False, quiet=as_json)
     from adapterbank.search.study import Where
 
-    found = search_view.run(
+    searches = search_view.run(
         opened,
         tasks,
         where=Where(
@@ -89,37 +89,15 @@ def tune(  # noqa: PLR0913  # options of the command line
         quiet=as_json,
     )
     if as_json:
-        render.print_json({"searches": found, "left_out": left_out})
+        render.print_json({"searches": searches, "left_out": left_out})
         return
     render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
-
-
-def _left_out(bank: Bank, tasks: list[str], *, quiet: bool) -> list[str]:
-    """Tasks with nothing to choose, each with a note.
-
-    Raises:
-        InputError: that is all of them.
-    """
-    from adapterbank.bank.plan import is_searched
-    from adapterbank.search.space import search_of
-
-    search_of(bank)  # a profile without a search is no search with nothing to choose
-    left_out = [name for name in tasks if not is_searched(bank, name)]
-    if len(left_out) == len(tasks):
-        raise InputError(
-            f"none of the bank's tasks has anything to search: {', '.join(tasks)}",
-            fix="adapterbank train TASK, or leave something of a task's method open",
-        )
-    for name in left_out:
-        if not quiet:
-            render.note(work.nothing_to_search(name))
-    return left_out
 
 
 def _searchable(
     bank: Bank, task: str | None, *, every: bool, quiet: bool
 ) -> tuple[list[str], list[str]]:
-    """The tasks that are meant, each with a space, and those that are left out.
+    """The tasks that are meant, each with a space, and those that are left out, each with a note.
 
     Raises:
         InputError: there is none, or one that cannot be searched; nothing is fetched or prepared.
@@ -131,12 +109,22 @@ def _searchable(
             else f"--all searches for every task, {task} among them",
             fix="adapterbank tune TASK, or adapterbank tune --all",
         )
-    tasks = sorted(bank.config.tasks) if task is None else [task]
+    from adapterbank.bank.plan import is_searched
+    from adapterbank.search.space import search_of, space_of
+
+    tasks = [task] if task is not None else sorted(bank.config.tasks)
     if not tasks:
         raise InputError("the bank has no task", fix="adapterbank task add NAME --data FOLDER")
-    from adapterbank.search.space import space_of
-
-    left_out = _left_out(bank, tasks, quiet=quiet) if every else []
+    search_of(bank)  # a profile without a search is no search with nothing to choose
+    left_out = [name for name in tasks if every and not is_searched(bank, name)]
+    if len(left_out) == len(tasks):
+        raise InputError(
+            f"none of the bank's tasks has anything to search: {', '.join(tasks)}",
+            fix="adapterbank train TASK, or leave something of a task's method open",
+        )
+    for name in left_out:
+        if not quiet:
+            render.note(work.nothing_to_search(name))
     tasks = [name for name in tasks if name not in left_out]
     for name in tasks:
         space_of(bank, name)

@@ -70,7 +70,7 @@ class SearchConfig(Strict):
     scheduler: Literal["asha", "none"] = "asha"
     trials: int | None = Field(default=16, ge=1, le=100_000)  # None: all of a grid
     epochs: int | None = Field(default=None, ge=1, le=100_000)  # None: as many as training takes
-    minutes: float | None = Field(default=None, gt=0.0)  # of wall time; None: no limit
+    minutes: float | None = Field(default=None, gt=0.0)  # of wall time, each task; None: no limit
     grace: int = Field(default=1, ge=1)  # epochs before asha may stop a trial
     reduction: int = Field(default=3, ge=2)  # asha keeps one in so many
     max_parameters: int | None = Field(default=None, ge=1)  # of the method, without the head

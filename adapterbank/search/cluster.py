@@ -6,14 +6,15 @@ import contextlib
 import io
 import logging
 import os
+import re
 import secrets
 import signal
-import tempfile
+import socket
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,7 +26,11 @@ from adapterbank.config.search import SearchConfig
 from adapterbank.errors import AdapterBankError, InputError
 
 _ADDRESS = "RAY_ADDRESS"
+_KNOCK_S = 20.0
 _PATIENCE_S = 60.0  # for a node whose GPUs are all at work; it is believed then
+_REASON = 240  # characters
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_RAISED = re.compile(r"((?:\w+\.)*)(\w+): (.*)")  # the line of a traceback that has the exception
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -55,7 +60,25 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
             ray.shutdown()
 
 
+def plain_reason(text: str) -> str:
+    """Find the reason in what Ray says of a failure, without the pages that it puts around it."""
+    _, head, last = text.rpartition("Failure # ")  # Tune's file has all attempts of a trial
+    text = last.partition("\n")[2] if head else text
+    lines = _COLOUR.sub("", text).splitlines()
+    raised = [match for line in lines if (match := _RAISED.match(line))]
+    if raised and '  File "' in text:  # a stack
+        module, name, message = raised[-1].groups()
+        return message if module == "adapterbank.errors." else f"{name}: {message}"
+    low = "low on memory" in text
+    if not text or low or "died" in text:
+        memory = ": its node ran out of memory" if low else ""
+        return f"its worker was lost{memory}"
+    return textwrap.shorten(text, _REASON, placeholder="…")
+
+
 def _start(there: str | None) -> None:
+    if there:
+        _knock(there)
     try:
         with hushed(), _own_signals():
             if there:
@@ -78,12 +101,35 @@ def _start(there: str | None) -> None:
                 " ours",
                 fix=f"set {_MODE}=token and {_TOKEN} or {_TOKEN_PATH} as on its nodes",
             ) from error
-        raise AdapterBankError(
-            f"no Ray cluster answers at {there}: {error}"
-            if there
-            else f"Ray did not start: {error}",
-            fix="ray start --head, or leave --address out",
-        ) from error
+        raise _unanswered(there, str(error)) from error
+
+
+def _knock(there: str) -> None:
+    """Find out whether anything listens at an address, which takes Ray minutes.
+
+    Raises:
+        AdapterBankError: nothing does.
+    """
+    host, _, port = there.rpartition(":")
+    if not port.isdigit() or "/" in host:  # `auto`, or a client's address, of which Ray knows more
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _unanswered(there, reason) from error
+
+
+def _unanswered(there: str | None, reason: str) -> AdapterBankError:
+    if there:
+        return AdapterBankError(
+            f"no Ray cluster answers at {there}: {plain_reason(reason)}",
+            fix="ray start --head there, or leave --address out",
+        )
+    return AdapterBankError(
+        f"Ray did not start on this machine: {plain_reason(reason)}",
+        fix="free memory and space in /tmp, then run it again; or name a cluster with --address",
+    )
 
 
 @contextmanager
@@ -165,10 +211,10 @@ def check_gpus(resources: Mapping[str, float]) -> None:
         if node["Resources"].get("GPU") and not (
             node["NodeID"] == here and torch.cuda.is_available())
     }  # fmt: skip
-    told, _ = (
-        ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S) if asked else ([], [])
-    )
-    blind = sorted({asked[one] for one in told if not ray.get(one)})
+    if not asked:
+        return
+    answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S)
+    blind = sorted({asked[answer] for answer in answers if not ray.get(answer)})
     if blind:
         raise InputError(
             f"PyTorch sees no GPU on {', '.join(blind)}, where Ray was told of one",
@@ -192,13 +238,6 @@ def hushed() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what Tune writes on the driver; nothing in it is needed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="adapterbank-tune-") as folder:
-        yield Path(folder)
 
 
 def _alive() -> list[dict[str, Any]]:

@@ -18,16 +18,16 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._held: Callable[[], Any] | None = None
+        self._pending: Callable[[], Any] | None = None
 
     def check(self) -> None:
         """Answer a signal that was held back, as it would have been: with an exception."""
-        held, self._held = self._held, None
-        if held is not None:
-            held()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold signals back in this block, whose code checks often; a second one gets through."""
         if threading.current_thread() is not threading.main_thread():  # signals are not for us
             yield
@@ -45,8 +45,8 @@ class Interrupts:
 
     def _holding(self, answer: Callable[[int, FrameType | None], Any]) -> Callable[..., None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            if self._held is not None:
+            if self._pending is not None:
                 answer(number, frame)
-            self._held = lambda: answer(number, None)
+            self._pending = lambda: answer(number, None)
 
         return handle

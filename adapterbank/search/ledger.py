@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass as checked
 
 from adapterbank.errors import ConflictError, IntegrityError
 from adapterbank.records import Score
-from adapterbank.search.samplers import Told
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
 
@@ -68,14 +67,14 @@ class Trial:
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
-class _Header:
-    """What a search is of."""
+class Header:
+    """What a search is of, and how far it came."""
 
     schema: Literal[1] = 1
     task: str
     identity: str
-    seconds: float = 0.0  # of wall time that earlier processes spent
-    latencies: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0  # of wall time, over all its processes
+    latencies: dict[str, float] = Field(default_factory=dict)  # measured ones, see Costs
     complete: bool = False
 
 
@@ -99,8 +98,8 @@ class Ledger:
         names = [name for name in storage.names(_TRIALS) if name.endswith(".json")]
         if header is None and names:
             raise self._damaged(f"{_SEARCH}: missing, but there are trials")
-        self._header = self._open(header, identity, begun=bool(names))
-        self.trials: dict[int, Trial] = {}
+        self.header = self._open(header, identity, begun=bool(names))
+        self.trials: dict[int, Trial] = {}  # in the order of their numbers
         for number, name in enumerate(names):
             if name != f"{_stem(number)}.json":
                 raise self._damaged(f"{_TRIALS}/{_stem(number)}.json: missing")
@@ -110,41 +109,14 @@ class Ledger:
             self.trials[number] = trial
 
     @property
-    def identity(self) -> str:
-        """What the search is of."""
-        return self._header.identity
-
-    @property
-    def seconds(self) -> float:
-        """Wall time that earlier processes spent on it."""
-        return self._header.seconds
-
-    @property
-    def complete(self) -> bool:
-        """Whether the search came to its end."""
-        return self._header.complete
-
-    @property
-    def latencies(self) -> dict[str, float]:
-        """What was measured of the costs, see :class:`~adapterbank.search.cost.CostTable`."""
-        return dict(self._header.latencies)
-
-    @property
-    def open_trials(self) -> tuple[Trial, ...]:
-        """Trials that were started and have not ended."""
-        return tuple(t for _, t in sorted(self.trials.items()) if not t.done)
-
-    def told(self) -> tuple[Told, ...]:
-        """What a sampler may know."""
-        return tuple(
-            Told(values=trial.values, score=trial.score if trial.done else None)
-            for _, trial in sorted(self.trials.items())
-        )
+    def ended(self) -> tuple[Trial, ...]:
+        """Trials with nothing left to do."""
+        return tuple(trial for trial in self.trials.values() if trial.done)
 
     def note(self, **changes: Any) -> None:  # noqa: ANN401  # fields of the header
         """Change what stands about the search as a whole."""
-        self._header = replace(self._header, **changes)
-        self._write(_SEARCH, asdict(self._header))
+        self.header = replace(self.header, **changes)
+        self._write(_SEARCH, asdict(self.header))
 
     def put(self, trial: Trial) -> None:
         """Keep a trial; durable when this returns."""
@@ -160,11 +132,11 @@ class Ledger:
         for name in (_TRIALS, HEADS, _SEARCH):
             storage.delete(name)
 
-    def _open(self, data: bytes | None, identity: str, *, begun: bool) -> _Header:
-        fresh = _Header(task=self.task, identity=identity)
+    def _open(self, data: bytes | None, identity: str, *, begun: bool) -> Header:
+        fresh = Header(task=self.task, identity=identity)
         if data is None:
             return fresh
-        header: _Header = self._parse(_Header, data, _SEARCH)
+        header: Header = self._parse(Header, data, _SEARCH)
         if (header.task, header.identity) != (self.task, identity):
             if header.task == self.task and not begun:
                 return fresh  # one that never started a trial is in nobody's way

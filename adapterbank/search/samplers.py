@@ -1,13 +1,13 @@
-"""Which configuration to try next. Pure: the answer follows from the seed and what was told.
+"""Which configuration to try next. Pure: the answer follows from the seed and the trials so far.
 
-So an interrupted search needs no sampler state on the disk: the trials that are there are told
-again, and the next proposal is the one it would have been.
+So an interrupted search needs no sampler state on the disk: from the trials that are there follows
+the proposal that would have been the next one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from optuna.distributions import (
 )
 
 from adapterbank.config.search import Domain, Range, SearchConfig, Space
+from adapterbank.search.ledger import Trial
 from adapterbank.search.space import Values, draw, points
 
 Allowed = Callable[[Values], bool]
@@ -28,23 +29,14 @@ Allowed = Callable[[Values], bool]
 _ATTEMPTS = 200  # at a configuration that is new and allowed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """A trial that was started."""
-
-    values: Values
-    score: float | None  # None while it runs
-
-
 class Sampler(Protocol):
     """Proposes configurations."""
 
-    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
-        """Propose the configuration of trial ``number``, counted from 0.
+    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
+        """Propose the configuration of the next trial.
 
         Args:
-            number: how many were proposed before.
-            told: those, in the order of their numbers.
+            trials: all that were started, in the order of their numbers.
             allowed: what may be proposed.
 
         Returns:
@@ -71,9 +63,9 @@ class _Grid:
     def __init__(self, space: Space) -> None:
         self._points = points(space)
 
-    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:  # noqa: ARG002  # the contract's
+    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
         feasible = (point for point in self._points if allowed(point))
-        return next((point for i, point in enumerate(feasible) if i == number), None)
+        return next(itertools.islice(feasible, len(trials), None), None)
 
 
 class _Random:
@@ -83,9 +75,9 @@ class _Random:
         self._space = space
         self._seed = seed
 
-    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
-        generator = np.random.default_rng([self._seed, number])
-        tried = [one.values for one in told]
+    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
+        generator = np.random.default_rng([self._seed, len(trials)])
+        tried = [trial.values for trial in trials]
         for _ in range(_ATTEMPTS):
             values = draw(self._space, generator)
             if values not in tried and allowed(values):
@@ -101,29 +93,30 @@ class _Optuna:
         self._seed = seed
         self._startup = max(4, trials // 4)  # random ones first
 
-    def propose(self, number: int, told: Sequence[Told], allowed: Allowed) -> Values | None:
-        tried = [one.values for one in told]
+    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
+        tried = [trial.values for trial in trials]
         for attempt in range(_ATTEMPTS):
-            seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
-            values = self._ask(seed, told)
+            entropy = [self._seed, len(trials), attempt]
+            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+            values = self._ask(seed, trials)
             if values not in tried and allowed(values):
                 return values
         return None
 
-    def _ask(self, seed: int, told: Sequence[Told]) -> Values:
-        """Ask a study that has seen what was told; one for each question, so no state is kept."""
+    def _ask(self, seed: int, trials: Sequence[Trial]) -> Values:
+        """Ask a study that has seen the trials; a new one each time, so no state is kept."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=self._startup, constant_liar=True
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for one in told:
-            states = optuna.trial.TrialState
+        states = optuna.trial.TrialState
+        for trial in trials:
             study.add_trial(
                 optuna.trial.create_trial(
-                    state=states.RUNNING if one.score is None else states.COMPLETE,
-                    value=one.score,
-                    params=one.values,
+                    state=states.RUNNING if trial.score is None else states.COMPLETE,
+                    value=trial.score,
+                    params=trial.values,
                     distributions=self._distributions,
                 )
             )

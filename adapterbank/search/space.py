@@ -155,18 +155,18 @@ def _problems(method: str, hyper: Mapping[str, Any], name: str, domain: Domain) 
         # 1 and 1.0 are one value, 1 and true are two.
         if len({(isinstance(value, bool), value) for value in values}) < len(values):
             return ["a value stands there twice"]
-    found = []
+    problems = []
     for value in values:
         try:
             if name in TRAIN_KEYS:
                 settings = TrainConfig.model_validate({name: value})
                 if not find_recipe(settings, method).gradient:
-                    found.append(f"{value!r} is solved in closed form: nothing to search")
+                    problems.append(f"{value!r} is solved in closed form: nothing to search")
             else:
                 find_method(method).Config.model_validate({**hyper, name: value})
         except ValidationError as error:
             model = TrainConfig if name in TRAIN_KEYS else find_method(method).Config
-            found += describe(error, model)
+            problems += describe(error, model)
         except UnknownName as error:
-            found.append(error.message)
-    return found
+            problems.append(error.message)
+    return problems

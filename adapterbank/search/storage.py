@@ -74,13 +74,12 @@ class Storage:
                 return durable.read_file(self._root / name, limit=_LIMIT)
             except FileNotFoundError:
                 return None
-        try:
-            with self._remote.open_input_stream(f"{self._prefix}/{name}") as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise AdapterBankError(f"storage {self.uri}/{name} cannot be read: {error}") from error
+        with self._reported(name, "read"):
+            try:
+                with self._remote.open_input_stream(f"{self._prefix}/{name}") as stream:
+                    return bytes(stream.read())
+            except FileNotFoundError:
+                return None
 
     def write(self, name: str, data: bytes) -> None:
         """Give a file new content at once.
@@ -94,13 +93,11 @@ class Storage:
                 durable.make_directory(path.parent)
                 durable.replace_file(path, data)
             return
-        try:  # an object appears when its stream is closed, as a whole
-            with self._remote.open_output_stream(f"{self._prefix}/{name}") as stream:
-                stream.write(data)
-        except OSError as error:
-            raise AdapterBankError(
-                f"storage {self.uri}/{name} cannot be written: {error}"
-            ) from error
+        with (  # an object appears when its stream is closed, as a whole
+            self._reported(name, "written"),
+            self._remote.open_output_stream(f"{self._prefix}/{name}") as stream,
+        ):
+            stream.write(data)
 
     def names(self, folder: str) -> tuple[str, ...]:
         """Names of the files in a folder of it, sorted; leftovers of killed writers are none.
@@ -110,16 +107,14 @@ class Storage:
         """
         if self._remote is None:
             path = self._root / folder
-            found = [one.name for one in path.iterdir()] if path.is_dir() else []
+            names = [file.name for file in path.iterdir()] if path.is_dir() else []
         else:
             from pyarrow import fs  # noqa: PLC0415
 
             where = fs.FileSelector(f"{self._prefix}/{folder}", allow_not_found=True)
-            try:
-                found = [one.base_name for one in self._remote.get_file_info(where)]
-            except OSError as error:
-                raise AdapterBankError(f"storage {self.uri} does not answer: {error}") from error
-        return tuple(sorted(name for name in found if not name.startswith(durable.TEMPORARY)))
+            with self._reported(folder, "listed"):
+                names = [file.base_name for file in self._remote.get_file_info(where)]
+        return tuple(sorted(name for name in names if not name.startswith(durable.TEMPORARY)))
 
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with all in it; no error if there is none.
@@ -138,17 +133,15 @@ class Storage:
         from pyarrow import fs  # noqa: PLC0415
 
         where = f"{self._prefix}/{name}"
-        try:
+        with self._reported(name, "deleted"):
             kind = self._remote.get_file_info(where).type
             if kind == fs.FileType.Directory:
                 self._remote.delete_dir(where)
             elif kind != fs.FileType.NotFound:
                 self._remote.delete_file(where)
-        except OSError as error:
-            raise AdapterBankError(f"storage {self.uri} cannot be cleared: {error}") from error
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other drivers from the same folder; a bucket has no lock, and none is taken there.
 
         Raises:
@@ -178,7 +171,7 @@ class Storage:
         probe = f"{durable.TEMPORARY}probe-{uuid.uuid4().hex[:12]}"  # two may ask at once
         try:
             self.write(probe, b"a search keeps its state here\n")
-            found = self.read(probe)
+            kept = self.read(probe)
             self.delete(probe)
         except (AdapterBankError, OSError) as error:
             message = error.message if isinstance(error, AdapterBankError) else str(error)
@@ -186,5 +179,14 @@ class Storage:
                 f"the storage {self.uri} cannot be used: {message}",
                 fix="name one that can be written with --storage",
             ) from error
-        if found is None:
+        if kept is None:
             raise IntegrityError(f"the storage {self.uri} does not give back what is written to it")
+
+    @contextmanager
+    def _reported(self, name: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise AdapterBankError(
+                f"storage {self.uri}/{name} cannot be {what}: {error}"
+            ) from error

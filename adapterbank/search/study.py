@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import torch
-from ray import tune as ray_tune
-from ray.tune.error import TuneError
 
 from adapterbank import durable
 from adapterbank.backbones.loading import read_weights
@@ -29,22 +26,20 @@ from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import AdapterBankError, ConflictError, InputError, IntegrityError
 from adapterbank.inference.predictor import load_bank_backbone
-from adapterbank.search.cluster import check_gpus, connected, hushed, per_trial, scratch
-from adapterbank.search.contest import Entry, FairSearcher, PerTask
-from adapterbank.search.cost import CostTable
+from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.search.cluster import check_gpus, connected, per_trial
+from adapterbank.search.experiment import run_experiment
 from adapterbank.search.ledger import Ledger, Trial
-from adapterbank.search.outcome import choose, pareto, table
-from adapterbank.search.runs import SearchRuns
+from adapterbank.search.outcome import Costs, choose, pareto, table
+from adapterbank.search.runs import SearchRuns, open_search_runs
 from adapterbank.search.space import search_of, space_of
 from adapterbank.search.storage import Storage
-from adapterbank.search.trial import Brief, run_trial, share
-from adapterbank.search.watch import View, Watch
+from adapterbank.search.task_search import TaskSearch, View
+from adapterbank.search.trial import Brief, Shared, share, share_images
 
 Earlier = Literal["refuse", "resume", "renew", "discard"]
 """What to do with an earlier search in the same place: refuse one that was interrupted; go on
 with it (one of other data or settings is an error); go on or else begin anew; begin anew."""
-
-_RETRIES = 3  # of a trial whose worker or node was lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +54,13 @@ class Where:
 
     def over(self, config: SearchConfig) -> SearchConfig:
         """The configuration with what is said here instead."""
-        said = {
-            name: value
-            for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent")
-            if (value := getattr(self, name)) is not None
-        }
+        names = ("cpus_per_trial", "gpus_per_trial", "max_concurrent")
+        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return config.model_copy(update=said)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SearchResult:
     """What a task's search found."""
 
     task: str
@@ -85,13 +77,14 @@ def tune(  # each is a choice of the caller's
     where: Where = Where(),
     *,
     earlier: Earlier = "resume",
-    note: Callable[[str], None] | None = None,
-) -> tuple[Outcome, ...]:
-    """Search for tasks at once, under one scheduler, and write ``work/<task>/best.json``.
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[SearchResult, ...]:
+    """Search for one task after the other, on one cluster, and write ``work/<task>/best.json``.
 
     A search of the same data and settings that was interrupted goes on: trials that ended are
     kept, others go on after their last epoch. The registry is read for the backbone and never
-    written.
+    written. What is wrong with any task is said before the first trial of any; where one's search
+    fails, the others are searched all the same.
 
     Args:
         bank: an open bank whose tasks are prepared.
@@ -109,43 +102,78 @@ def tune(  # each is a choice of the caller's
         InputError: the profile has no search, the data cannot be judged on, more resources are
             asked for than there are, or the storage cannot be written.
     """
-    config = _config(bank, where)
+    config = where.over(search_of(bank))
+    results, failures = list[SearchResult](), list[AdapterBankError]()
     with ExitStack() as stack:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         backbone = load_bank_backbone(bank.registry, device)
-        works = {}
+        works = []
         for task in sorted(tasks):
             storage = _storage(bank, task, where)
             storage.check()
-            stack.enter_context(storage.held())
+            stack.enter_context(storage.lock())
             ledger = _ledger(bank, task, storage, earlier, note)
-            if ledger.trials:
-                _say(note, _progress(ledger))
-            works[task] = _prepare(bank, task, config, backbone, ledger)
-        entries = {task: work.entry for task, work in works.items()}
-        logs = {task: stack.enter_context(_open_log(bank, work)) for task, work in works.items()}
-        watch = Watch(entries, view, lambda task, trial: logs[task].trial(trial), _RETRIES)
-        if any(_open(entry) for entry in entries.values()):
-            cluster = stack.enter_context(connected(where.address))
-            resources = per_trial(config, cluster)
-            check_gpus(resources)
-            _fit(bank, config, works, watch, resources)
-        return tuple(_conclude(bank, works[task], watch.seconds, logs[task]) for task in entries)
+            works.append(_prepare(bank, task, config, backbone, ledger))
+        cluster = None
+        if not all(work.complete for work in works):
+            cluster = _Cluster.of(bank, config, stack.enter_context(connected(where.address)))
+        for work in works:
+            try:
+                results.append(_search(bank, work, cluster, view))
+            except AdapterBankError as error:
+                failures.append(error)
+    for failure in failures[1:]:
+        note(failure.message)
+    if failures:
+        raise failures[0]
+    return tuple(results)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """One task, ready to be searched."""
 
-    task: str
-    entry: Entry
+    search: TaskSearch
     brief: Brief
     data: TaskData
-    identity: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier process searched to the end."""
+        return self.search.ledger.header.complete
 
 
-def _config(bank: Bank, where: Where) -> SearchConfig:
-    return where.over(search_of(bank))
+@dataclass(frozen=True, kw_only=True)
+class _Cluster:
+    """What the searches of all tasks have in common on a cluster."""
+
+    resources: Mapping[str, float]  # of one trial
+    backbone: BackboneRecord
+    weights: Any  # reference to the backbone's
+
+    @classmethod
+    def of(cls, bank: Bank, config: SearchConfig, has: dict[str, float]) -> Self:
+        """Check that a cluster with these resources can run trials, and share the backbone."""
+        resources = per_trial(config, has)
+        check_gpus(resources)
+        weights = share(read_weights(bank.registry.backbone_weights))
+        return cls(resources=resources, backbone=bank.registry.backbone(), weights=weights)
+
+
+def _search(bank: Bank, work: _Work, cluster: _Cluster | None, view: View) -> SearchResult:
+    """Run the trials that a task's search has left, and conclude it; with all done, no cluster."""
+    ledger = work.search.ledger
+    runs = open_search_runs(bank.root, ledger.task, ledger.header.identity, _params(work))
+    with runs as log:
+        if cluster is not None and not work.complete:
+            shared = Shared(
+                backbone=cluster.backbone,
+                weights=cluster.weights,
+                brief=work.brief,
+                splits=share_images(work.data),
+            )
+            run_experiment(work.search, shared, cluster.resources, view, log.trial)
+        return _conclude(bank, work, log)
 
 
 def _storage(bank: Bank, task: str, where: Where) -> Storage:
@@ -155,7 +183,7 @@ def _storage(bank: Bank, task: str, where: Where) -> Storage:
 
 
 def _ledger(
-    bank: Bank, task: str, storage: Storage, earlier: Earlier, note: Callable[[str], None] | None
+    bank: Bank, task: str, storage: Storage, earlier: Earlier, note: Callable[[str], None]
 ) -> Ledger:
     """Open what the storage holds of this search, or begin one.
 
@@ -170,29 +198,21 @@ def _ledger(
     except (ConflictError, IntegrityError) as error:
         if earlier != "renew":
             raise
-        _say(note, f"{error.message}: beginning anew")
+        note(f"{error.message}: beginning anew")
         Ledger.clear(storage)
         ledger = Ledger(storage, task, identity)
-    if earlier == "refuse" and ledger.trials and not ledger.complete:
-        done = sum(trial.done for trial in ledger.trials.values())
+    ended = len(ledger.ended)
+    if ledger.header.complete:
+        note(f"The search of {task} is complete: {ended} trials")
+    elif ledger.trials and earlier == "refuse":
         raise ConflictError(
-            f"{storage.uri} holds a search of {task} that was interrupted; {done} of its trials"
+            f"{storage.uri} holds a search of {task} that was interrupted; {ended} of its trials"
             " are done",
             fix=f"adapterbank tune {task} --resume, or --fresh to begin again",
         )
+    elif ledger.trials:
+        note(f"Going on with the search of {task}: {ended} of its trials are done")
     return ledger
-
-
-def _say(note: Callable[[str], None] | None, text: str) -> None:
-    if note is not None:
-        note(text)
-
-
-def _progress(ledger: Ledger) -> str:
-    done = sum(trial.done for trial in ledger.trials.values())
-    if ledger.complete:
-        return f"The search of {ledger.task} is complete: {done} trials"
-    return f"Going on with the search of {ledger.task}: {done} of its trials are done"
 
 
 def _prepare(
@@ -204,15 +224,8 @@ def _prepare(
     _check_val(task, data)
     epochs = config.epochs or training.epochs
     ledger.note()  # from here on the storage belongs to this search
-    entry = Entry(
-        config,
-        space,
-        ledger,
-        method=section.method,
-        hyper=section.hyper,
-        classes=len(data.classes),
-        epochs=epochs,
-        costs=CostTable(backbone, ledger.latencies),
+    costs = Costs(
+        backbone, section.method, section.hyper, len(data.classes), ledger.header.latencies
     )
     brief = Brief(
         task=task,
@@ -224,7 +237,8 @@ def _prepare(
         data=stored_digest(bank.data(task)),
         storage=ledger.storage.uri,
     )
-    return _Work(task=task, entry=entry, brief=brief, data=data, identity=ledger.identity)
+    search = TaskSearch(config, space, ledger, epochs=epochs, costs=costs)
+    return _Work(search=search, brief=brief, data=data)
 
 
 def _check_val(task: str, data: TaskData) -> None:
@@ -243,119 +257,46 @@ def _check_val(task: str, data: TaskData) -> None:
         )
 
 
-def _open(entry: Entry) -> bool:
-    """Whether trials are left to run."""
-    return not entry.ledger.complete
-
-
-def _open_log(bank: Bank, work: _Work) -> SearchRuns:
-    return SearchRuns(
-        bank.root, work.task, work.identity,
-        name=f"{work.task} search", params=_params(work.entry.config, work.brief),
-    )  # fmt: skip
-
-
-def _params(config: SearchConfig, brief: Brief) -> dict[str, str | int | float]:
+def _params(work: _Work) -> dict[str, str | int | float]:
     # Not where trials run: a search may go on with other resources than it began with.
-    deciding = config.model_dump(exclude=set(NOT_DECIDING))
+    deciding = work.search.config.model_dump(exclude=set(NOT_DECIDING))
     plain = {f"search.{name}": str(value) for name, value in deciding.items()}
+    brief = work.brief
     return {"task": brief.task, "method": brief.method, "data.digest": brief.data, **plain}
 
 
-def _fit(
-    bank: Bank,
-    config: SearchConfig,
-    works: Mapping[str, _Work],
-    watch: Watch,
-    resources: Mapping[str, float],
-) -> None:
-    entries = {task: work.entry for task, work in works.items() if _open(work.entry)}
-    record = bank.registry.backbone()
-    state = read_weights(bank.registry.backbone_weights)
-    shared = share(
-        record.arch, record.spec, record.fingerprint, state,
-        {task: (works[task].brief, works[task].data) for task in entries},
-    )  # fmt: skip
-    spent = max(entry.ledger.seconds for entry in entries.values())
-    left_s = None if config.minutes is None else max(1.0, config.minutes * 60.0 - spent)
-    trainable: Any = ray_tune.with_resources(
-        ray_tune.with_parameters(run_trial, shared={"all": shared}), dict(resources)
-    )
-    # Interrupts are ours: an exception that ends the block, not a request to Tune to wind up.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # told in a line by the watch
-    with scratch() as folder, hushed():
-        tuner = ray_tune.Tuner(
-            trainable,
-            tune_config=ray_tune.TuneConfig(
-                search_alg=FairSearcher(entries),
-                scheduler=PerTask(entries),
-                num_samples=-1,
-                max_concurrent_trials=config.max_concurrent,
-                time_budget_s=left_s,
-                reuse_actors=True,
-            ),
-            run_config=ray_tune.RunConfig(
-                name="search",
-                storage_path=str(folder),
-                callbacks=[watch],
-                failure_config=ray_tune.FailureConfig(max_failures=_RETRIES),
-                verbose=0,
-            ),
-        )
-        try:
-            with watch.interrupts.held():
-                tuner.fit()
-        except TuneError as error:
-            raise _own(error) from error
-    watch.time_is_up()
-
-
-def _own(error: BaseException) -> AdapterBankError:
-    """Find our own error among those that led to Tune's, or make one of it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, AdapterBankError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    last = str(error).strip().splitlines()[-1:]
-    return AdapterBankError(f"Ray gave the search up: {''.join(last)}", fix="run it again")
-
-
-def _conclude(bank: Bank, work: _Work, seconds: float, log: SearchRuns) -> Outcome:
-    entry, ledger = work.entry, work.entry.ledger
-    winner = choose(tuple(ledger.trials.values()))
-    if winner is None:
-        reasons = {trial.error for trial in ledger.trials.values() if trial.error}
+def _conclude(bank: Bank, work: _Work, log: SearchRuns) -> SearchResult:
+    search, task = work.search, work.search.task
+    chosen = choose(search.ledger.ended)
+    if chosen is None:
+        reasons = {trial.error for trial in search.ledger.ended if trial.error}
         raise AdapterBankError(
-            f"no trial of {work.task} came to anything:"
+            f"no trial of {task} came to anything:"
             f" {'; '.join(sorted(reasons)[:3]) or 'none finished an epoch'}",
-            fix=f"adapterbank tune {work.task} --resume once that is mended, or --fresh with other"
+            fix=f"adapterbank tune {task} --resume once that is mended, or --fresh with other"
             " values or more time",
         )
-    for trial in list(ledger.trials.values()):
-        if trial.points and trial.latency is None and trial.error is None:
-            ledger.put(replace(trial, latency=entry.latency(trial.values)))
-    trials = tuple(trial for _, trial in sorted(ledger.trials.items()))
-    found = Winner(
-        task=work.task,
-        identity=work.identity,
-        trial=winner.number,
-        values=dict(winner.values),
-        val=winner.points[-1].val,
+    trials = search.measure_latencies()
+    winner = Winner(
+        task=task,
+        identity=search.ledger.header.identity,
+        trial=chosen.number,
+        values=dict(chosen.values),
+        val=chosen.points[-1].val,
         budget=Budget(
-            sampler=entry.config.sampler,
-            scheduler=entry.config.scheduler,
+            sampler=search.config.sampler,
+            scheduler=search.config.scheduler,
             trials=len(trials),
             epochs=sum(len(trial.points) for trial in trials),
         ),
     )
-    if not ledger.complete:
-        ledger.note(complete=True)
-    text = table(trials, winner)
-    durable.replace_file(bank.note(work.task, TRIALS), text.encode())
-    write_winner(bank, found)
+    if not work.complete:
+        search.ledger.note(complete=True)
+    text = table(trials, chosen)
+    durable.replace_file(bank.note(task, TRIALS), text.encode())
+    write_winner(bank, winner)
     front = pareto(trials)
-    log.conclude(found, trials, front, text)
-    return Outcome(task=work.task, winner=found, front=front, trials=trials,
-                   seconds=max(ledger.seconds, seconds))  # fmt: skip
+    log.conclude(winner, trials, front, text)
+    return SearchResult(
+        task=task, winner=winner, front=front, trials=trials, seconds=search.ledger.header.seconds
+    )

@@ -30,7 +30,7 @@ from adapterbank.data.base import Split, TaskData
 from adapterbank.errors import InputError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
 from adapterbank.methods.base import Adapter
-from adapterbank.records import InputSpec
+from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.search.ledger import HEADS, training_file
 from adapterbank.search.space import split_values
 from adapterbank.search.storage import Storage
@@ -56,101 +56,111 @@ class Brief:
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all trials of all tasks have in common; large things lie in the object store."""
+    """What all trials of one task have in common; large things lie in the object store."""
 
-    arch: str
-    spec: InputSpec
-    fingerprint: str
-    state: Any  # reference to {name: array}
-    briefs: Mapping[str, Brief]
-    splits: Mapping[str, Any]  # by task, references to {split/part: array}
+    backbone: BackboneRecord
+    weights: Any  # of the backbone, see share
+    brief: Brief
+    splits: Any  # of the task, see share
 
 
-def share(
-    arch: str, spec: InputSpec, fingerprint: str, state: Mapping[str, torch.Tensor],
-    work: Mapping[str, tuple[Brief, TaskData]],
-) -> Shared:  # fmt: skip
-    """Put a backbone and the images of tasks into the object store, once."""
-    return Shared(
-        arch=arch,
-        spec=spec,
-        fingerprint=fingerprint,
-        state=ray.put({name: tensor.numpy() for name, tensor in state.items()}),
-        briefs={task: brief for task, (brief, _) in work.items()},
-        splits={
-            task: ray.put(
-                {
-                    "train/images": data.train.images.numpy(),
-                    "train/labels": data.train.labels.numpy(),
-                    "val/images": data.val.images.numpy(),
-                    "val/labels": data.val.labels.numpy(),
-                }
-            )
-            for task, (_, data) in work.items()
-        },
+def share(tensors: Mapping[str, torch.Tensor]) -> Any:  # noqa: ANN401  # a reference of Ray's
+    """Put tensors into the object store, which keeps them as long as somebody refers to them."""
+    return ray.put({name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def share_images(data: TaskData) -> Any:  # noqa: ANN401  # as above
+    """Put a task's images into the object store, but no test image: no trial could choose by it."""
+    return share(
+        {
+            "train/images": data.train.images,
+            "train/labels": data.train.labels,
+            "val/images": data.val.images,
+            "val/labels": data.val.labels,
+        }
     )
 
 
 def run_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> None:
-    """Train one configuration and report every epoch.
+    """Train the configuration that Tune hands to this worker and report every epoch.
 
     Args:
-        config: ``task``, ``number`` and ``values`` of the trial.
-        shared: under ``all``, see :class:`Shared`.
+        config: ``number`` and ``values`` of the configuration.
+        shared: under ``task``, what all trials have in common.
     """
-    everything = shared["all"]
-    brief = everything.briefs[config["task"]]
     torch.set_num_threads(max(1, int(_resources().get("CPU", 1))))
-    hyper, settings = split_values(config["values"])
-    training = TrainConfig.model_validate({**brief.training, **settings})
-    device = _device()
-    storage, name = Storage(brief.storage), training_file(config["number"])
+    device, task = _device(), shared["task"]
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
-        kept = storage.read(name)
+        configuration = _Configuration(config, task, device, Path(folder))
+        configuration.report_past()
+        if not configuration.trained:
+            configuration.train(_backbone(task, device), _data(task))
+
+
+class _Configuration:
+    """One configuration's training: its settings, its state in the storage, its reports.
+
+    It is the sink of its own training, which tells it of every epoch.
+
+    Args:
+        config: see :func:`run_trial`.
+        task: see there.
+        device: of the training.
+        folder: on this node, for the checkpoint at work.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], task: Shared, device: torch.device, folder: Path
+    ) -> None:
+        self._number = int(config["number"])
+        self._brief = task.brief
+        self._hyper, settings = split_values(config["values"])
+        self._settings = TrainConfig.model_validate({**task.brief.training, **settings})
+        self._storage = Storage(task.brief.storage)
+        self._file = folder / FILE
+        kept = self._storage.read(training_file(self._number))
         if kept is not None:
-            Path(folder, FILE).write_bytes(kept)
-        identity = _identity(brief, config["values"], everything.fingerprint, device)
-        checkpoint = Checkpointer.open(Path(folder), identity)
-        past = checkpoint.found.epochs if checkpoint.found is not None else ()
-        for epoch in past:  # a scheduler that was restarted hears all of it again
+            self._file.write_bytes(kept)
+        identity = _identity(task, config["values"], device)
+        self._checkpoint = Checkpointer.open(folder, identity)
+        resumed = self._checkpoint.found
+        self._past = resumed.epochs if resumed is not None else ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether nothing is left to train."""
+        return len(self._past) >= self._settings.epochs
+
+    def report_past(self) -> None:
+        """Report what an earlier worker trained: a new scheduler must hear all of it again."""
+        for epoch in self._past:
             _report(epoch)
-        if len(past) >= training.epochs:
-            return
-        backbone = _backbone(everything, str(device))
-        data = _data(everything, brief)
+
+    def train(self, backbone: TimmViT, data: TaskData) -> None:
+        """Train from where the state in the storage ends."""
+        brief = self._brief
         adapter = build_adapter(
-            brief.method, {**brief.hyper, **hyper}, backbone.traits, len(brief.classes),
-            seed=brief.seed, where=f"trial {config['number']} of {brief.task}",
+            brief.method, {**brief.hyper, **self._hyper}, backbone.traits, len(brief.classes),
+            seed=brief.seed, where=f"trial {self._number} of {brief.task}",
         )  # fmt: skip
-        recipe = find_recipe(training, brief.method)
-        if recipe.head == "ridge" and not past:
-            _start_head(storage, backbone, data, adapter, brief)
+        recipe = find_recipe(self._settings, brief.method)
+        if recipe.head == "ridge" and not self._past:
+            _start_head(self._storage, backbone, data, adapter, brief)
             recipe = replace(recipe, head="as_built")
-        sink = _Sink(storage, name, Path(folder, FILE))
         try:
-            train(backbone, data, adapter, recipe, training, seed=brief.seed, sinks=(sink,),
-                  checkpoint=checkpoint)  # fmt: skip
+            train(backbone, data, adapter, recipe, self._settings, seed=brief.seed,
+                  sinks=(self,), checkpoint=self._checkpoint)  # fmt: skip
         except TrainingDiverged as error:
-            tune.report({"epoch": len(past) + sink.epochs + 1, "accuracy": 0.0,
+            tune.report({"epoch": len(self._past) + 1, "accuracy": 0.0,
                          "diverged": error.message})  # fmt: skip
-
-
-class _Sink:
-    """Keep the state of an epoch where it outlives this node, then report the epoch."""
-
-    def __init__(self, storage: Storage, name: str, file: Path) -> None:
-        self._storage = storage
-        self._name = name
-        self._file = file
-        self.epochs = 0
 
     def step(self, done: int, total: int) -> None:
         """Nothing."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """Keep and report; the loop has written the checkpoint."""
-        self._storage.write(self._name, self._file.read_bytes())
-        self.epochs += 1
+        """Keep what the loop has just saved where it outlives this node, then report the epoch."""
+        self._storage.write(training_file(self._number), self._file.read_bytes())
+        self._past = (*self._past, epoch)
         _report(epoch)
 
 
@@ -176,26 +186,25 @@ def _start_head(
     Trials that differ in how they optimise start from the same untrained adapter, so from the
     same features: their head is fitted once.
     """
-    key = identify({"adapter": _digest(adapter), "data": brief.data, "device": str(
-        backbone.device)})  # fmt: skip
+    untrained = identify({"adapter": pack_adapter(adapter).hex()})
+    key = identify({"adapter": untrained, "data": brief.data, "device": str(backbone.device)})
     name = f"{HEADS}/{key}.safetensors"
-    known = storage.read(name)
-    if known is None:
+    fitted = storage.read(name)
+    if fitted is None:
         adapter.to(backbone.device)
         start_head(backbone, data, adapter)
         head = {"weight": adapter.head.weight, "bias": adapter.head.bias}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
         storage.write(name, save_tensors(plain))
         return
-    state = load_tensors(known)
+    state = load_tensors(fitted)
     with torch.no_grad():
         adapter.head.weight.copy_(state["weight"])
         adapter.head.bias.copy_(state["bias"])
 
 
-def _identity(
-    brief: Brief, values: Mapping[str, Any], fingerprint: str, device: torch.device
-) -> str:
+def _identity(task: Shared, values: Mapping[str, Any], device: torch.device) -> str:
+    brief = task.brief
     return identify(
         {
             "values": dict(values),
@@ -204,38 +213,34 @@ def _identity(
             "method": brief.method,
             "seed": brief.seed,
             "data": brief.data,
-            "backbone": fingerprint,
+            "backbone": task.backbone.fingerprint,
             "device": device.type,
             "code": code_digest(),
         }
     )
 
 
-def _digest(adapter: Adapter) -> str:
-    return identify({"adapter": pack_adapter(adapter).hex()})
-
-
-def _backbone(shared: Shared, device: str) -> TimmViT:
-    return _build(shared.state, shared.arch, shared.spec, shared.fingerprint, device)
+def _backbone(task: Shared, device: torch.device) -> TimmViT:
+    return _build(task.weights, task.backbone, str(device))
 
 
 @lru_cache(maxsize=1)  # a worker process runs many trials, one after the other
-def _build(state: Any, arch: str, spec: InputSpec, fingerprint: str, device: str) -> TimmViT:  # noqa: ANN401
+def _build(weights: Any, record: BackboneRecord, device: str) -> TimmViT:  # noqa: ANN401
     if device != "cpu":
         torch.backends.cudnn.allow_tf32 = False  # as everywhere, see load_bank_backbone
-    tensors = {name: _tensor(array) for name, array in ray.get(state).items()}
-    name, options = parse_arch(arch)
-    return build_vit(name, options, tensors, spec, fingerprint).to(device)
+    tensors = {name: _tensor(array) for name, array in ray.get(weights).items()}
+    name, options = parse_arch(record.arch)
+    return build_vit(name, options, tensors, record.spec, record.fingerprint).to(device)
 
 
-def _data(shared: Shared, brief: Brief) -> TaskData:
-    arrays = ray.get(shared.splits[brief.task])
+def _data(task: Shared) -> TaskData:
+    arrays = ray.get(task.splits)
     train, val = (
         Split(images=_tensor(arrays[f"{name}/images"]), labels=_tensor(arrays[f"{name}/labels"]))
         for name in ("train", "val")
     )
-    # The test images never leave the driver: no trial could choose by them.
-    return TaskData(classes=brief.classes, train=train, val=val, test=val, source="", notes="")
+    none = Split(images=val.images[:0], labels=val.labels[:0])
+    return TaskData(classes=task.brief.classes, train=train, val=val, test=none, source="")
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.search import cluster, study
 from adapterbank.search.ledger import Ledger
 from adapterbank.search.storage import Storage
-from adapterbank.search.watch import Standing
+from adapterbank.search.task_search import Standing
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, ended, refuse, searched
 
@@ -37,7 +37,9 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 1.0}}]
     monkeypatch.setattr(study, "connected", connected)
-    monkeypatch.setattr(study, "_fit", fit)
+    monkeypatch.setattr(study, "run_experiment", fit)
+    monkeypatch.setattr(study, "share", lambda _: None)
+    monkeypatch.setattr(study, "share_images", lambda _: None)
     monkeypatch.setattr(cluster, "_alive", lambda: nodes)
     return asked
 
@@ -268,7 +270,7 @@ def test_a_search_may_go_on_with_other_resources(searching: Bank, cli: Cli) -> N
 
 def standing(**changes: object) -> Standing:
     plain = {
-        "task": TASK, "trials": 8, "done": 3, "running": 2, "epochs": 21,
+        "task": TASK, "trials": 8, "ended": 3, "running": 2, "epochs": 21,
         "best": ended(1, [50], values={"prompts": 3, "learning_rate": 0.012345}),
         "score": 0.5, "left_s": 90.0,
     }  # fmt: skip
@@ -277,10 +279,10 @@ def standing(**changes: object) -> Standing:
 
 def test_a_log_gets_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    with search_view.SearchView(quiet=False, clock=lambda: now[0]) as view:
+    with closing(search_view.SearchView(quiet=False, clock=lambda: now[0])) as view:
         for seconds in (0.0, 3.0, 9.9, 10.0, 15.0):
             now[0] = seconds
-            view.update((standing(),))
+            view.update(standing())
     out, err = capsys.readouterr()
     assert out == ""
     assert (
@@ -290,7 +292,7 @@ def test_a_log_gets_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_log_gets_a_line_for_each_trial_that_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    with search_view.SearchView(quiet=False) as view:
+    with closing(search_view.SearchView(quiet=False)) as view:
         view.ended(TASK, ended(0, [10, 50], values={"prompts": 3, "learning_rate": 0.012345}))
         view.ended(TASK, ended(1, [10], state="stopped"))
         view.ended(TASK, ended(2, [], state="failed", error="[red]its worker was lost"))
@@ -302,8 +304,8 @@ def test_a_log_gets_a_line_for_each_trial_that_ended(capsys: pytest.CaptureFixtu
 
 
 def test_a_quiet_log_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with search_view.SearchView(quiet=True) as view:
-        view.update((standing(),))
+    with closing(search_view.SearchView(quiet=True)) as view:
+        view.update(standing())
         view.ended(TASK, ended(0, [10]))
     assert capsys.readouterr() == ("", "")
 
@@ -314,8 +316,9 @@ def test_a_terminal_shows_one_table_of_all_tasks(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("TERM", "xterm")
-    with search_view.SearchView(quiet=True) as view:
-        view.update((standing(), standing(task="tints", trials=None, best=None, score=None)))
+    with closing(search_view.SearchView(quiet=True)) as view:
+        view.update(standing())
+        view.update(standing(task="tints", trials=None, best=None, score=None))
         view.ended(TASK, ended(0, [10, 50]))
     out, err = capsys.readouterr()
     assert out == ""

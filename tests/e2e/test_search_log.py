@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,15 @@ import pytest
 from adapterbank.bank.plan import Budget, Winner
 from adapterbank.integrations.mlflow.runs import RunLogger
 from adapterbank.search.ledger import Trial
-from adapterbank.search.runs import SearchRuns
+from adapterbank.search.runs import SearchRuns, open_search_runs
 from tests import search_runs as sent
 from tests.search_trials import IDENTITY, ended
 
 _TRIALS = (ended(0, [1, 2]), ended(1, [3, 4]), ended(2, [5], state="stopped"))
 
 
-def _open(root: Path) -> SearchRuns:
-    return SearchRuns(root, sent.TASK, IDENTITY, name="a search", params={"seed": 0})
+def _open(root: Path) -> AbstractContextManager[SearchRuns]:
+    return open_search_runs(root, sent.TASK, IDENTITY, {"seed": 0})
 
 
 def _conclude(log: SearchRuns, trials: Sequence[Trial] = _TRIALS) -> None:

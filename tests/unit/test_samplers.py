@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from adapterbank.config.search import Range, SearchConfig, Space
 from adapterbank.errors import ConfigError
-from adapterbank.search.samplers import Sampler, Told, make_sampler
+from adapterbank.search.ledger import Trial
+from adapterbank.search.samplers import Sampler, make_sampler
 from adapterbank.search.space import PAPER, Values, draw, points
-from tests.search_trials import LISTS, MIXED, everything, proposals, worth
+from tests.search_trials import LISTS, MIXED, ended, everything, proposals, scored, worth
 
 SAMPLERS = ("random", "optuna", "grid")
 
@@ -34,30 +36,28 @@ def test_a_search_that_goes_on_proposes_what_it_would_have_proposed(
     whole = proposals(sampler_of(name, seed), 8)
     assert len(whole) == 8
     # What a ledger gives back went through JSON.
-    kept = [
-        Told(values=json.loads(json.dumps(one.values)), score=one.score) for one in whole[:stop]
-    ]
+    kept = [replace(trial, values=json.loads(json.dumps(trial.values))) for trial in whole[:stop]]
     assert proposals(sampler_of(name, seed), 8, kept) == whole
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_asking_twice_gives_the_same_and_asking_before_changes_nothing(name: str) -> None:
-    told = proposals(sampler_of(name), 5)
+    trials = proposals(sampler_of(name), 5)
     fresh, used = sampler_of(name), sampler_of(name)
     for number in range(5):
-        used.propose(number, told[:number], everything)
-    assert used.propose(5, told, everything) == fresh.propose(5, told, everything)
+        used.propose(trials[:number], everything)
+    assert used.propose(trials, everything) == fresh.propose(trials, everything)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_still_runs_is_not_proposed_again(name: str) -> None:
     sampler = sampler_of(name)
-    running: list[Told] = []
+    running: list[Trial] = []
     for number in range(8):
-        values = sampler.propose(number, running, everything)
+        values = sampler.propose(running, everything)
         assert values is not None
-        assert values not in [one.values for one in running]
-        running.append(Told(values=values, score=None))
+        assert values not in [trial.values for trial in running]
+        running.append(ended(number, [], values=values, state="started"))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -67,24 +67,23 @@ def test_nothing_is_proposed_over_a_ceiling_nor_twice(name: str, most: int, seed
     def allowed(values: Values) -> bool:
         return bool(values["prompts"] <= most)
 
-    sampler, told = sampler_of(name, seed), list[Told]()
-    while len(told) < 12:
-        values = sampler.propose(len(told), told, allowed)
+    sampler, trials = sampler_of(name, seed), list[Trial]()
+    while len(trials) < 12:
+        values = sampler.propose(trials, allowed)
         if values is None:
             break
         assert allowed(values)
-        assert values not in [one.values for one in told]
-        told.append(Told(values=values, score=worth(values)))
-    assert len(told) == (0 if most < 2 else len(told))
-    assert told or most < 2
+        assert values not in [trial.values for trial in trials]
+        trials.append(scored(len(trials), values, worth(values)))
+    assert bool(trials) == (most >= 2)
 
 
 @pytest.mark.parametrize("name", ["random", "optuna", "grid"])
 def test_a_small_space_is_used_up_and_then_there_is_nothing(name: str) -> None:
     space: Space = {"prompts": (2, 4), "residual": (True, False)}
     sampler = make_sampler(SearchConfig.model_validate({"sampler": name, "trials": 50}), space)
-    told = proposals(sampler, 50)
-    assert sorted(map(repr, (one.values for one in told))) == sorted(map(repr, points(space)))
+    tried = [trial.values for trial in proposals(sampler, 50)]
+    assert sorted(map(repr, tried)) == sorted(map(repr, points(space)))
 
 
 def test_other_seeds_search_elsewhere() -> None:
@@ -162,11 +161,11 @@ def test_optuna_learns_where_it_is_good() -> None:
         return 1.0 - abs(math.log10(values["learning_rate"]) + 2.5) / 2
 
     def best_half(name: str) -> float:
-        sampler, told = sampler_of(name, trials=24), list[Told]()
+        sampler, trials = sampler_of(name, trials=24), list[Trial]()
         for number in range(24):
-            values = sampler.propose(number, told, everything)
+            values = sampler.propose(trials, everything)
             assert values is not None
-            told.append(Told(values=values, score=score(values)))
-        return float(np.mean([one.score for one in told[12:]]))
+            trials.append(scored(number, values, score(values)))
+        return float(np.mean([trial.score for trial in trials[12:]]))
 
     assert best_half("optuna") > best_half("random") + 0.1

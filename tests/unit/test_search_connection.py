@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from ray.exceptions import AuthenticationError
 from adapterbank.config.search import SearchConfig
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.integrations.environment import quiet_environment
-from adapterbank.search.cluster import check_gpus, connected, per_trial
+from adapterbank.search.cluster import check_gpus, connected, per_trial, plain_reason
 
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 Started = list[tuple[dict[str, Any], dict[str, str]]]
@@ -34,6 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     monkeypatch.setattr(ray, "init", lambda **options: asked.append((options, guard())))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr("adapterbank.search.cluster._knock", lambda _: None)
     return asked
 
 
@@ -152,6 +154,87 @@ def test_a_cluster_that_does_not_answer_is_named(
     ):
         pass
     assert started == []
+
+
+@pytest.mark.timeout(30)  # Ray would take minutes
+def test_where_nobody_listens_is_said_at_once_and_without_asking_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse(monkeypatch, AssertionError("Ray was asked"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+        with (
+            pytest.raises(AdapterBankError, match=f"{address}: Connection refused") as caught,
+            connected(address),
+        ):
+            pass
+    assert "leave --address out" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "ray://127.0.0.1:1"])
+def test_an_address_that_only_ray_understands_is_left_to_ray(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    refuse(monkeypatch, ConnectionError("nobody there"))
+
+    with pytest.raises(AdapterBankError, match=f"at {address}: nobody there"), connected(address):
+        pass
+
+
+def test_a_machine_on_which_ray_does_not_start_is_told_in_a_line(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, RuntimeError("The node could not\n  be started.\n\n" + "more " * 100))
+
+    with (
+        pytest.raises(AdapterBankError, match="on this machine: The node could") as caught,
+        connected(None),
+    ):
+        pass
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 300
+    assert started == []
+
+
+_RAISED = """Failure # 1 (occurred at 2026-11-01_10-00-00)
+\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=7, ip=10.0.0.1, actor_id=ab, repr=run_trial)
+  File "/x/ray/tune/trainable/trainable.py", line 327, in train
+    raise skipped from exception_cause(skipped)
+  File "/x/adapterbank/search/trial.py", line 1, in run_trial
+"""
+_DIED = """Failure # 4 (occurred at 2026-11-01_10-00-00)
+The actor died unexpectedly before finishing this task.
+\tclass_name: ImplicitFunc
+\tactor_id: ab
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "its worker was lost"),
+        (_DIED, "its worker was lost"),
+        (f"{_RAISED}ValueError: no\n{_DIED}", "its worker was lost"),
+        (f"{_DIED}{_RAISED}ValueError: no\n", "ValueError: no"),
+        ("The node was lost in a new way", "The node was lost in a new way"),
+        (
+            f"{_DIED}Task was killed due to the node running low on memory.",
+            "its worker was lost: its node ran out of memory",
+        ),
+        (
+            f"{_RAISED}adapterbank.errors.IntegrityError: a: damaged\nTo mend it: mend: it",
+            "a: damaged",
+        ),
+        (f"{_RAISED}torch.OutOfMemoryError: CUDA: full", "OutOfMemoryError: CUDA: full"),
+        (f"{_RAISED}ValueError: no", "ValueError: no"),
+        ("Version mismatch:\n    Ray: 1\n", "Version mismatch: Ray: 1"),
+    ],
+)
+def test_of_what_ray_says_only_the_reason_is_told(text: str, reason: str) -> None:
+    assert plain_reason(text) == reason
 
 
 NODES = ({"CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 2.0})

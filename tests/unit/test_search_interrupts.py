@@ -29,7 +29,7 @@ def _answered() -> Iterator[None]:
 @each_signal
 def test_an_interrupt_is_answered_when_it_is_asked_for(number: signal.Signals) -> None:
     interrupts, answer = Interrupts(), signal.getsignal(number)
-    with interrupts.held():
+    with interrupts.hold():
         interrupts.check()
         signal.raise_signal(number)
         with pytest.raises(_KINDS[number]):
@@ -41,7 +41,7 @@ def test_an_interrupt_is_answered_when_it_is_asked_for(number: signal.Signals) -
 @each_signal
 def test_a_second_one_gets_through_at_once(number: signal.Signals) -> None:
     interrupts = Interrupts()
-    with interrupts.held():
+    with interrupts.hold():
         signal.raise_signal(number)
         with pytest.raises(_KINDS[number]):
             signal.raise_signal(number)
@@ -64,11 +64,11 @@ def test_what_the_block_raises_comes_first() -> None:
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with Interrupts().held():
+    with Interrupts().hold():
         signal.raise_signal(signal.SIGTERM)
 
 
 def _raise_held(number: signal.Signals, then: Callable[[], object]) -> None:
-    with Interrupts().held():
+    with Interrupts().hold():
         signal.raise_signal(number)
         then()

@@ -39,8 +39,9 @@ def test_every_trial_is_read_as_it_was_written(
         book.put(trial)
     again = ledger(folder)
     assert again.trials == {trial.number: trial for trial in found}
-    assert (again.latencies, again.seconds, again.complete) == ({"a": 1.5}, 2.5, False)
-    assert again.told() == book.told()
+    assert again.header == book.header
+    assert (again.header.latencies, again.header.seconds) == ({"a": 1.5}, 2.5)
+    assert not again.header.complete
 
 
 @settings(max_examples=40)
@@ -67,13 +68,13 @@ def test_values_keep_their_type_and_every_digit(
     }
 
 
-def test_what_runs_is_open_and_told_without_a_score(tmp_path: Path) -> None:
+def test_what_runs_has_not_ended_and_has_no_score(tmp_path: Path) -> None:
     filled(tmp_path)
     book = ledger(tmp_path)
-    assert [trial.number for trial in book.open_trials] == [2]
-    assert [one.score for one in book.told()] == [0.2, 0.05, None]
+    assert [trial.number for trial in book.ended] == [0, 1]
+    assert [trial.score for trial in book.trials.values()] == [0.2, 0.05, None]
     book.put(replace(book.trials[2], state="failed", error="lost"))
-    assert ledger(tmp_path).open_trials == ()
+    assert [trial.number for trial in ledger(tmp_path).ended] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("other", [("colours", "2" * 64), ("tints", IDENTITY)])
@@ -93,7 +94,7 @@ def test_another_search_in_the_place_is_refused_with_what_to_do(
 def test_a_search_that_never_started_a_trial_is_in_nobodys_way(tmp_path: Path) -> None:
     ledger(tmp_path).note(latencies={"a": 1.5})
     book = ledger(tmp_path, identity="2" * 64)
-    assert (book.identity, book.latencies, book.trials) == ("2" * 64, {}, {})
+    assert (book.header.identity, book.header.latencies, book.trials) == ("2" * 64, {}, {})
 
 
 def overwrite(content: str) -> Callable[[Path], None]:

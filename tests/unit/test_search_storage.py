@@ -192,14 +192,14 @@ def refused(storage: Storage) -> None:
 
 def test_a_folder_is_one_driver_s_at_a_time_and_free_again_after_it(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "searches")
-    with storage.held():
+    with storage.lock():
         with (
             pytest.raises(ConflictError, match="a search runs in") as caught,
-            Storage(tmp_path / "searches").held(),
+            Storage(tmp_path / "searches").lock(),
         ):
             pytest.fail("two drivers of one search")
         assert caught.value.exit_code == 5
-        with storage.inside("other").held():
+        with storage.inside("other").lock():
             pass
-    with Storage(tmp_path / "searches").held():
+    with Storage(tmp_path / "searches").lock():
         assert storage.names("trials") == ()
