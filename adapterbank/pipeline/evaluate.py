@@ -36,7 +36,7 @@ from adapterbank.inference.artifact import (
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
-from adapterbank.pipeline.notes import PROBE, VAL, WARM_START, figures, run_id
+from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
 from adapterbank.training.evaluation import Progress, score
 from adapterbank.training.evaluation import evaluate as evaluate_split
 
@@ -75,7 +75,6 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
         "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
-        **{key: chosen_by[key] for key in (WARM_START,) if key in chosen_by},
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
