@@ -15,12 +15,13 @@ from adapterbank import durable
 from adapterbank.backbones.base import Backbone
 from adapterbank.backbones.loading import pick_device
 from adapterbank.bank.bank import Bank, write_json
+from adapterbank.bank.features import SplitLogits, frozen_split, keep_logits
 from adapterbank.bank.plan import Plan, plan_of
 from adapterbank.config.bank import PARAMS, TrainConfig
 from adapterbank.data.base import Split, TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
-from adapterbank.inference.artifact import build_adapter, libraries, pack_trained
+from adapterbank.inference.artifact import adapter_digest, build_adapter, libraries, pack_trained
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.mlflow.runs import RunLogger, open_run
 from adapterbank.methods.base import Adapter, count_parameters
@@ -29,8 +30,9 @@ from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
 from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
-from adapterbank.training.checkpoint import Checkpointer, code_digest, identify
-from adapterbank.training.evaluation import Progress, extract_frozen, score
+from adapterbank.training.checkpoint import Checkpointer, identify
+from adapterbank.training.code import code_digest
+from adapterbank.training.evaluation import Progress, score
 from adapterbank.training.loop import TrainResult
 from adapterbank.training.loop import train as train_adapter
 from adapterbank.training.recipes import Recipe, find_recipe
@@ -72,25 +74,25 @@ def train(
     if note is not None and bank.config.task(task).warm_start != "none":
         note(f"{PARAMS}: tasks.{task}.warm_start is not used any more: training from scratch")
     training = Training.of(bank, task)
-    kept = _find_checkpoint(bank, training, note)
+    checkpoint = _find_checkpoint(bank, training, note)
     with open_run(
         bank.root,
         experiment=task,
         name=f"{task} {training.config.method.name}",
-        params=_flat(training.config),
-        run_id=kept.run_id,
+        params=_flat(training.config) | {"train.device": str(training.backbone.device)},
+        run_id=checkpoint.run_id,
     ) as run:
-        kept.run_id = run.run_id
+        checkpoint.run_id = run.run_id
         run.dataset(task, training.config.data.digest, training.data.source)
         begun = time.perf_counter()
         frozen = _Frozen.of(bank, training, progress)
         curves = _RunSink(run, refit=training.plan.refit)
-        earlier_s = curves.catch_up(kept)
+        earlier_s = curves.catch_up(checkpoint)
         try:
-            result = training.run((curves, *sinks), progress, kept)
+            result = training.run((curves, *sinks), progress, checkpoint)
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
-            kept.discard()  # going on would only diverge again
+            checkpoint.discard()  # going on would only diverge again
             raise
         seconds = earlier_s + time.perf_counter() - begun
         val = _val_figures(result, training.plan)
@@ -98,7 +100,7 @@ def train(
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
         run.epoch(training.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
-    kept.discard()  # last of all: a process killed before has all of it to finish with
+    checkpoint.discard()  # last of all: a process killed before has all of it to finish with
     return _summary(training, result, frozen, val) | {"seconds": seconds}
 
 
@@ -161,12 +163,12 @@ class Training:
             {
                 "config": asdict(self.config),
                 "device": str(self.backbone.device),
-                "code": code_digest(),
+                "code": code_digest(self.config.method.name),
             }
         )
 
     def run(
-        self, sinks: Sequence[Sink], progress: Progress | None, kept: Checkpointer
+        self, sinks: Sequence[Sink], progress: Progress | None, checkpoint: Checkpointer
     ) -> TrainResult:
         """Train, or go on from the checkpoint.
 
@@ -182,7 +184,7 @@ class Training:
             seed=self.config.seed,
             sinks=sinks,
             progress=progress,
-            checkpoint=kept,
+            checkpoint=checkpoint,
         )
 
 
@@ -198,15 +200,15 @@ class _RunSink:
         self._run = run
         self._val = "seen" if refit else "val"
 
-    def catch_up(self, kept: Checkpointer) -> float:
+    def catch_up(self, checkpoint: Checkpointer) -> float:
         """Log the epochs that a killed process had kept but not sent; return their seconds."""
-        if kept.found is None:
+        if checkpoint.state is None:
             return 0.0
         sent = self._run.steps("train/loss")
-        for epoch in kept.found.epochs:
+        for epoch in checkpoint.state.epochs:
             if epoch.number not in sent:
                 self.epoch(epoch)
-        return sum(epoch.seconds for epoch in kept.found.epochs)
+        return sum(epoch.seconds for epoch in checkpoint.state.epochs)
 
     def step(self, done: int, total: int) -> None:
         """Log nothing: a figure for each step would drown the curves."""
@@ -235,18 +237,19 @@ class _Frozen:
 
     @classmethod
     def of(cls, bank: Bank, training: Training, progress: Progress | None) -> _Frozen:
-        backbone, data = training.backbone, training.data
+        backbone, classes = training.backbone, len(training.data.classes)
         blocks = bank.config.router.recorded(backbone.traits.blocks)
-        train_layers = extract_frozen(backbone, data.train, blocks, progress)
-        val_layers = extract_frozen(backbone, data.val, blocks, progress)
-        train, val, classes = train_layers[:, -1], val_layers[:, -1], len(data.classes)
-        probe = fit_ridge(train, data.train.labels, classes)
-        probe_val = score(probe.scores(val), data.val.labels).score
+        train, val = (
+            frozen_split(bank, backbone, training.config.task, split, progress=progress)
+            for split in ("train", "val")
+        )
+        probe = fit_ridge(train.last, train.labels, classes)
+        probe_val = score(probe.scores(val.last), val.labels).score
         if training.plan.refit:
-            labels = torch.cat([data.train.labels, data.val.labels])
-            probe = fit_ridge(torch.cat([train, val]), labels, classes)
+            labels = torch.cat([train.labels, val.labels])
+            probe = fit_ridge(torch.cat([train.last, val.last]), labels, classes)
         return cls(
-            routing=task_record(train_layers, data.train.labels, classes, val_layers, blocks),
+            routing=task_record(train.features, train.labels, classes, val.features, blocks),
             probe=probe,
             probe_val=probe_val,
         )
@@ -267,15 +270,15 @@ def _summary(
 
 def _find_checkpoint(bank: Bank, training: Training, note: Note | None) -> Checkpointer:
     """Look for the checkpoint of a killed training of exactly this, and say so."""
-    kept = Checkpointer.open(bank.checkpoint(training.config.task), training.identity, note)
-    if kept.found is not None and note is not None:
-        done, epochs = len(kept.found.epochs), training.settings.epochs
+    checkpoint = Checkpointer.open(bank.checkpoint(training.config.task), training.identity, note)
+    if checkpoint.state is not None and note is not None:
+        done, epochs = len(checkpoint.state.epochs), training.settings.epochs
         note(
             f"Continuing at epoch {done + 1} of {epochs}"
             if done < epochs
             else f"All {epochs} epochs are done: finishing"
         )
-    return kept
+    return checkpoint
 
 
 def _describe(
@@ -283,7 +286,7 @@ def _describe(
 ) -> AdapterConfig:
     """All that is needed to rebuild and to trace the adapter."""
     section, backbone = bank.config.task(task), bank.registry.backbone()
-    settings = plan.training.model_dump()
+    settings = plan.training.model_dump(exclude={"device"})  # weights do not depend on its name
     if plan.winner is not None:
         settings["search"] = asdict(plan.winner.budget)
     return AdapterConfig(
@@ -325,6 +328,8 @@ def _write(
     """Write what training decides of a version, with its validation figures."""
     task = training.config.task
     packed = pack_trained(result.adapter, training.config, training.backbone, frozen.routing)
+    val_logits = SplitLogits(logits=result.val.logits, labels=training.data.val.labels)
+    keep_logits(bank, training.backbone, task, "val", adapter_digest(packed), val_logits)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
     packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
     durable.make_directory(bank.trained(task).parent)
