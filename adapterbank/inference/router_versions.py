@@ -80,8 +80,12 @@ class RouterPlan:
     backbone: str
     config: RouterConfig
     yardstick: Yardstick | None = None
-    _records: dict[str, tuple[RoutingRecord, str] | None] = field(default_factory=dict, init=False)
-    _routers: dict[Hashable, Router] = field(default_factory=dict, init=False)
+    _records: dict[str, tuple[RoutingRecord, str] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _routers: dict[Hashable, Router] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def aside(self) -> str | None:

@@ -144,6 +144,15 @@ def test_a_task_that_asks_for_a_warm_start_is_trained_from_scratch_with_a_note(
     assert len(notes) == noted
 
 
+def test_how_a_device_was_asked_for_is_no_part_of_a_version(opened: Bank) -> None:
+    train(opened, TASK)
+    chosen = content(opened.trained(TASK))
+    assert b'"device"' not in chosen["adapter_config.json"]
+    bank = changed(opened, "batch_size: 8", "batch_size: 8, device: cpu")
+    train(bank, TASK)
+    assert content(bank.trained(TASK)) == chosen
+
+
 def test_training_tells_its_sinks(opened: Bank) -> None:
     told = Interrupting(after=-1)
     result = train(opened, TASK, sinks=(told,))
