@@ -91,7 +91,7 @@ def _steps(
         optimizer.zero_grad()
         logits = forward(backbone, normalise(pixels, backbone.spec), adapter.fold(), dropout)
         torch.autograd.backward(functional.cross_entropy(logits, labels))
-        torch.nn.utils.clip_grad_norm_(adapter.parameters(), recipe.clip_norm or float("inf"))
+        torch.nn.utils.get_total_norm([p.grad for p in adapter.parameters() if p.grad is not None])
         optimizer.step()
 
     def validate() -> None:

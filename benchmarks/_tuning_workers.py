@@ -18,7 +18,6 @@ import torch
 
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank
-from adapterbank.data.base import TaskData
 from adapterbank.search import experiment, trial
 from adapterbank.search.experiment import Proposals
 from adapterbank.search.trial import Shared
@@ -154,7 +153,7 @@ def _marked_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> No
         marks.memory("after", made)
         return made
 
-    def data(task: Shared) -> TaskData:
+    def data(task: Shared) -> trial.TrialData:
         made = make_data(task)
         marks.note("data")
         return made

@@ -201,7 +201,7 @@ def fill(backbone: TimmViT, count: int, swaps: int = 200) -> Table:
         method, hyper, classes = ALIKE[0]
         adapter = build_adapter(method, hyper, backbone.traits, classes, seed=seed, where="here")
         folded = adapter.requires_grad_(requires_grad=False).fold()
-        return LoadedAdapter(folded=folded, config=config, parameters=(0, 0))
+        return LoadedAdapter(folded=folded, config=config, digest="", parameters=(0, 0))
 
     each = make(0).folded.nbytes
     before = resident_mib()

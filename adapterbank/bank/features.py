@@ -1,29 +1,36 @@
-"""What is asked of a task's prepared images at every step, kept beside them.
+"""What the backbone gives for a task's prepared images, computed once and kept beside them.
 
-Routers, reports and gates ask for the same frozen features at every step, the accuracy matrix for
-the same right answers of a champion; only the first asks the backbone.
+``work/<task>/cache`` has the frozen features of each split, and the logits of each adapter on a
+split. ``train`` and ``evaluate`` fill it; gates, the accuracy matrix and reports read it. Each
+file is of one state of the images, one backbone, one kind of device and one PyTorch, is checked by
+a hash when it is read, and is computed anew where it is missing, damaged or of something else: the
+folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from adapterbank import durable
 from adapterbank.backbones.base import Backbone
 from adapterbank.bank.bank import Bank
 from adapterbank.data.store import load_task, stored_digest
-from adapterbank.inference.predictor import Predictor
-from adapterbank.registry.versions import Version
-from adapterbank.training.evaluation import Progress, extract_frozen, predict_labels
+from adapterbank.errors import IntegrityError
+from adapterbank.inference.artifact import LoadedAdapter
+from adapterbank.training.checked import pack_checked, unpack_checked
+from adapterbank.training.evaluation import Progress, extract_frozen, split_logits
 
-FOLDER = "frozen"
+FOLDER = "cache"
+_LIMIT = 1 << 34  # bytes of one file
+_LABELS = "labels"
+_LOGITS = "logits"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +46,19 @@ class FrozenSplit:
         return self.features[:, -1]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitLogits:
+    """One split under an adapter: logits (n, C) float32, labels (n,) int64."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """(n,) bool, whether each image is answered right."""
+        return self.logits.argmax(1) == self.labels
+
+
 def frozen_split(
     bank: Bank,
     backbone: Backbone,
@@ -47,7 +67,7 @@ def frozen_split(
     blocks: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> FrozenSplit:
-    """Return a split's frozen features, from the last time if neither images nor backbone changed.
+    """Return a split's frozen features; blocks that are not kept yet are run and kept.
 
     Args:
         bank: an open bank.
@@ -55,69 +75,105 @@ def frozen_split(
         task: a task that is prepared.
         split: ``train``, ``val`` or ``test``. Nothing may be chosen by ``test``.
         blocks: after which blocks, ascending; None: those that the bank's records are of.
-        progress: told of the images, if any have to be run.
+        progress: called with the images done, if any have to be run.
 
     Raises:
         InputError: the task is not prepared, or the bank asks for blocks that there are not.
     """
-    path = bank.note(task, FOLDER) / f"{split}.safetensors"
-    recorded = bank.config.router.recorded(backbone.traits.blocks)
-    wanted = recorded if blocks is None else tuple(blocks)
-    key = {"data": stored_digest(bank.data(task)), "backbone": backbone.fingerprint}
+    depth = backbone.traits.blocks
+    wanted = bank.config.router.recorded(depth) if blocks is None else tuple(blocks)
     names = [str(block) for block in wanted]
-    kept = _read(path, key, (*names, "labels"))
-    if kept is None:
+    path = bank.note(task, FOLDER) / f"frozen-{split}.safetensors"
+    key = _key(bank, backbone, task)
+    stored = _read(path, key)
+    if stored is None or not stored.keys() >= {*names, _LABELS}:
         images = load_task(bank.data(task), spec=backbone.spec).split(split)
-        run = sorted({*wanted, *recorded})  # those that are asked for next, in the same pass
+        run = sorted({*wanted, depth})  # the deepest always: its pass rounds all others alike
         features = extract_frozen(backbone, images, run, progress)
-        kept = {str(block): features[:, n].contiguous() for n, block in enumerate(run)}
-        kept["labels"] = images.labels.contiguous()
-        _write(path, key, kept)
-    features = torch.stack([kept[name] for name in names], dim=1)
-    return FrozenSplit(features=features, labels=kept["labels"])
+        computed = {str(block): features[:, n] for n, block in enumerate(run)}
+        stored = (stored or {}) | computed | {_LABELS: images.labels}
+        _write(path, key, stored)
+    features = torch.stack([stored[name] for name in names], dim=1)
+    return FrozenSplit(features=features, labels=stored[_LABELS])
 
 
-def right_answers(bank: Bank, predictor: Predictor, version: Version) -> Tensor:
-    """Tell which prepared test images a version answers right.
-
-    Nothing may be chosen by it.
+def adapter_logits(
+    bank: Bank,
+    backbone: Backbone,
+    task: str,
+    split: str,
+    adapter: LoadedAdapter,
+    progress: Progress | None = None,
+) -> SplitLogits:
+    """Return an adapter's logits on a split; they are run and kept if they are not yet.
 
     Args:
         bank: an open bank.
-        predictor: of its registry.
-        version: of a task that is prepared, with the classes of the prepared data.
-
-    Returns:
-        (n,) bool, in the order of the test images.
+        backbone: the bank's own.
+        task: a task that is prepared, with the adapter's classes.
+        split: ``val`` or ``test``. Nothing may be chosen by ``test``.
+        adapter: a version's, or one that is to become a version.
+        progress: called with the images done, if they have to be run.
 
     Raises:
         InputError: the task is not prepared.
-        IntegrityError: the version is not what was published.
     """
-    path = bank.note(version.task, FOLDER) / f"right-{version.digest}.safetensors"
-    backbone = predictor.backbone
-    key = {"data": stored_digest(bank.data(version.task)), "backbone": backbone.fingerprint}
-    kept = _read(path, key, ("right",))
-    if kept is None:
-        test = load_task(bank.data(version.task), spec=backbone.spec).test
-        _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
-        right = predict_labels(backbone, test, loaded.folded) == test.labels
-        kept = {"right": right.to(torch.uint8)}
-        _write(path, key, kept)
-    return kept["right"].bool()
+    path, key = _logits_path(bank, task, split, adapter.digest), _key(bank, backbone, task)
+    stored = _read(path, key | {"adapter": adapter.digest})
+    if stored is None:
+        images = load_task(bank.data(task), spec=backbone.spec).split(split)
+        stored = {
+            _LOGITS: split_logits(backbone, images, adapter.folded, progress),
+            _LABELS: images.labels,
+        }
+        _write(path, key | {"adapter": adapter.digest}, stored)
+    return SplitLogits(logits=stored[_LOGITS], labels=stored[_LABELS])
 
 
-def _write(path: Path, key: dict[str, str], tensors: dict[str, Tensor]) -> None:
-    durable.make_directory(path.parent)
-    durable.replace_file(path, save(tensors, metadata=key))
+def keep_logits(
+    bank: Bank, backbone: Backbone, task: str, split: str, adapter: str, logits: SplitLogits
+) -> None:
+    """Keep logits that training computed, to the bit those of :func:`adapter_logits`.
+
+    Args:
+        bank: an open bank.
+        backbone: what gave them.
+        task: a task that is prepared.
+        split: of its data.
+        adapter: digest of the adapter, see :func:`~adapterbank.inference.artifact.adapter_digest`.
+        logits: on all images of the split, in their order.
+    """
+    key = _key(bank, backbone, task) | {"adapter": adapter}
+    tensors = {_LOGITS: logits.logits, _LABELS: logits.labels}
+    _write(_logits_path(bank, task, split, adapter), key, tensors)
 
 
-def _read(path: Path, key: dict[str, str], names: tuple[str, ...]) -> dict[str, Tensor] | None:
+def _logits_path(bank: Bank, task: str, split: str, adapter: str) -> Path:
+    return bank.note(task, FOLDER) / f"logits-{split}-{adapter}.safetensors"
+
+
+def _key(bank: Bank, backbone: Backbone, task: str) -> dict[str, Any]:
+    """All that decides what the backbone gives for a task's images, to the last bit."""
+    return {
+        "schema": 1,
+        "data": stored_digest(bank.data(task)),
+        "backbone": backbone.fingerprint,
+        "device": backbone.device.type,
+        "torch": torch.__version__,
+    }
+
+
+def _write(path: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with durable.writable(path.parent):
+        durable.make_directory(path.parent)
+        durable.replace_file(path, pack_checked(plain, json.dumps(key, sort_keys=True)))
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Tensor] | None:
     """Read what was kept; None where it is missing, damaged or of something else."""
     try:
-        with safe_open(path, framework="pt") as file:
-            if file.metadata() != key:
-                return None
-            return {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError):
+        tensors, text = unpack_checked(durable.read_file(path, limit=_LIMIT))
+    except (FileNotFoundError, IntegrityError):
         return None
+    return tensors if text == json.dumps(key, sort_keys=True) else None

@@ -23,7 +23,6 @@ from adapterbank.cli import (
     router,
     stage,
     tasks,
-    transfer,
     tune,
     versions,
 )
@@ -58,7 +57,6 @@ tasks.app.add_typer(removal.of_tasks)
 app.add_typer(tasks.app, name="task")
 app.add_typer(backbone.app, name="backbone")
 app.add_typer(router.routers, name="router")
-app.add_typer(transfer.app, name="transfer")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so

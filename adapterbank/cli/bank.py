@@ -201,9 +201,6 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
         if score is not None:
             share = percent(score["correct"], score["total"])
             facts.append((name, f"{share} ({score['correct']} of {score['total']})"))
-    told = summary.warm_start(metrics)
-    if told is not None:
-        facts.append(("warm start", told))
     return [*facts, ("size", human_bytes(content["bytes"])), ("path", content["path"])]
 
 

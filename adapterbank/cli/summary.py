@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import render
 from adapterbank.errors import IntegrityError
-from adapterbank.text import human_bytes, human_seconds, percent, short_digest
+from adapterbank.text import human_bytes, human_seconds, percent
 
 if TYPE_CHECKING:
     from adapterbank.records import Route
@@ -120,22 +120,3 @@ def route_json(route: Route) -> dict[str, Any]:
         "candidates": [{"task": task, "probability": share} for task, share in route.candidates],
         "router": route.router,
     }
-
-
-def warm_start(metrics: dict[str, Any]) -> str | None:
-    """Say in a line what a version's warm start gave; None where there was none."""
-    report = metrics.get("warm_start")
-    if not isinstance(report, dict):
-        return None
-    if report.get("parent") is None:
-        return f"none: {report.get('why')}"
-    parent, bare = report["parent"], report["h_score"]
-    scores = [
-        f"{_percent(report[arm])} from {start}"
-        for arm, start in (("warm", parent["ref"]), ("scratch", "scratch"))
-    ]
-    return (
-        f"{scores[0]}, {scores[1]} on validation images; {report['chosen']} is kept"
-        f" (sha256:{short_digest(parent['digest'])}, H-score {bare['adapted']:.2f},"
-        f" bare {bare['bare']:.2f})"
-    )

@@ -113,9 +113,6 @@ def print_trained(result: dict[str, Any]) -> None:
         f" {result['parameters']['method']:,} + {result['parameters']['head']:,} parameters,"
         f" {human_seconds(result['seconds'])}"
     )
-    told = summary.warm_start(result)
-    if told is not None:
-        render.line(f"  warm start: {told}")
 
 
 def print_metrics(task: str, metrics: dict[str, Any]) -> None:

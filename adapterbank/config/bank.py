@@ -29,12 +29,9 @@ from adapterbank.config.search import SearchConfig, Space
 from adapterbank.config.strict import Strict
 from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, InputError, UnknownName
-from adapterbank.records import InputSpec, Reference, check_new_task
+from adapterbank.records import InputSpec, check_new_task
 
 PARAMS = Path("pipelines/params.yaml")
-
-NO_PARENT = "none"
-AUTO_PARENT = "auto"
 
 _Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
 _Deviation = Annotated[float, Field(gt=0.0)]  # pixels are divided by it
@@ -91,7 +88,7 @@ class TaskConfig(Strict):
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: _TrainSettings = Field(default_factory=dict)
-    warm_start: str = NO_PARENT  # auto, or a version such as dtd@3: what to start from as well
+    warm_start: str = "none"  # not used any more; sections written earlier may have it
     seed: int = Field(default=42, ge=0, lt=2**31)
     domain_of: str | None = None  # the task of which this one is another domain, for the record
 
@@ -192,7 +189,7 @@ def parse_config(text: str, where: str) -> BankConfig:
     content = _tuples(read_mapping(text, where))
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
-    problems = _profile_problems(content) + _warm_start_problems(content)
+    problems = _profile_problems(content)
     try:
         config = BankConfig.model_validate(content)
     except ValidationError as error:
@@ -273,37 +270,6 @@ def _profile_problems(content: Mapping[str, Any]) -> list[str]:
         return []
     names = ", ".join(map(str, profiles)) or "none"
     return [f"profile: {profile!r} is not one of profiles: {names}"]
-
-
-def _warm_start_problems(content: Mapping[str, Any]) -> list[str]:
-    profile, profiles, tasks = (content.get(key) for key in ("profile", "profiles", "tasks"))
-    problems = []
-    for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        section = task if isinstance(task, dict) else {}
-        active = profiles.get(profile) if isinstance(profiles, dict) else None
-        problem = _warm_start_problem(section, active if isinstance(active, dict) else {})
-        problems += [f"tasks.{name}.warm_start: {problem}"] if problem else []
-    return problems
-
-
-def _warm_start_problem(task: Mapping[str, Any], profile: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a task's warm start in a profile, where it asks for one."""
-    asked = task.get("warm_start", NO_PARENT)
-    if not isinstance(asked, str) or asked == NO_PARENT:
-        return None
-    if asked != AUTO_PARENT:
-        try:
-            Reference.parse(asked)
-        except InputError as error:
-            return f"expected none, auto or a version: {error.message}"
-    said = [part.get("train") for part in (task, profile)]
-    fits = [train["fit"] for train in said if isinstance(train, dict) and "fit" in train]
-    if profile.get("search") and fits[:1] != ["train"]:
-        return (
-            "chooses by the validation images, to which the weights that a search leads to are"
-            " fitted; set train.fit of the task to train, or warm_start to none"
-        )
-    return None
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401  # any YAML value

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapterbank.bank.bank import Bank, write_json
-from adapterbank.bank.features import frozen_split, right_answers
+from adapterbank.bank.features import adapter_logits, frozen_split
 from adapterbank.continual.matrix import (
     FIGURES,
     Champion,
@@ -35,7 +35,7 @@ from adapterbank.continual.matrix import (
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError, InputError
-from adapterbank.inference.artifact import ADAPTER_CONFIG, METRICS, ROUTING
+from adapterbank.inference.artifact import ADAPTER_CONFIG, METRICS
 from adapterbank.inference.champions import champions
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
@@ -43,9 +43,7 @@ from adapterbank.integrations.mlflow.matrix import show_matrix
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
-from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
-from adapterbank.routing.record import read_record
 from adapterbank.routing.router import Router
 
 SUMMARY: Final = "reports/continual.json"
@@ -103,61 +101,110 @@ def _grow(bank: Bank, predictor: Predictor, matrix: Matrix) -> Matrix:
         version.task: Champion(version=version.version, digest=version.digest)
         for version in champions(bank.registry)
     }
-    for task, held in arrivals(matrix.champions, now, list(bank.config.tasks)):
-        matrix = matrix.with_step(_measure(bank, predictor, matrix, task, held))
+    new = list(arrivals(matrix.champions, now, list(bank.config.tasks)))
+    if not new:
+        return matrix
+    measuring = _Measuring(bank, predictor)
+    for task, moment in new:
+        matrix = matrix.with_step(measuring.measure(matrix, task, moment))
     return matrix
 
 
-def _measure(
-    bank: Bank,
-    predictor: Predictor,
-    matrix: Matrix,
-    task: str,
-    held: Mapping[str, Champion],
-) -> Step:
-    """Measure all champions of one moment."""
-    registry = bank.registry
-    versions = {name: _version(registry, name, one) for name, one in held.items()}
-    files = {name: _files(version) for name, version in versions.items()}
-    plan = RouterPlan.of(registry, bank.config.router)
-    router = _router(plan, files)
-    last = matrix.steps[-1] if matrix.steps else None
-    found: dict[str, _Measured] = {}
-    carried = []
-    oracle = {name: right for name, one in files.items() if (right := _oracle(one)) is not None}
-    for name, version in versions.items():
-        if router is None or name not in oracle or name == plan.aside:
-            continue
-        if _is_prepared(bank, name, files[name]):
-            found[name] = _judge(bank, predictor, router, version)
-        elif last is not None and name in last.routed and held[name] == last.champions[name]:
-            found[name] = _Measured(
-                routed=last.routed[name],
-                identity=last.identity[name],
-                abstained=last.abstained[name],
-            )
-            carried.append(name)
-    return Step(
-        step=len(matrix.steps),
-        task=task,
-        version=held[task].version,
-        kind=kind_of(bank.config.tasks.get(task), known=task in {s.task for s in matrix.steps}),
-        champions=dict(held),
-        oracle=oracle,
-        routed={name: one.routed for name, one in found.items()},
-        identity={name: one.identity for name, one in found.items()},
-        abstained={name: one.abstained for name, one in found.items()},
-        carried=tuple(carried),
-    )
+class _Measuring:
+    """Measures steps; each version's files are read once, whatever the number of steps."""
 
+    def __init__(self, bank: Bank, predictor: Predictor) -> None:
+        self._bank = bank
+        self._predictor = predictor
+        self._plan = RouterPlan.of(bank.registry, bank.config.router)
+        self._files: dict[str, dict[str, bytes]] = {}  # by digest
 
-def _version(registry: Registry, task: str, champion: Champion) -> Version:
-    return registry.resolve(f"{task}@sha256:{champion.digest}")
+    def measure(self, matrix: Matrix, task: str, moment: Mapping[str, Champion]) -> Step:
+        """Measure all champions of one moment, the newest of which is ``task``'s."""
+        versions = {
+            name: self._bank.registry.resolve(f"{name}@sha256:{champion.digest}")
+            for name, champion in moment.items()
+        }
+        router = self._router(versions)
+        last = matrix.steps[-1] if matrix.steps else None
+        figures: dict[str, _Measured] = {}
+        carried = []
+        oracle = {
+            name: right
+            for name, version in versions.items()
+            if (right := _oracle(self._read(version))) is not None
+        }
+        for name, version in versions.items():
+            if router is None or name not in oracle or name == self._plan.aside:
+                continue
+            if self._is_prepared(version):
+                figures[name] = self._judge(router, version)
+            elif (
+                last is not None and name in last.routed and (moment[name] == last.champions[name])
+            ):
+                figures[name] = _Measured(
+                    routed=last.routed[name],
+                    identity=last.identity[name],
+                    abstained=last.abstained[name],
+                )
+                carried.append(name)
+        return Step(
+            step=len(matrix.steps),
+            task=task,
+            version=moment[task].version,
+            kind=kind_of(
+                self._bank.config.tasks.get(task), known=task in {s.task for s in matrix.steps}
+            ),
+            champions=dict(moment),
+            oracle=oracle,
+            routed={name: measured.routed for name, measured in figures.items()},
+            identity={name: measured.identity for name, measured in figures.items()},
+            abstained={name: measured.abstained for name, measured in figures.items()},
+            carried=tuple(carried),
+        )
 
+    def _read(self, version: Version) -> dict[str, bytes]:
+        if version.digest not in self._files:
+            names = (ADAPTER_CONFIG, METRICS)
+            self._files[version.digest], _ = check_some(version.path, version.digest, names)
+        return self._files[version.digest]
 
-def _files(version: Version) -> dict[str, bytes]:
-    files, _ = check_some(version.path, version.digest, (ADAPTER_CONFIG, METRICS, ROUTING))
-    return files
+    def _router(self, versions: Mapping[str, Version]) -> Router | None:
+        """The router that serves these versions; None where none has a record that gives one."""
+        records = {}
+        for task, version in versions.items():
+            with contextlib.suppress(InputError):  # of an earlier layout
+                record = self._plan.read(version)
+                if record is not None:
+                    records[task] = record[0]
+        try:
+            return self._plan.build(records)
+        except InputError:  # nothing scatters; ``release`` has said so of the router itself
+            return None
+
+    def _is_prepared(self, version: Version) -> bool:
+        """Whether the images that the version was made for are prepared here."""
+        config = parse_adapter_config(self._read(version)[ADAPTER_CONFIG])
+        try:
+            return stored_digest(self._bank.data(version.task)) == config.data.digest
+        except InputError:
+            return False
+
+    def _judge(self, router: Router, version: Version) -> _Measured:
+        bank, task, backbone = self._bank, version.task, self._predictor.backbone
+        test = frozen_split(bank, backbone, task, "test", router.blocks)
+        judgement = router.judge(test.features.numpy(), backbone=backbone.fingerprint)
+        place = router.tasks.index(task) if task in router.tasks else -1  # never recognised
+        recognised = judgement.chosen == place
+        _, loaded = self._predictor.load(f"{task}@sha256:{version.digest}")
+        right = adapter_logits(bank, backbone, task, "test", loaded).right.numpy()
+        rejected = judgement.p_values <= router.alpha
+        total = len(test.labels)
+        return _Measured(
+            routed=Right(correct=int((recognised & right).sum()), total=total),
+            identity=Right(correct=int(recognised.sum()), total=total),
+            abstained=Right(correct=int(rejected.sum()), total=total),
+        )
 
 
 def _oracle(files: Mapping[str, bytes]) -> Right | None:
@@ -167,44 +214,6 @@ def _oracle(files: Mapping[str, bytes]) -> Right | None:
         return Right(correct=test["correct"], total=test["total"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _router(plan: RouterPlan, files: Mapping[str, Mapping[str, bytes]]) -> Router | None:
-    """The router that serves these versions; None where none has a record that gives one."""
-    records = {}
-    for task, content in files.items():
-        if ROUTING in content:
-            with contextlib.suppress(InputError):  # of an earlier layout
-                records[task] = read_record(content[ROUTING], where=f"{task}/{ROUTING}")
-    try:
-        return plan.build(records)
-    except InputError:  # nothing scatters; ``release`` has said so of the router itself
-        return None
-
-
-def _is_prepared(bank: Bank, task: str, files: Mapping[str, bytes]) -> bool:
-    """Whether the images that the version was made for are prepared here."""
-    config = parse_adapter_config(files[ADAPTER_CONFIG])
-    try:
-        return stored_digest(bank.data(task)) == config.data.digest
-    except InputError:
-        return False
-
-
-def _judge(bank: Bank, predictor: Predictor, router: Router, version: Version) -> _Measured:
-    task, backbone = version.task, predictor.backbone
-    features = frozen_split(bank, backbone, task, "test", router.blocks).features.numpy()
-    found = router.judge(features, backbone=backbone.fingerprint)
-    place = router.tasks.index(task) if task in router.tasks else -1  # never told right
-    told = found.chosen == place
-    right = right_answers(bank, predictor, version).numpy()
-    turned = found.p_values <= router.alpha
-    total = len(features)
-    return _Measured(
-        routed=Right(correct=int((told & right).sum()), total=total),
-        identity=Right(correct=int(told.sum()), total=total),
-        abstained=Right(correct=int(turned.sum()), total=total),
-    )
 
 
 def _write_reports(root: Path, matrix: Matrix) -> None:
@@ -221,7 +230,7 @@ def _table(matrix: Matrix) -> list[tuple[Any, ...]]:
     for step in matrix.steps:
         for task, champion in sorted(step.champions.items()):
             counts = [step.of(figure).get(task) for figure in FIGURES]
-            shares = [None if one is None else round(one.score.accuracy, 6) for one in counts]
+            shares = [None if count is None else round(count.score.accuracy, 6) for count in counts]
             rows.append(
                 (step.step + 1, step.task, step.kind, task, champion.version, *shares)
             )  # fmt: skip
@@ -232,13 +241,13 @@ def _curve(matrix: Matrix) -> list[tuple[Any, ...]]:
     """The mean over tasks of each figure after each step."""
     rows: list[tuple[Any, ...]] = [("step", "learned", "tasks", *FIGURES)]
     for step in matrix.steps:
-        means = [_mean([one.score for one in step.of(figure).values()]) for figure in FIGURES]
+        means = [_mean([right.score for right in step.of(figure).values()]) for figure in FIGURES]
         rows.append((step.step + 1, step.task, len(step.champions), *means))
     return rows
 
 
 def _mean(scores: Sequence[Score]) -> float | None:
-    return round(sum(one.accuracy for one in scores) / len(scores), 6) if scores else None
+    return round(sum(score.accuracy for score in scores) / len(scores), 6) if scores else None
 
 
 def _rounded(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,10 +263,10 @@ def _rounded(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Numbers of nested sections by their path, as MLflow names metrics."""
-    found: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for name, value in content.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}/")
+            flat |= _flat(value, f"{prefix}{name}/")
         else:
-            found[f"{prefix}{name}"] = float(value)
-    return found
+            flat[f"{prefix}{name}"] = float(value)
+    return flat

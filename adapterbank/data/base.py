@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,22 @@ class TaskData:
 def image_digest(image: torch.Tensor) -> bytes:
     """Hash the pixels of one image: 16 bytes."""
     return hashlib.blake2b(bytes_of(image), digest_size=16).digest()
+
+
+class TrainingData(Protocol):
+    """What a training reads of a task: no test images."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+
+    @property
+    def train(self) -> Split:
+        """What the adapter is fitted to."""
+
+    @property
+    def val(self) -> Split:
+        """What the adapter is judged on after each epoch."""
 
 
 def shared_images(data: TaskData) -> dict[tuple[str, str], int]:

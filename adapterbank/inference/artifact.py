@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -41,10 +42,11 @@ _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedAdapter:
-    """An adapter ready to run, and what its configuration says."""
+    """An adapter ready to run, what its configuration says, and its digest."""
 
     folded: Folded
     config: AdapterConfig
+    digest: str  # see adapter_digest
     parameters: tuple[int, int]  # of the method, of the head
 
 
@@ -93,6 +95,15 @@ def pack_adapter(adapter: Adapter) -> bytes:
         for name, tensor in adapter.state_dict().items()
     }
     return save_tensors(state)
+
+
+def adapter_digest(files: Mapping[str, bytes]) -> str:
+    """Hash what decides the answers of an adapter: its configuration and its tensors.
+
+    Unlike a version's digest it is known before the version has its figures.
+    """
+    parts = (hashlib.sha256(files[name]).digest() for name in (ADAPTER_CONFIG, ADAPTER_MODEL))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def pack_trained(
@@ -176,4 +187,9 @@ def load_adapter(
     folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
     if canary and CANARY in files:
         check_canary(backbone, folded, files[CANARY], where=where)
-    return LoadedAdapter(folded=folded, config=config, parameters=count_parameters(adapter))
+    return LoadedAdapter(
+        folded=folded,
+        config=config,
+        digest=adapter_digest(files),
+        parameters=count_parameters(adapter),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapterbank.config.router import RouterConfig
@@ -17,6 +17,7 @@ from adapterbank.routing.record import RoutingRecord
 from adapterbank.routing.router import Router, Yardstick, build, listed
 from adapterbank.routing.storage import pack_router
 
+_ROUTERS = 2  # that a plan keeps; one of 1,000 tasks may have 100 MB
 _ANOTHER_REFERENCE = "name another version as router.reference in pipelines/params.yaml"
 
 
@@ -67,6 +68,9 @@ class Rebuilt:
 class RouterPlan:
     """What the routers of a bank are built by, whatever their tasks are.
 
+    One plan reads each version's record once, and keeps the routers it built last: those of a
+    release differ in one task each.
+
     Args:
         backbone: fingerprint.
         config: of every one of them.
@@ -76,6 +80,12 @@ class RouterPlan:
     backbone: str
     config: RouterConfig
     yardstick: Yardstick | None = None
+    _records: dict[str, tuple[RoutingRecord, str] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _routers: dict[Hashable, Router] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def aside(self) -> str | None:
@@ -108,6 +118,17 @@ class RouterPlan:
         yardstick = Yardstick(record=record, source=source, task=version.task)
         return cls(backbone=fingerprint, config=config, yardstick=yardstick)
 
+    def read(self, version: Version) -> tuple[RoutingRecord, str] | None:
+        """Read a version's routing record and its SHA-256; None where it stores none.
+
+        Raises:
+            InputError: it was written before records named their blocks.
+            IntegrityError: it is not what was published, or no record.
+        """
+        if version.digest not in self._records:
+            self._records[version.digest] = read_routing(version)
+        return self._records[version.digest]
+
     def champions(self, registry: Registry) -> ChampionRecords:
         """Read the routing records of all champions but the reference's task.
 
@@ -123,7 +144,7 @@ class RouterPlan:
             if task == self.aside:
                 continue
             try:
-                stored = read_routing(version)
+                stored = self.read(version)
             except InputError:
                 left_out[task] = "its record was written before records named their blocks"
                 continue
@@ -161,12 +182,19 @@ class RouterPlan:
             BackboneMismatch: records of different backbones, or of no block in common.
             InputError: no task, or nothing that scatters.
         """
+        key = (
+            frozenset(records.items()),  # by identity
+            None if sources is None else frozenset(sources.items()),
+            None if blocks is None else tuple(blocks),
+        )
+        if key in self._routers:
+            return self._routers[key]
         fitting = {
             task: record
             for task, record in records.items()
             if task != self.aside and not self.misfit(record)
         }
-        return build(
+        router = build(
             fitting,
             backbone=self.backbone,
             config=self.config,
@@ -174,6 +202,10 @@ class RouterPlan:
             sources=sources,
             blocks=blocks,
         )
+        while len(self._routers) >= _ROUTERS:
+            del self._routers[next(iter(self._routers))]  # the oldest
+        self._routers[key] = router
+        return router
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,24 +213,6 @@ def _linear_start(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
 
 
-def parameter_count(config: Config, traits: Traits) -> int:
-    """Trained numbers without the head, by the published formula.
-
-    ``N·D + (L−1)·(N·H'W' + N + K² + 2D) + 2RD``; with a projector for each block the last term
-    counts L−1 times, without one it is gone, and so is K² without a convolution. Base prompts, not
-    published, add ``(L−1)·N·D``.
-    """
-    height, width = _map_size(config, traits)
-    adaptive = traits.blocks - 1
-    kernel = config.kernel**2 if config.conv else 0
-    projectors = {"shared": 1, "per_block": adaptive, "none": 0}[config.projector]
-    count = config.prompts * traits.width
-    count += adaptive * (config.prompts * (height * width + 1) + kernel + 2 * traits.width)
-    count += projectors * 2 * config.rank * traits.width
-    count += config.base_prompts * adaptive * config.prompts * traits.width
-    return count + config.learnable_scale
-
-
 def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Vapt:
     """Make a VAPT adapter at its start."""
     return Vapt(config, traits, classes, generator)

@@ -7,6 +7,7 @@ and to ``work/<task>/run.json``.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from torch.nn import functional
 from adapterbank import durable
 from adapterbank.backbones.loading import pick_device
 from adapterbank.bank.bank import Bank, write_json
-from adapterbank.bank.features import frozen_split
+from adapterbank.bank.features import adapter_logits, frozen_split
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import InputError
 from adapterbank.inference.artifact import (
@@ -36,9 +37,8 @@ from adapterbank.inference.artifact import (
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
-from adapterbank.pipeline.notes import PROBE, VAL, WARM_START, figures, run_id
+from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
 from adapterbank.training.evaluation import Progress, score
-from adapterbank.training.evaluation import evaluate as evaluate_split
 
 CONFUSION = "confusion.csv"
 
@@ -65,9 +65,11 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
             f" prepared data is {digest[:12]}: its test figure would mean nothing",
             fix=f"dvc repro evaluate@{task}",
         )
-    test = evaluate_split(backbone, data.test, loaded.folded, progress)
-    frozen = frozen_split(bank, backbone, task, "test", progress=progress).last
-    probe_test = score(functional.linear(frozen, probe["weight"], probe["bias"]), data.test.labels)
+    answers = adapter_logits(bank, backbone, task, "test", loaded, progress)
+    test = score(answers.logits, answers.labels)
+    frozen = frozen_split(bank, backbone, task, "test", progress=progress)
+    scores = functional.linear(frozen.last, probe["weight"], probe["bias"])
+    probe_test = score(scores, frozen.labels)
     method, head = loaded.parameters
     metrics = {
         "val": chosen_by["val"],
@@ -75,7 +77,6 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
         "linear_probe": {"val": chosen_by["linear_probe"], "test": asdict(probe_test.score)},
         "parameters": {"method": method, "head": head},
         "bytes": len(trained[ADAPTER_MODEL]),
-        **{key: chosen_by[key] for key in (WARM_START,) if key in chosen_by},
     }
     durable.replace_directory(bank.version(task), add_metrics(trained, metrics))
     write_json(bank.note(task, METRICS), metrics)
@@ -96,11 +97,12 @@ def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
 
 def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:
     """One row for each test image, as DVC's confusion template counts them."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["actual", "predicted"])
-        for (actual, predicted), count in np.ndenumerate(matrix):
-            writer.writerows([[classes[actual], classes[predicted]]] * int(count))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["actual", "predicted"])
+    for (actual, predicted), count in np.ndenumerate(matrix):
+        writer.writerows([[classes[actual], classes[predicted]]] * int(count))
+    durable.replace_file(path, text.getvalue().encode())  # a link into DVC's cache stays as it is
 
 
 def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: bytes) -> None:

@@ -13,7 +13,6 @@ from adapterbank.training.evaluation import Evaluation
 PROBE = "probe.safetensors"
 VAL = "val.json"
 RUN = "run.json"
-WARM_START = "warm_start"  # key of what training says of one, where the task asks for it
 
 
 def figures(answers: Evaluation) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The ``train`` stage: one adapter, its frozen statistics, and the MLflow run that tells of it."""
+"""The ``train`` stage: one adapter, its frozen statistics, and the MLflow run that logs it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,31 +12,37 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adapterbank import durable
+from adapterbank.backbones.base import Backbone
+from adapterbank.backbones.loading import pick_device
 from adapterbank.bank.bank import Bank, write_json
-from adapterbank.bank.plan import Plan
+from adapterbank.bank.features import SplitLogits, frozen_split, keep_logits
+from adapterbank.bank.plan import Plan, plan_of
+from adapterbank.config.bank import PARAMS, TrainConfig
+from adapterbank.data.base import Split, TaskData
+from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
-from adapterbank.inference.artifact import pack_trained
-from adapterbank.integrations.mlflow.runs import open_run
-from adapterbank.methods.base import count_parameters
-from adapterbank.pipeline.arm import Arm, RunSink, find_checkpoint
-from adapterbank.pipeline.notes import PROBE, RUN, VAL, WARM_START, figures
-from adapterbank.pipeline.warm_start import (
-    Outcome,
-    Watchers,
-    choose_parent,
-    named_parent,
-    run_second_arm,
-)
+from adapterbank.inference.artifact import adapter_digest, build_adapter, libraries, pack_trained
+from adapterbank.inference.predictor import load_bank_backbone
+from adapterbank.integrations.mlflow.runs import RunLogger, open_run
+from adapterbank.methods.base import Adapter, count_parameters
+from adapterbank.pipeline.notes import PROBE, RUN, VAL, figures
 from adapterbank.records import Score
-from adapterbank.registry.adapter_config import AdapterConfig
+from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
 from adapterbank.registry.documents import dump_document
 from adapterbank.routing.record import task_record
-from adapterbank.training.evaluation import Progress, extract_frozen, score
+from adapterbank.training.checkpoint import Checkpointer, identify
+from adapterbank.training.code import code_digest
+from adapterbank.training.evaluation import Progress, score
 from adapterbank.training.loop import TrainResult
+from adapterbank.training.loop import train as train_adapter
+from adapterbank.training.recipes import Recipe, find_recipe
 from adapterbank.training.ridge import Ridge, fit_ridge
-from adapterbank.training.sinks import Sink
+from adapterbank.training.sinks import Epoch, Sink
 
 LAST_GOOD = "last_good.safetensors"
+
+Note = Callable[[str], None]
+"""Called with a sentence about the work."""
 
 
 def train(
@@ -44,61 +50,181 @@ def train(
     task: str,
     sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
-    note: Callable[[str], None] | None = None,
+    note: Note | None = None,
 ) -> dict[str, Any]:
     """Train a task's adapter on its prepared splits and log the run.
 
     A training of the same data, settings and code that was killed goes on after its last whole
     epoch, and gives the bytes it would have given.
 
-    Where the task asks for a warm start, a second adapter is trained from another task's, and the
-    better of both on the validation images is kept (:mod:`adapterbank.pipeline.warm_start`).
-
     Args:
         bank: an open bank with a backbone.
         task: a task that is prepared.
-        sinks: told of every step and epoch.
-        progress: told of the frozen features' images.
-        note: told, in a sentence, of a training that goes on or cannot.
+        sinks: called after every step and epoch.
+        progress: called with the number of images whose frozen features are computed.
+        note: called where a killed training goes on, or cannot.
 
     Returns:
-        Validation score, linear probe's, parameters and seconds, and what a warm start gave.
+        Validation score, linear probe's, parameters and seconds.
 
     Raises:
-        InputError: a warm start from what cannot be a parent, or a record of blocks there are not.
+        InputError: the router is to record blocks that the backbone does not have.
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
-    arm = Arm.of(bank, task)
-    config, named = arm.config, named_parent(bank, arm)
-    kept = find_checkpoint(bank.checkpoint(task), arm, note)
-    name = f"{task} {config.method.name}"
+    if note is not None and bank.config.task(task).warm_start != "none":
+        note(f"{PARAMS}: tasks.{task}.warm_start is not used any more: training from scratch")
+    training = Training.of(bank, task)
+    checkpoint = _find_checkpoint(bank, training, note)
     with open_run(
-        bank.root, experiment=task, name=name, params=_flat(config), run_id=kept.run_id
+        bank.root,
+        experiment=task,
+        name=f"{task} {training.config.method.name}",
+        params=_flat(training.config) | {"train.device": str(training.backbone.device)},
+        run_id=checkpoint.run_id,
     ) as run:
-        kept.run_id = run.run_id
-        run.dataset(task, config.data.digest, arm.data.source)
+        checkpoint.run_id = run.run_id
+        run.dataset(task, training.config.data.digest, training.data.source)
         begun = time.perf_counter()
-        frozen = _Frozen.of(bank, arm, progress)
-        choice = choose_parent(bank, arm, named, frozen.routing, progress)
-        told = RunSink(run, refit=arm.plan.refit)
-        earlier_s = told.catch_up(kept)
+        frozen = _Frozen.of(bank, training, progress)
+        curves = _RunSink(run, refit=training.plan.refit)
+        earlier_s = curves.catch_up(checkpoint)
         try:
-            result = arm.train((told, *sinks), progress, kept)
+            result = training.run((curves, *sinks), progress, checkpoint)
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
-            kept.discard()  # going on would only diverge again
+            checkpoint.discard()  # going on would only diverge again
             raise
-        outcome = Outcome(arm=arm, result=result)
-        if choice is not None:
-            watchers = Watchers(run=run, sinks=sinks, progress=progress, note=note)
-            outcome = run_second_arm(bank, arm, result, choice, watchers)
-        seconds = earlier_s + outcome.earlier_s + time.perf_counter() - begun
-        chosen_by = _write(bank, outcome, frozen)
+        seconds = earlier_s + time.perf_counter() - begun
+        val = _val_figures(result, training.plan)
+        _write(bank, training, result, frozen, val)
         run.epoch(0, {"val/linear_probe": frozen.probe_val.accuracy})
-        run.epoch(arm.settings.epochs, {"seconds": seconds})
+        run.epoch(training.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
-    kept.discard()  # last of all: a process killed before has all of it to finish with
-    return _summary(outcome, chosen_by, seconds)
+    checkpoint.discard()  # last of all: a process killed before has all of it to finish with
+    return _summary(training, result, frozen, val) | {"seconds": seconds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training, ready to start.
+
+    Args:
+        backbone: frozen.
+        data: of the task, with all splits.
+        adapter: at its start; training changes it.
+        recipe: how to optimise.
+        settings: epochs and batch size.
+        config: what the version will say of itself.
+        plan: where the hyper-parameters came from.
+    """
+
+    backbone: Backbone
+    data: TaskData
+    adapter: Adapter
+    recipe: Recipe
+    settings: TrainConfig
+    config: AdapterConfig
+    plan: Plan
+
+    @classmethod
+    def of(cls, bank: Bank, task: str) -> Training:
+        """Make a task's training.
+
+        Raises:
+            InputError: the data is not prepared, or a search that is due has not run.
+        """
+        section, plan = bank.config.task(task), plan_of(bank, task)
+        settings = plan.training
+        backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
+        data = load_task(bank.data(task), spec=backbone.spec)
+        recipe = find_recipe(settings, section.method)
+        adapter = build_adapter(
+            section.method,
+            plan.hyper,
+            backbone.traits,
+            len(data.classes),
+            seed=section.seed,
+            where=f"{PARAMS}: tasks.{task}.hyper",
+        )
+        return cls(
+            backbone=backbone,
+            data=data,
+            adapter=adapter,
+            recipe=recipe,
+            settings=settings,
+            config=_describe(bank, task, adapter, recipe, plan, data),
+            plan=plan,
+        )
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the result."""
+        return identify(
+            {
+                "config": asdict(self.config),
+                "device": str(self.backbone.device),
+                "code": code_digest(self.config.method.name),
+            }
+        )
+
+    def run(
+        self, sinks: Sequence[Sink], progress: Progress | None, checkpoint: Checkpointer
+    ) -> TrainResult:
+        """Train, or go on from the checkpoint.
+
+        Raises:
+            TrainingDiverged: the loss became NaN or infinite.
+        """
+        return train_adapter(
+            self.backbone,
+            _with_val(self.data) if self.plan.refit else self.data,
+            self.adapter,
+            self.recipe,
+            self.settings,
+            seed=self.config.seed,
+            sinks=sinks,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+
+
+class _RunSink:
+    """Send a training's curves to its MLflow run.
+
+    Args:
+        run: of the stage.
+        refit: the validation images are trained on, so that their figures are no score.
+    """
+
+    def __init__(self, run: RunLogger, *, refit: bool) -> None:
+        self._run = run
+        self._val = "seen" if refit else "val"
+
+    def catch_up(self, checkpoint: Checkpointer) -> float:
+        """Log the epochs that a killed process had kept but not sent; return their seconds."""
+        if checkpoint.state is None:
+            return 0.0
+        sent = self._run.steps("train/loss")
+        for epoch in checkpoint.state.epochs:
+            if epoch.number not in sent:
+                self.epoch(epoch)
+        return sum(epoch.seconds for epoch in checkpoint.state.epochs)
+
+    def step(self, done: int, total: int) -> None:
+        """Log nothing: a figure for each step would drown the curves."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Log one epoch."""
+        self._run.epoch(
+            epoch.number,
+            {
+                "train/loss": epoch.loss,
+                "train/accuracy": epoch.train.accuracy,
+                f"{self._val}/loss": epoch.val_loss,
+                f"{self._val}/accuracy": epoch.val.accuracy,
+                "rate": epoch.rate,
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,34 +236,79 @@ class _Frozen:
     probe_val: Score  # of one that never saw the validation images
 
     @classmethod
-    def of(cls, bank: Bank, arm: Arm, progress: Progress | None) -> _Frozen:
-        backbone, data = arm.backbone, arm.data
+    def of(cls, bank: Bank, training: Training, progress: Progress | None) -> _Frozen:
+        backbone, classes = training.backbone, len(training.data.classes)
         blocks = bank.config.router.recorded(backbone.traits.blocks)
-        train_layers = extract_frozen(backbone, data.train, blocks, progress)
-        val_layers = extract_frozen(backbone, data.val, blocks, progress)
-        train, val, classes = train_layers[:, -1], val_layers[:, -1], len(data.classes)
-        probe = fit_ridge(train, data.train.labels, classes)
-        probe_val = score(probe.scores(val), data.val.labels).score
-        if arm.plan.refit:
-            labels = torch.cat([data.train.labels, data.val.labels])
-            probe = fit_ridge(torch.cat([train, val]), labels, classes)
+        train, val = (
+            frozen_split(bank, backbone, training.config.task, split, progress=progress)
+            for split in ("train", "val")
+        )
+        probe = fit_ridge(train.last, train.labels, classes)
+        probe_val = score(probe.scores(val.last), val.labels).score
+        if training.plan.refit:
+            labels = torch.cat([train.labels, val.labels])
+            probe = fit_ridge(torch.cat([train.last, val.last]), labels, classes)
         return cls(
-            routing=task_record(train_layers, data.train.labels, classes, val_layers, blocks),
+            routing=task_record(train.features, train.labels, classes, val.features, blocks),
             probe=probe,
             probe_val=probe_val,
         )
 
 
-def _summary(outcome: Outcome, chosen_by: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    method, head = count_parameters(outcome.result.adapter)
+def _summary(
+    training: Training, result: TrainResult, frozen: _Frozen, val: dict[str, Any]
+) -> dict[str, Any]:
+    method, head = count_parameters(result.adapter)
     return {
-        "task": outcome.arm.config.task,
-        "method": outcome.arm.config.method.name,
-        "val": {key: chosen_by["val"][key] for key in ("correct", "total")},
-        "linear_probe_val": chosen_by["linear_probe"],
+        "task": training.config.task,
+        "method": training.config.method.name,
+        "val": {key: val[key] for key in ("correct", "total")},
+        "linear_probe_val": asdict(frozen.probe_val),
         "parameters": {"method": method, "head": head},
-        "seconds": seconds,
-    } | {key: chosen_by[key] for key in (WARM_START,) if key in chosen_by}
+    }
+
+
+def _find_checkpoint(bank: Bank, training: Training, note: Note | None) -> Checkpointer:
+    """Look for the checkpoint of a killed training of exactly this, and say so."""
+    checkpoint = Checkpointer.open(bank.checkpoint(training.config.task), training.identity, note)
+    if checkpoint.state is not None and note is not None:
+        done, epochs = len(checkpoint.state.epochs), training.settings.epochs
+        note(
+            f"Continuing at epoch {done + 1} of {epochs}"
+            if done < epochs
+            else f"All {epochs} epochs are done: finishing"
+        )
+    return checkpoint
+
+
+def _describe(
+    bank: Bank, task: str, adapter: Adapter, recipe: Recipe, plan: Plan, data: TaskData
+) -> AdapterConfig:
+    """All that is needed to rebuild and to trace the adapter."""
+    section, backbone = bank.config.task(task), bank.registry.backbone()
+    settings = plan.training.model_dump(exclude={"device"})  # weights do not depend on its name
+    if plan.winner is not None:
+        settings["search"] = asdict(plan.winner.budget)
+    return AdapterConfig(
+        schema=1,
+        task=task,
+        method=MethodUse(name=section.method, hyper=adapter.config.model_dump()),
+        classes=data.classes,
+        input=backbone.spec,
+        backbone=BackboneUse(uri=backbone.uri, fingerprint=backbone.fingerprint),
+        parents=(),
+        data=DataUse(source=data.source, digest=stored_digest(bank.data(task))),
+        train={**settings, "optimisation": recipe.as_json()},
+        seed=section.seed,
+        libraries=libraries(),
+    )
+
+
+def _with_val(data: TaskData) -> TaskData:
+    """Train on the validation images too."""
+    images = torch.cat([data.train.images, data.val.images])
+    labels = torch.cat([data.train.labels, data.val.labels])
+    return replace(data, train=Split(images=images, labels=labels))
 
 
 def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
@@ -151,22 +322,19 @@ def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
     return {**asdict(plan.winner.val), "by": f"trial {plan.winner.trial} of the search"}
 
 
-def _write(bank: Bank, outcome: Outcome, frozen: _Frozen) -> dict[str, Any]:
-    """Write what training decides of a version; return the figures that choices were made by."""
-    arm, result = outcome.arm, outcome.result
-    task = arm.config.task
-    chosen_by = {
-        "val": _val_figures(result, arm.plan),
-        "linear_probe": asdict(frozen.probe_val),
-        **({WARM_START: outcome.report} if outcome.report else {}),
-    }
-    packed = pack_trained(result.adapter, arm.config, arm.backbone, frozen.routing)
+def _write(
+    bank: Bank, training: Training, result: TrainResult, frozen: _Frozen, val: dict[str, Any]
+) -> None:
+    """Write what training decides of a version, with its validation figures."""
+    task = training.config.task
+    packed = pack_trained(result.adapter, training.config, training.backbone, frozen.routing)
+    val_logits = SplitLogits(logits=result.val.logits, labels=training.data.val.labels)
+    keep_logits(bank, training.backbone, task, "val", adapter_digest(packed), val_logits)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
-    packed[VAL] = dump_document(chosen_by)
+    packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
     durable.make_directory(bank.trained(task).parent)
     durable.replace_directory(bank.trained(task), packed)
     bank.note(task, LAST_GOOD).unlink(missing_ok=True)  # of an earlier run that diverged
-    return chosen_by
 
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 from adapterbank.bank.bank import Bank
-from adapterbank.data.base import Split, TaskData
+from adapterbank.bank.features import SplitLogits, adapter_logits
+from adapterbank.data.base import TaskData
 from adapterbank.data.store import stored_digest
 from adapterbank.inference.artifact import METRICS
 from adapterbank.inference.predictor import Predictor
-from adapterbank.methods.base import Folded
 from adapterbank.records import Score
+from adapterbank.registry.manifest import check_some
 from adapterbank.registry.versions import Version
 from adapterbank.release.gates import Answers
-from adapterbank.training.evaluation import split_logits
 
 
 def val_answers(
@@ -38,16 +38,17 @@ def val_answers(
         return None
     seen = loaded.config.train.get("fit") == "train+val"
     if seen and loaded.config.data.digest == stored_digest(bank.data(version.task)):
-        val = json.loads(bank.registry.read(version)[METRICS])["val"]
+        files, _ = check_some(version.path, version.digest, (METRICS,))
+        val = json.loads(files[METRICS])["val"]
         return Answers(score=Score(correct=val["correct"], total=val["total"]))
-    return _answer(predictor, data.val, loaded.folded)
+    return _answer(adapter_logits(bank, predictor.backbone, version.task, "val", loaded))
 
 
-def _answer(predictor: Predictor, split: Split, folded: Folded) -> Answers:
-    sure, label = split_logits(predictor.backbone, split, folded).double().softmax(1).max(1)
-    right = (label == split.labels).numpy()
+def _answer(answers: SplitLogits) -> Answers:
+    confidence, _ = answers.logits.double().softmax(1).max(1)
+    right = answers.right.numpy()
     return Answers(
         score=Score(correct=int(right.sum()), total=len(right)),
         right=right,
-        confidence=sure.numpy(),
+        confidence=confidence.numpy(),
     )

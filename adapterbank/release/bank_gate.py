@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from adapterbank.backbones.base import Backbone
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import frozen_split
 from adapterbank.config.gates import GateConfig
 from adapterbank.data.store import stored_digest
 from adapterbank.errors import InputError
-from adapterbank.inference.champions import read_routing
-from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.registry.verdicts import BankCheck, RoutedTask
 from adapterbank.registry.versions import Version
@@ -35,13 +34,14 @@ _LEVEL = 0.05  # of the binomial tolerance on top
 
 
 def check_bank(
-    bank: Bank, predictor: Predictor, version: Version, champions: int
+    bank: Bank, backbone: Backbone, plan: RouterPlan, version: Version, champions: int
 ) -> tuple[BankCheck, tuple[RoutedTask, ...]]:
     """Route the other tasks' validation images as if ``version`` were its task's champion.
 
     Args:
         bank: an open bank.
-        predictor: of its registry.
+        backbone: the bank's own.
+        plan: what its routers are built by.
         version: the newcomer.
         champions: champions that were found sound before.
 
@@ -49,31 +49,27 @@ def check_bank(
         the check, and each other task that could be asked.
 
     Raises:
-        InputError: how the router is to be built, or what its records are to hold, makes no sense.
         IntegrityError: a record or prepared data is damaged.
-        UnknownName: the router's reference is no version of the bank.
     """
-    plan = RouterPlan.of(bank.registry, bank.config.router)
-    found = plan.champions(bank.registry)
-    terms = _terms(bank, version.task, found.sources)
-    mine = read_routing(version)
-    source = "" if mine is None else mine[1]
-    if version.task == plan.aside or source == found.sources.get(version.task, ""):
+    before = plan.champions(bank.registry)
+    terms = _terms(bank, version.task, before.sources)
+    own = plan.read(version)
+    source = "" if own is None else own[1]
+    if version.task == plan.aside or source == before.sources.get(version.task, ""):
         return BankCheck(champions=champions, same_router=True, terms=terms), ()
-    after = {task: record for task, record in found.records.items() if task != version.task}
+    after = {task: record for task, record in before.records.items() if task != version.task}
     others = tuple(after)
-    unusable = len(found.left_out.keys() - {version.task})
-    if mine is not None:
-        after[version.task] = mine[0]
-    routers = paired_routers(plan, found.records, after)
+    unusable = len(before.left_out.keys() - {version.task})
+    if own is not None:
+        after[version.task] = own[0]
+    routers = paired_routers(plan, before.records, after)
     if routers is None:
         left_out = len(others) + unusable
         return BankCheck(champions=champions, left_out=left_out, terms=terms), ()
-    bank.config.router.recorded(predictor.backbone.traits.blocks)  # or nobody could be asked
     routed = []
     for task in others:
         try:
-            val = frozen_split(bank, predictor.backbone, task, "val", routers[0].blocks)
+            val = frozen_split(bank, backbone, task, "val", routers[0].blocks)
         except InputError:  # not prepared here
             continue
         routed.append(route_task(task, val.features.numpy(), *routers))
@@ -81,7 +77,7 @@ def check_bank(
         champions=champions,
         judged=len(routed),
         left_out=len(others) - len(routed) + unusable,
-        worst=min(routed, key=lambda one: (one.recall.difference, one.recall.p), default=None),
+        worst=min(routed, key=lambda task: (task.recall.difference, task.recall.p), default=None),
         terms=terms,
     )
     return check, tuple(routed)
@@ -111,19 +107,18 @@ def route_task(
     task: str, features: NDArray[np.floating], before: Router, after: Router
 ) -> RoutedTask:
     """Ask two routers for images (n, L, D) of one task that both know."""
-    judged = [router.judge(features) for router in (before, after)]
-    own = [router.tasks.index(task) for router in (before, after)]
-    right = [found.chosen == index for found, index in zip(judged, own, strict=True)]
-    kept = [
-        found.p_values > router.alpha for found, router in zip(judged, (before, after), strict=True)
-    ]
+    right, accepted = [], []
+    for router in (before, after):
+        judgement = router.judge(features)
+        right.append(judgement.chosen == router.tasks.index(task))
+        accepted.append(judgement.p_values > router.alpha)
     return RoutedTask(
         task=task,
         total=len(features),
         recall=compare_answers(right[1], right[0]),
         right=(int(right[0].sum()), int(right[1].sum())),
-        abstained=(int((~kept[0]).sum()), int((~kept[1]).sum())),
-        p_abstained=compare_answers(kept[1], kept[0]).p,
+        abstained=(int((~accepted[0]).sum()), int((~accepted[1]).sum())),
+        p_abstained=compare_answers(accepted[1], accepted[0]).p,
         alpha=after.alpha,
     )
 
@@ -134,7 +129,7 @@ def routing_failures(
     """Name every other task that would lose too much, with the numbers.
 
     A task loses recall by the rule for accuracy, :func:`~adapterbank.release.gates.is_worse`.
-    Its images are rejected too often where they are more than before, by the paired test, and
+    Too many of its images are rejected where they are more than before, by the paired test, and
     more than the router's alpha and 2 points allow at a level of 5 % (one-sided, binomial): a task
     that was beyond that already holds nobody up.
 
@@ -144,34 +139,34 @@ def routing_failures(
         allowed: a fall of recall that is accepted.
     """
     failures = []
-    for one in routed:
-        if is_worse(one.recall, gates, allowed=allowed):
-            failures.append(Failure(gate="max_routing_drop", reason=_told(one)))
-        now, limit = one.abstained[1], one.alpha + ABSTENTION_SLACK
-        beyond = float(stats.binom.sf(now - 1, one.total, limit)) <= _LEVEL
-        if beyond and one.p_abstained <= gates.alpha:
+    for task in routed:
+        if is_worse(task.recall, gates, allowed=allowed):
+            failures.append(Failure(gate="max_routing_drop", reason=_loss(task)))
+        now, limit = task.abstained[1], task.alpha + ABSTENTION_SLACK
+        beyond = float(stats.binom.sf(now - 1, task.total, limit)) <= _LEVEL
+        if beyond and task.p_abstained <= gates.alpha:
             reason = (
-                f"the router would reject {now} of {one.total} images of {one.task} as unknown,"
-                f" it rejects {one.abstained[0]}; {100 * limit:.0f} % are allowed"
+                f"the router would reject {now} of {task.total} images of {task.task} as unknown,"
+                f" it rejects {task.abstained[0]}; {100 * limit:.0f} % are allowed"
             )
             failures.append(Failure(gate="abstention", reason=reason))
     return tuple(failures)
 
 
-def _told(one: RoutedTask) -> str:
+def _loss(task: RoutedTask) -> str:
     """What the router would lose of another task, in words."""
     return (
-        f"the router would find {one.right[1]} of {one.total} images of {one.task}, it finds"
-        f" {one.right[0]} ({100 * one.recall.difference:+.1f} points, p {one.recall.p:.2g})"
+        f"the router would recognise {task.right[1]} of {task.total} images of {task.task}, it"
+        f" recognises {task.right[0]} ({100 * task.recall.difference:+.1f} points,"
+        f" p {task.recall.p:.2g})"
     )
 
 
-def bank_terms(bank: Bank, task: str) -> str:
+def bank_terms(bank: Bank, plan: RouterPlan, task: str) -> str:
     """Hash what the bank gate judges a version of ``task`` on, besides itself.
 
     That is how routers are built, and the other tasks' records and data.
     """
-    plan = RouterPlan.of(bank.registry, bank.config.router)
     return _terms(bank, task, plan.champions(bank.registry).sources)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from adapterbank.bank.bank import Bank
-from adapterbank.data.base import TaskData, shared_images
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.inference.artifact import ADAPTER_MODEL
 from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.inference.predictor import Predictor
+from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.registry.verdicts import Verdict, parse_verdict
@@ -19,149 +21,144 @@ from adapterbank.release.bank_gate import bank_terms, check_bank, routing_failur
 from adapterbank.release.compare import calibration_error
 from adapterbank.release.gates import Answers, Failure, Measured, contrast, find_failures
 
-_PUBLISHED = "torchvision://"
 
-
-def judge(bank: Bank, predictor: Predictor, newest: Version, champions: int) -> Verdict:
-    """Decide on a task's newest version; nothing is moved or written.
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judges the new versions of one release.
 
     Args:
         bank: an open bank.
         predictor: of its registry.
-        newest: the version.
         champions: champions of the bank that were found sound before.
-
-    Returns:
-        the verdict; ``refused`` also where it was refused on the same terms before, and then as it
-        was written.
-
-    Raises:
-        InputError: the task has no prepared data.
-        IntegrityError: what is stored is damaged.
     """
-    registry, task = bank.registry, newest.task
-    champion = registry.aliases(task).get(CHAMPION)
-    verdict = Verdict(task=task, version=newest.version, champion=champion,
-                      outcome="unchanged", reason="already the champion")  # fmt: skip
-    if champion == newest.version:
-        return verdict
-    reason = _taken_back(registry, newest)
-    if reason is not None:
-        return replace(verdict, outcome="kept", reason=reason)
-    if task not in bank.config.tasks and not bank.data(task).is_dir():
-        reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
-        return replace(verdict, outcome="kept", reason=reason)
-    terms = replace(verdict, outcome="promoted", reason="passed every gate",
-                    gates=bank.config.gates.model_dump(),
-                    data=stored_digest(bank.data(task)))  # fmt: skip
-    refused = _refused_before(bank, terms)
-    if refused is not None:
-        return refused
-    verdict, failures = _judge_itself(bank, predictor, newest, terms)
-    if not failures:
-        verdict, failures = _judge_bank(bank, predictor, newest, verdict, champions)
-    if failures:
-        reason = "; ".join(failure.reason for failure in failures)
-        return replace(verdict, outcome="refused", gate=failures[0].gate, reason=reason)
-    return verdict
 
+    bank: Bank
+    predictor: Predictor
+    champions: int
 
-def _judge_itself(
-    bank: Bank, predictor: Predictor, newest: Version, verdict: Verdict
-) -> tuple[Verdict, tuple[Failure, ...]]:
-    """Judge a version by its own answers, and against the champion's to the same images."""
-    gates, task = bank.config.gates, newest.task
-    data = load_task(bank.data(task), spec=predictor.backbone.spec)
-    mine = val_answers(bank, predictor, newest, data)
-    verdict = replace(verdict, challenger_val=None if mine is None else mine.score)
-    theirs = None
-    if verdict.champion is not None:
-        champion = bank.registry.resolve(f"{task}@{verdict.champion}")
-        theirs = val_answers(bank, predictor, champion, data)
-    verdict = replace(verdict, champion_val=None if theirs is None else theirs.score)
-    if mine is None:
-        reason = "its classes are not those of the prepared data"
-        return verdict, (Failure(gate="classes", reason=reason),)
-    found = Measured(
-        val=mine.score,
-        champion=verdict.champion_val,
-        comparison=None if theirs is None else contrast(mine, theirs),
-        calibration_error=_calibration(mine),
-        bytes=len(bank.registry.read(newest)[ADAPTER_MODEL]),
-        latency=None if gates.max_latency is None else _latency(predictor, newest),
-    )
-    overlap, skipped = _overlap(data)
-    if gates.max_calibration_error is not None and found.calibration_error is None:
-        skipped += ("max_calibration_error: it was trained on the validation images in the end",)
-    verdict = replace(
-        verdict,
-        comparison=found.comparison,
-        calibration_error=found.calibration_error,
-        bytes=found.bytes,
-        latency=found.latency,
-        not_judged=skipped,
-    )
-    return verdict, (*overlap, *find_failures(gates, found))
+    @cached_property
+    def plan(self) -> RouterPlan:
+        """What routers are built by; one for all versions, so that it reads no record twice."""
+        return RouterPlan.of(self.bank.registry, self.bank.config.router)
 
+    def judge(self, newest: Version) -> Verdict:
+        """Decide on a task's newest version; nothing is moved or written.
 
-def _judge_bank(
-    bank: Bank, predictor: Predictor, newest: Version, verdict: Verdict, champions: int
-) -> tuple[Verdict, tuple[Failure, ...]]:
-    """Judge a version by what the router would lose of the other tasks."""
-    gates, first = bank.config.gates, verdict.champion is None
-    check, routed = check_bank(bank, predictor, newest, champions)
-    verdict = replace(verdict, bank=check)
-    allowed = gates.max_new_task_drop if first else gates.max_routing_drop
-    if allowed is not None:
-        return verdict, routing_failures(gates, routed, allowed=allowed)
-    if gates.max_routing_drop is not None:  # a new task's harm is told all the same
-        lost = routing_failures(gates, routed, allowed=gates.max_routing_drop)
-        verdict = replace(verdict, reason="; ".join([verdict.reason, *(f.reason for f in lost)]))
-    return verdict, ()
+        Returns:
+            the verdict; ``refused`` also where it was refused on the same terms before, and then
+            as it was written.
 
-
-def _refused_before(bank: Bank, terms: Verdict) -> Verdict | None:
-    """The verdict that refused a version on the same terms, if there was one."""
-    for event in reversed(bank.registry.history(terms.task)):
-        if event.action != REFUSE or event.to_version != terms.version:
-            continue
-        verdict = parse_verdict(event.verdict)
-        if verdict is None:  # not one of a release
-            continue
-        own = (verdict.champion, verdict.gates, verdict.data)
-        if own != (terms.champion, terms.gates, terms.data):
-            continue
-        check = verdict.bank  # None where it did not come so far: other tasks said nothing
-        if check is None or check.terms == bank_terms(bank, terms.task):
+        Raises:
+            InputError: the task has no prepared data.
+            IntegrityError: what is stored is damaged.
+        """
+        bank, task = self.bank, newest.task
+        champion = bank.registry.aliases(task).get(CHAMPION)
+        verdict = Verdict(task=task, version=newest.version, champion=champion,
+                          outcome="unchanged", reason="already the champion")  # fmt: skip
+        if champion == newest.version:
             return verdict
-    return None
+        reason = _taken_back(bank.registry, newest)
+        if reason is not None:
+            return replace(verdict, outcome="kept", reason=reason)
+        if task not in bank.config.tasks and not bank.data(task).is_dir():
+            reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
+            return replace(verdict, outcome="kept", reason=reason)
+        terms = replace(verdict, outcome="promoted", reason="passed every gate",
+                        gates=bank.config.gates.model_dump(),
+                        data=stored_digest(bank.data(task)))  # fmt: skip
+        refused = self._refused_before(terms)
+        if refused is not None:
+            return refused
+        verdict, failures = self._judge_itself(newest, terms)
+        if not failures:
+            verdict, failures = self._judge_bank(newest, verdict)
+        if failures:
+            reason = "; ".join(failure.reason for failure in failures)
+            return replace(verdict, outcome="refused", gate=failures[0].gate, reason=reason)
+        return verdict
+
+    def _judge_itself(
+        self, newest: Version, verdict: Verdict
+    ) -> tuple[Verdict, tuple[Failure, ...]]:
+        """Judge a version by its own answers, and against the champion's to the same images."""
+        gates, task = self.bank.config.gates, newest.task
+        data = load_task(self.bank.data(task), spec=self.predictor.backbone.spec)
+        mine = val_answers(self.bank, self.predictor, newest, data)
+        verdict = replace(verdict, challenger_val=None if mine is None else mine.score)
+        theirs = None
+        if verdict.champion is not None:
+            champion = self.bank.registry.resolve(f"{task}@{verdict.champion}")
+            theirs = val_answers(self.bank, self.predictor, champion, data)
+        verdict = replace(verdict, champion_val=None if theirs is None else theirs.score)
+        if mine is None:
+            reason = "its classes are not those of the prepared data"
+            return verdict, (Failure(gate="classes", reason=reason),)
+        _, sizes = check_some(newest.path, newest.digest, ())
+        measured = Measured(
+            val=mine.score,
+            champion=verdict.champion_val,
+            comparison=None if theirs is None else contrast(mine, theirs),
+            calibration_error=_calibration(mine),
+            bytes=sizes[ADAPTER_MODEL],
+            latency=None if gates.max_latency is None else self._latency(newest),
+        )
+        skipped: tuple[str, ...] = ()
+        if gates.max_calibration_error is not None and measured.calibration_error is None:
+            skipped = ("max_calibration_error: it was trained on the validation images in the end",)
+        verdict = replace(
+            verdict,
+            comparison=measured.comparison,
+            calibration_error=measured.calibration_error,
+            bytes=measured.bytes,
+            latency=measured.latency,
+            not_judged=skipped,
+        )
+        return verdict, find_failures(gates, measured)
+
+    def _judge_bank(self, newest: Version, verdict: Verdict) -> tuple[Verdict, tuple[Failure, ...]]:
+        """Judge a version by what the router would lose of the other tasks."""
+        gates, first = self.bank.config.gates, verdict.champion is None
+        check, routed = check_bank(
+            self.bank, self.predictor.backbone, self.plan, newest, self.champions
+        )
+        verdict = replace(verdict, bank=check)
+        allowed = gates.max_new_task_drop if first else gates.max_routing_drop
+        if allowed is not None:
+            return verdict, routing_failures(gates, routed, allowed=allowed)
+        if gates.max_routing_drop is not None:  # a new task's harm is noted all the same
+            lost = routing_failures(gates, routed, allowed=gates.max_routing_drop)
+            verdict = replace(
+                verdict, reason="; ".join([verdict.reason, *(f.reason for f in lost)])
+            )
+        return verdict, ()
+
+    def _refused_before(self, terms: Verdict) -> Verdict | None:
+        """The verdict that refused a version on the same terms, if there was one."""
+        for event in reversed(self.bank.registry.history(terms.task)):
+            if event.action != REFUSE or event.to_version != terms.version:
+                continue
+            verdict = parse_verdict(event.verdict)
+            if verdict is None:  # not one of a release
+                continue
+            own = (verdict.champion, verdict.gates, verdict.data)
+            if own != (terms.champion, terms.gates, terms.data):
+                continue
+            check = verdict.bank  # None where it did not come so far: other tasks said nothing
+            if check is None or check.terms == bank_terms(self.bank, self.plan, terms.task):
+                return verdict
+        return None
+
+    def _latency(self, version: Version) -> float:
+        backbone = self.predictor.backbone
+        _, loaded = self.predictor.load(f"{version.task}@{version.version}")
+        return round(relative_latency(backbone, loaded.folded, blank_images(backbone)), 4)
 
 
 def _calibration(answers: Answers) -> float | None:
     if answers.right is None or answers.confidence is None:
         return None
     return round(calibration_error(answers.confidence, answers.right), 6)
-
-
-def _latency(predictor: Predictor, version: Version) -> float:
-    backbone = predictor.backbone
-    _, loaded = predictor.load(f"{version.task}@{version.version}")
-    return round(relative_latency(backbone, loaded.folded, blank_images(backbone)), 4)
-
-
-def _overlap(data: TaskData) -> tuple[tuple[Failure, ...], tuple[str, ...]]:
-    """Refuse figures of images that were trained on; published splits are kept as they are."""
-    if data.source.startswith(_PUBLISHED):
-        return (), ("overlap: published splits are kept, and prepare said what they share",)
-    failures = tuple(
-        Failure(
-            gate="overlap",
-            reason=f"{count} of {len(data.split(one))} {one} images are also in {other}, pixel for"
-            " pixel",
-        )
-        for (one, other), count in shared_images(data).items()
-    )
-    return failures, ()
 
 
 def _taken_back(registry: Registry, version: Version) -> str | None:

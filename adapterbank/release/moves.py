@@ -18,7 +18,7 @@ from adapterbank.registry.aliases import ANY, Expected
 from adapterbank.registry.task_record import CHAMPION, REFUSE, Event
 from adapterbank.registry.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.registry.versions import Move, Version
-from adapterbank.release.judging import judge
+from adapterbank.release.judging import Judge
 from adapterbank.routing.storage import unpack_router
 
 
@@ -68,20 +68,19 @@ def release(
         device: where versions are judged; the bank's device if None.
 
     Raises:
-        AdapterBankError: a task could not be judged, or MLflow did not follow, so the stage is
-            not done; every verdict there is has been carried out.
+        AdapterBankError: a task could not be judged, or MLflow did not follow; the rest is done.
         GateRefused: the bank itself is not sound; nothing was moved.
         IntegrityError: as above, because stored bytes are not what was published.
     """
     predictor = Predictor(bank.registry, device=device or bank.config.device)
     tasks = bank.registry.tasks()
-    champions = _check_bank(predictor, tasks)
+    judge = Judge(bank=bank, predictor=predictor, champions=_check_bank(predictor, tasks))
     verdicts, failures = [], []
     for index, task in enumerate(tasks):
         versions, aliases = bank.registry.overview(task)
         newest = versions[-1]
         try:
-            verdicts.append(_decide(bank, predictor, newest, champions))
+            verdicts.append(_decide(judge, newest))
         except AdapterBankError as error:  # of this task; the others are judged all the same
             reason = f"cannot be judged: {error.message}"
             champion = aliases.get(CHAMPION)
@@ -196,9 +195,9 @@ def _check_bank(predictor: Predictor, tasks: tuple[str, ...]) -> int:
     return champions
 
 
-def _decide(bank: Bank, predictor: Predictor, newest: Version, champions: int) -> Verdict:
+def _decide(judge: Judge, newest: Version) -> Verdict:
     """Judge a version, and do and write down what follows from it."""
-    verdict = judge(bank, predictor, newest, champions)
+    bank, verdict = judge.bank, judge.judge(newest)
     if verdict.outcome == "promoted":
         bank.registry.promote(str(newest), expected=verdict.champion, reason="release",
                               verdict=verdict.as_json())  # fmt: skip

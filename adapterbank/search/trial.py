@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from adapterbank.backbones.loading import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.config.bank import TrainConfig
-from adapterbank.data.base import Split, TaskData
+from adapterbank.data.base import Split, TaskData, TrainingData
 from adapterbank.errors import InputError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
 from adapterbank.methods.base import Adapter
@@ -34,7 +34,8 @@ from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.search.ledger import HEADS, training_file
 from adapterbank.search.space import split_values
 from adapterbank.search.storage import Storage
-from adapterbank.training.checkpoint import FILE, Checkpointer, code_digest, identify
+from adapterbank.training.checkpoint import FILE, Checkpointer, identify
+from adapterbank.training.code import code_digest
 from adapterbank.training.loop import start_head, train
 from adapterbank.training.recipes import find_recipe
 from adapterbank.training.sinks import Epoch
@@ -52,6 +53,15 @@ class Brief:
     classes: tuple[str, ...]
     data: str  # digest
     storage: str  # URI of the search's folder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialData:
+    """What a trial is trained and judged on; test images never leave the driver."""
+
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +133,7 @@ class _Configuration:
             self._file.write_bytes(kept)
         identity = _identity(task, config["values"], device)
         self._checkpoint = Checkpointer.open(folder, identity)
-        resumed = self._checkpoint.found
+        resumed = self._checkpoint.state
         self._past = resumed.epochs if resumed is not None else ()
 
     @property
@@ -136,7 +146,7 @@ class _Configuration:
         for epoch in self._past:
             _report(epoch)
 
-    def train(self, backbone: TimmViT, data: TaskData) -> None:
+    def train(self, backbone: TimmViT, data: TrialData) -> None:
         """Train from where the state in the storage ends."""
         brief = self._brief
         adapter = build_adapter(
@@ -179,7 +189,7 @@ def _report(epoch: Epoch) -> None:
 
 
 def _start_head(
-    storage: Storage, backbone: TimmViT, data: TaskData, adapter: Adapter, brief: Brief
+    storage: Storage, backbone: TimmViT, data: TrainingData, adapter: Adapter, brief: Brief
 ) -> None:
     """Start the head from ridge regression, or from what another trial's regression gave.
 
@@ -215,7 +225,7 @@ def _identity(task: Shared, values: Mapping[str, Any], device: torch.device) -> 
             "data": brief.data,
             "backbone": task.backbone.fingerprint,
             "device": device.type,
-            "code": code_digest(),
+            "code": code_digest(brief.method),
         }
     )
 
@@ -233,14 +243,13 @@ def _build(weights: Any, record: BackboneRecord, device: str) -> TimmViT:  # noq
     return build_vit(name, options, tensors, record.spec, record.fingerprint).to(device)
 
 
-def _data(task: Shared) -> TaskData:
+def _data(task: Shared) -> TrialData:
     arrays = ray.get(task.splits)
     train, val = (
         Split(images=_tensor(arrays[f"{name}/images"]), labels=_tensor(arrays[f"{name}/labels"]))
         for name in ("train", "val")
     )
-    none = Split(images=val.images[:0], labels=val.labels[:0])
-    return TaskData(classes=task.brief.classes, train=train, val=val, test=none, source="")
+    return TrialData(classes=task.brief.classes, train=train, val=val)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """What a killed training needs to go on to the same bits: one file, replaced in one step.
 
-The file is safetensors; its metadata holds the rest as JSON, so nothing that is read can run code.
-A checksum covers both, since a flipped bit would not stop a training, only change its outcome.
+The file has a checksum, since a flipped bit would not stop a training, only change its outcome.
 """
 
 from __future__ import annotations
@@ -18,17 +17,16 @@ from typing import Any, Self
 import torch
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from adapterbank import durable
 from adapterbank.errors import IntegrityError
+from adapterbank.training.checked import pack_checked, unpack_checked
 from adapterbank.training.sinks import Epoch
 
 FILE = "training.safetensors"
 _LIMIT = 1 << 32  # bytes; the largest adapters have a few million parameters
-_DAMAGED = (ValueError, TypeError, KeyError, IntegrityError, SafetensorError)
+_DAMAGED = (ValueError, IntegrityError)
 
 States = Mapping[str, Mapping[str, Tensor]]
 
@@ -62,16 +60,16 @@ class Checkpointer:
     lies in the folder when a training opens it is a dead one's.
 
     Attributes:
-        found: the state to go on from; None starts from nothing.
+        state: the state to go on from; None starts from nothing.
         run_id: id of the run that logs this training; kept with each checkpoint.
     """
 
     def __init__(
-        self, directory: Path, identity: str, found: Checkpoint | None, run_id: str | None
+        self, directory: Path, identity: str, state: Checkpoint | None, run_id: str | None
     ) -> None:
         self._directory = directory
         self._identity = identity
-        self.found = found
+        self.state = state
         self.run_id = run_id
 
     @classmethod
@@ -86,14 +84,15 @@ class Checkpointer:
         Args:
             directory: made when the first checkpoint is saved.
             identity: of the training, see :func:`identify`.
-            note: told, in a sentence, why a checkpoint is not used.
+            note: called with a sentence where a checkpoint is not used.
         """
         path = directory / FILE
         if directory.is_dir():
             with durable.writable(directory):
                 durable.remove_temporaries(directory)
         try:
-            document, tensors = _unpack(durable.read_file(path, limit=_LIMIT))
+            tensors, text = unpack_checked(durable.read_file(path, limit=_LIMIT))
+            document = TypeAdapter(_Document).validate_json(text)
         except FileNotFoundError:
             return cls(directory, identity, None, None)
         except _DAMAGED as error:
@@ -121,7 +120,8 @@ class Checkpointer:
         )
         with durable.writable(self._directory):
             durable.make_directory(self._directory)
-            durable.replace_file(self._directory / FILE, _pack(document, _flat(checkpoint)))
+            text = json.dumps(asdict(document), allow_nan=False)
+            durable.replace_file(self._directory / FILE, pack_checked(_flat(checkpoint), text))
 
     def discard(self) -> None:
         """Remove what is kept: the training has finished, or has nothing to go on to."""
@@ -138,16 +138,6 @@ def identify(parts: Mapping[str, Any]) -> str:
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code_digest() -> str:
-    """Hash this package's modules: half a training by other code is no training by either."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def states_of(optimizer: torch.optim.Optimizer, adapter: nn.Module) -> States:
@@ -205,27 +195,3 @@ def _join(document: _Document, tensors: Mapping[str, Tensor]) -> Checkpoint:
         optimizer=optimizer,
         generators=generators,
     )
-
-
-def _pack(document: _Document, tensors: Mapping[str, Tensor]) -> bytes:
-    text = json.dumps(asdict(document), allow_nan=False)
-    plain = dict(tensors)
-    return save(plain, {"training": text, "sha256": _checksum(text, plain)})
-
-
-def _unpack(data: bytes) -> tuple[_Document, dict[str, Tensor]]:
-    """Read a checkpoint.
-
-    Raises:
-        ValueError: it is not one, or not what was written; safetensors has errors of its own.
-    """
-    tensors = load(data)  # first: it refuses a header that lies about sizes
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata = header["__metadata__"]
-    if _checksum(metadata["training"], tensors) != metadata["sha256"]:
-        raise ValueError("its content is not what was written")
-    return TypeAdapter(_Document).validate_json(metadata["training"]), tensors
-
-
-def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
-    return hashlib.sha256(text.encode() + save(tensors)).hexdigest()

@@ -30,6 +30,7 @@ class Evaluation:
     score: Score
     loss: float  # mean cross-entropy, nats
     confusion: Tensor  # (C, C) int64 counts, rows are true classes
+    logits: Tensor  # (n, C)
 
 
 def batches(backbone: Backbone, split: Split, progress: Progress | None = None) -> Iterator[Tensor]:
@@ -86,11 +87,6 @@ def evaluate(
     return score(split_logits(backbone, split, folded, progress), split.labels)
 
 
-def predict_labels(backbone: Backbone, split: Split, folded: Folded) -> Tensor:
-    """Answer every image of a split: (n,) int64, the classes by their place."""
-    return split_logits(backbone, split, folded).argmax(1)
-
-
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
     """Count right answers of logits (n, C) against labels (n,)."""
     classes = logits.shape[1]
@@ -100,4 +96,5 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
         score=Score(correct=int((predicted == labels).sum()), total=len(labels)),
         loss=float(functional.cross_entropy(logits, labels)),
         confusion=confusion.reshape(classes, classes),
+        logits=logits,
     )

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from adapterbank.backbones.base import Backbone
 from adapterbank.config.bank import TrainConfig
-from adapterbank.data.base import TaskData
+from adapterbank.data.base import TrainingData
 from adapterbank.data.images import normalise
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter, Dropout
@@ -39,7 +39,7 @@ class TrainResult:
 
 def train(  # noqa: PLR0913  # each is a choice of the caller's
     backbone: Backbone,
-    data: TaskData,
+    data: TrainingData,
     adapter: Adapter,
     recipe: Recipe,
     settings: TrainConfig,
@@ -56,14 +56,14 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
 
     Args:
         backbone: frozen.
-        data: splits of the task; the test split is not read.
+        data: training and validation images of the task.
         adapter: at its start.
         recipe: how to optimise.
         settings: epochs and batch size.
         seed: of the data's order and of dropout.
-        sinks: told of every step and epoch.
-        progress: told of the images that the head's start is fitted to.
-        checkpoint: goes on from the state found there and keeps the state after each epoch.
+        sinks: called after every step and epoch.
+        progress: called with the images done that the head's start is fitted to.
+        checkpoint: goes on from the state that is there and keeps the state after each epoch.
             Stopping after any and going on gives the bits of never having stopped.
 
     Raises:
@@ -71,12 +71,12 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
             the state after the last whole epoch (of the start, in the first).
     """
     adapter.to(backbone.device)
-    found = None if checkpoint is None else checkpoint.found
-    if recipe.head == "ridge" and found is None:
+    state = None if checkpoint is None else checkpoint.state
+    if recipe.head == "ridge" and state is None:
         start_head(backbone, data, adapter, progress)
     run = _Run(backbone, data, adapter, recipe, settings, seed)
-    if found is not None:
-        run.resume(found)
+    if state is not None:
+        run.resume(state)
     if recipe.gradient:
         run.epochs(sinks, checkpoint)
     val = run.val or run.validate(len(run.past))
@@ -89,7 +89,7 @@ class _Run:
     def __init__(
         self,
         backbone: Backbone,
-        data: TaskData,
+        data: TrainingData,
         adapter: Adapter,
         recipe: Recipe,
         settings: TrainConfig,
@@ -108,13 +108,13 @@ class _Run:
         self.past: list[Epoch] = []
         self.val: Evaluation | None = None  # after the last whole epoch
 
-    def resume(self, found: Checkpoint) -> None:
+    def resume(self, state: Checkpoint) -> None:
         """Take up the state after a whole epoch."""
-        self.adapter.load_state_dict(found.adapter, strict=True)
-        restore(self.optimizer, self.adapter, found.optimizer)
-        self.order.set_state(found.generators["order"])
-        self.dropout.generator.set_state(found.generators["dropout"])
-        self.taken, self.past = found.taken, list(found.epochs)
+        self.adapter.load_state_dict(state.adapter, strict=True)
+        restore(self.optimizer, self.adapter, state.optimizer)
+        self.order.set_state(state.generators["order"])
+        self.dropout.generator.set_state(state.generators["dropout"])
+        self.taken, self.past = state.taken, list(state.epochs)
 
     def snapshot(self, adapter: Mapping[str, Tensor]) -> Checkpoint:
         """Copy the state after a whole epoch; the adapter's own was copied already."""
@@ -130,7 +130,7 @@ class _Run:
         )
 
     def epochs(self, sinks: Sequence[Sink], checkpoint: Checkpointer | None) -> None:
-        """Take the epochs that are left; each is kept before anybody is told of it."""
+        """Take the epochs that are left; each is kept before any sink is called."""
         last_good = _state(self.adapter)
         for number in range(len(self.past) + 1, self.settings.epochs + 1):
             begun = time.perf_counter()
@@ -176,10 +176,10 @@ class _Run:
             group["lr"] = group["initial_lr"] * rate
         self.optimizer.zero_grad()
         logits = forward.forward(self.backbone, images, self.adapter.fold(), self.dropout)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = functional.cross_entropy(logits, labels)
         torch.autograd.backward(loss)
-        limit = self.recipe.clip_norm or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), limit)
+        gradients = [p.grad for p in self.adapter.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         value = loss.item()
         if not (torch.isfinite(norm) and torch.isfinite(loss)):
             raise TrainingDiverged(
@@ -213,7 +213,7 @@ class _Run:
 
 
 def start_head(
-    backbone: Backbone, data: TaskData, adapter: Adapter, progress: Progress | None = None
+    backbone: Backbone, data: TrainingData, adapter: Adapter, progress: Progress | None = None
 ) -> None:
     """Start the head from ridge regression on the features the untrained adapter gives."""
     with torch.no_grad():

@@ -29,18 +29,14 @@ class Recipe:
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
     weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    no_decay: tuple[str, ...] = ()
     warm_up: float = 0.1  # fraction of the epochs
     schedule: Literal["step", "epoch"] = "step"
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
     head: Literal["as_built", "ridge"] = "ridge"
     gradient: bool = True  # False: closed form only
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values, for an adapter's configuration."""
-        plain: dict[str, Any] = {**vars(self), "multipliers": dict(self.multipliers)}
-        return plain | {"no_decay": list(self.no_decay)}
+        return {**vars(self), "multipliers": dict(self.multipliers)}
 
     def rate(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Fraction of the learning rate at a step: linear warm-up, then a cosine to zero.
@@ -116,10 +112,7 @@ def build_optimizer(recipe: Recipe, adapter: nn.Module, batch_size: int) -> torc
     groups = []
     for name, parameter in adapter.named_parameters():
         rate = base * recipe.multipliers.get(name, 1.0)
-        decay = 0.0 if name in recipe.no_decay else recipe.weight_decay
-        groups.append(
-            {"params": [parameter], "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        )
+        groups.append({"params": [parameter], "lr": rate, "initial_lr": rate})
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=base, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=base)
+        return torch.optim.SGD(groups, lr=base, momentum=0.9, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=base, weight_decay=recipe.weight_decay)

@@ -139,23 +139,6 @@ def test_each_gate_refuses_by_its_name(opened: Bank, gate: str) -> None:
     assert verdict_on(gated(opened, **LENIENT)).outcome == "promoted"
 
 
-def test_figures_of_images_that_were_trained_on_are_no_figures(opened: Bank) -> None:
-    spec = opened.registry.backbone().spec
-    data = load_task(opened.data("colours"), spec=spec)
-    images = data.val.images.clone()
-    images[:3] = data.train.images[:3]
-    spoiled = TaskData(
-        classes=data.classes, source=data.source, train=data.train, test=data.test,
-        val=Split(images=images, labels=data.val.labels),
-    )  # fmt: skip
-    shutil.rmtree(opened.data("colours"))
-    save_task(spoiled, opened.data("colours"), spec)
-    republish(opened, "colours@1", sharpen)
-    verdict = verdict_on(opened)
-    assert (verdict.outcome, verdict.gate) == ("refused", "overlap")
-    assert "3 of 7 val images are also in train" in verdict.reason
-
-
 def test_a_version_that_would_take_another_tasks_images_is_refused(opened: Bank) -> None:
     other_task(opened)
     assert verdict_on(opened, OTHER).outcome == "promoted"

@@ -16,6 +16,7 @@ from adapterbank.errors import TrainingDiverged
 from adapterbank.integrations.mlflow.store import open_client
 from adapterbank.pipeline.prepare import prepare
 from adapterbank.pipeline.train import train
+from adapterbank.training import code
 from adapterbank.training.sinks import Epoch
 from tests.cli_samples import PARAMS, Cli
 
@@ -214,6 +215,23 @@ def test_a_training_that_is_another_starts_from_the_beginning(
     assert "other data, settings or code: starting from the beginning" in ran.err
     assert "Continuing" not in ran.err
     assert trained(other) == files
+
+
+@pytest.mark.parametrize(("file", "note"), [
+    ("cli/app.py", "Continuing at epoch 3 of 4"),
+    ("methods/vapt.py", "other data, settings or code: starting from the beginning"),
+])  # fmt: skip
+def test_code_that_no_training_runs_may_change_before_it_goes_on(
+    longer: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, note: str
+) -> None:
+    package = tmp_path / "adapterbank"
+    shutil.copytree(code.ROOT, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", package)
+    interrupted(longer, 2)
+    (package / file).write_text((package / file).read_text() + "# changed\n")
+    notes: list[str] = []
+    train(longer, TASK, note=notes.append)
+    assert [line.endswith(note) for line in notes] == [True]
 
 
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(

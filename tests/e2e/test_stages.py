@@ -130,6 +130,29 @@ def test_figures_are_counts_that_agree_with_one_another(opened: Bank) -> None:
     assert sum(t.numel() for t in weights.values()) == sum(metrics["parameters"].values())
 
 
+@pytest.mark.parametrize(("asked", "noted"), [("auto", 1), ("colours@1", 1), ("none", 0)])
+def test_a_task_that_asks_for_a_warm_start_is_trained_from_scratch_with_a_note(
+    opened: Bank, asked: str, noted: int
+) -> None:
+    train(opened, TASK)
+    scratch = content(opened.trained(TASK))
+    bank = changed(opened, "seed: 1", f"warm_start: {asked}\n    seed: 1")
+    notes: list[str] = []
+    train(bank, TASK, note=notes.append)
+    assert content(bank.trained(TASK)) == scratch
+    assert [line for line in notes if "tasks.colours.warm_start" in line] == notes
+    assert len(notes) == noted
+
+
+def test_how_a_device_was_asked_for_is_no_part_of_a_version(opened: Bank) -> None:
+    train(opened, TASK)
+    chosen = content(opened.trained(TASK))
+    assert b'"device"' not in chosen["adapter_config.json"]
+    bank = changed(opened, "batch_size: 8", "batch_size: 8, device: cpu")
+    train(bank, TASK)
+    assert content(bank.trained(TASK)) == chosen
+
+
 def test_training_tells_its_sinks(opened: Bank) -> None:
     told = Interrupting(after=-1)
     result = train(opened, TASK, sinks=(told,))

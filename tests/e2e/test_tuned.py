@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterbank.bank import features
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.plan import (
     Budget,
@@ -23,7 +24,6 @@ from adapterbank.pipeline.prepare import prepare
 from adapterbank.records import Score
 from adapterbank.release import answers
 from adapterbank.release import moves as releasing
-from adapterbank.training import evaluation
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, refuse, searched
 
@@ -66,13 +66,13 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     assert (metrics["val"]["correct"], metrics["val"]["total"]) == (11, 12)
 
     judged: list[str] = []
-    real = evaluation.split_logits
+    real = features.adapter_logits
 
     def answer(*given: object, **named: object) -> object:
         judged.append("on validation images")
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(answers, "split_logits", answer)
+    monkeypatch.setattr(answers, "adapter_logits", answer)
     reports: list[releasing.ReleaseReport] = []
     with suppress(AdapterBankError):  # the champion may be better than 11 of 12
         releasing.release(searching, show=reports.append)

@@ -306,6 +306,7 @@ def test_git_gets_the_small_files_and_dvc_the_rest(bank: Path) -> None:
         for name in ("prepared.json", "best.json", "run.json", "metrics.json", "registered.json")
     } <= tracked
     assert not [name for name in tracked if "safetensors" in name]
+    assert "work/digits/confusion.csv" not in tracked  # a line for each test image
     # The bank's own .gitignore covers every output, so DVC writes none beside them.
     assert {name for name in tracked if name.endswith(".gitignore")} == {
         ".gitignore",

@@ -54,7 +54,7 @@ def test_a_task_that_looks_like_another_takes_its_images_and_is_refused_with_the
     assert found.right[1] < 50
     (failure,) = routing_failures(GATES, [found], allowed=0.005)
     assert failure.gate == "max_routing_drop"
-    for number in (f"{found.right[1]} of 100 images of t000", "it finds 100"):
+    for number in (f"{found.right[1]} of 100 images of t000", "it recognises 100"):
         assert number in failure.reason
     assert routing_failures(GATES, [found], allowed=1.0) == ()
 

@@ -22,7 +22,6 @@ from adapterbank.records import Score
 from adapterbank.training.checkpoint import (
     Checkpoint,
     Checkpointer,
-    code_digest,
     identify,
     restore,
     states_of,
@@ -202,12 +201,12 @@ def test_a_closed_form_keeps_nothing(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_found_with_the_runs_id(tmp_path: Path) -> None:
     keeper = Checkpointer.open(tmp_path / "new" / "folder", IDENTITY)
-    assert (keeper.found, keeper.run_id) == (None, None)
+    assert (keeper.state, keeper.run_id) == (None, None)
     keeper.run_id = "abc"
     keeper.save(sample(seed=1))
     keeper.save(sample(seed=2))
     again = Checkpointer.open(tmp_path / "new" / "folder", IDENTITY)
-    assert_equal(sample(seed=2), again.found)
+    assert_equal(sample(seed=2), again.state)
     assert again.run_id == "abc"
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [
         "training.safetensors"
@@ -215,18 +214,18 @@ def test_what_is_saved_is_found_with_the_runs_id(tmp_path: Path) -> None:
     again.discard()
     again.discard()  # twice is once
     assert not (tmp_path / "new" / "folder").exists()
-    assert Checkpointer.open(tmp_path / "new" / "folder", IDENTITY).found is None
+    assert Checkpointer.open(tmp_path / "new" / "folder", IDENTITY).state is None
 
 
 def test_a_checkpoint_of_another_training_is_passed_over_with_a_note(tmp_path: Path) -> None:
     Checkpointer.open(tmp_path, IDENTITY).save(sample())
     notes: list[str] = []
     other = Checkpointer.open(tmp_path, identify({"test": False}), notes.append)
-    assert (other.found, other.run_id) == (None, None)
+    assert (other.state, other.run_id) == (None, None)
     (note,) = notes
     assert note.endswith("other data, settings or code: starting from the beginning")
     other.save(sample(seed=5))  # takes its place
-    assert Checkpointer.open(tmp_path, IDENTITY).found is None
+    assert Checkpointer.open(tmp_path, IDENTITY).state is None
 
 
 def test_no_flipped_bit_is_gone_on_from(tmp_path: Path) -> None:
@@ -241,7 +240,7 @@ def test_no_flipped_bit_is_gone_on_from(tmp_path: Path) -> None:
         changed[place] ^= 1 << int(torch.randint(8, (), generator=generator))
         path.write_bytes(changed)
         notes: list[str] = []
-        assert Checkpointer.open(tmp_path, IDENTITY, notes.append).found is None, place
+        assert Checkpointer.open(tmp_path, IDENTITY, notes.append).state is None, place
         assert len(notes) == 1
         assert "is damaged" in notes[0], place
 
@@ -250,7 +249,7 @@ def test_no_flipped_bit_is_gone_on_from(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_passed_over_with_a_note(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "training.safetensors").write_bytes(content)
     notes: list[str] = []
-    assert Checkpointer.open(tmp_path, IDENTITY, notes.append).found is None
+    assert Checkpointer.open(tmp_path, IDENTITY, notes.append).state is None
     assert "is damaged" in notes[0]
 
 
@@ -260,11 +259,11 @@ def test_a_truncated_or_linked_checkpoint_is_passed_over(tmp_path: Path) -> None
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        assert Checkpointer.open(tmp_path, IDENTITY).found is None, length
+        assert Checkpointer.open(tmp_path, IDENTITY).state is None, length
     (tmp_path / "elsewhere").write_bytes(whole)
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
-    assert Checkpointer.open(tmp_path, IDENTITY).found is None
+    assert Checkpointer.open(tmp_path, IDENTITY).state is None
 
 
 def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
@@ -274,7 +273,7 @@ def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_every_part_of_a_training_is_in_its_identity_in_any_order() -> None:
-    parts = {"seed": 1, "config": {"epochs": 2, "rate": 0.5}, "code": code_digest()}
+    parts = {"seed": 1, "config": {"epochs": 2, "rate": 0.5}, "code": "abc"}
     changes = ({"seed": 2}, {"config": {"epochs": 3, "rate": 0.5}}, {"code": ""}, {"more": None})
     identities = {identify(parts), *(identify({**parts, **change}) for change in changes)}
     assert len(identities) == 5
@@ -300,7 +299,7 @@ def points(work, check):
     return last
 
 def is_old_or_new():
-    found = Checkpointer.open(folder, IDENTITY, notes.append).found
+    found = Checkpointer.open(folder, IDENTITY, notes.append).state
     assert not notes
     assert [path.name for path in folder.iterdir()] == ["training.safetensors"]
     assert_equal(sample(found.taken, found.taken), found)

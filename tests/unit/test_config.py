@@ -72,6 +72,12 @@ def test_a_tasks_own_training_settings_stand_on_top_of_the_profiles() -> None:
     assert config.training("dtd") == own
 
 
+@pytest.mark.parametrize("start", ["none", "auto", "dtd@3", "dtd@"])
+def test_a_warm_start_of_an_earlier_section_is_read(start: str) -> None:
+    text = FULL.replace("seed: 7", f"seed: 7, warm_start: {start}")
+    assert parse_config(text, where="params.yaml").task("pets").warm_start == start
+
+
 def test_a_task_may_take_back_what_its_profile_sets() -> None:
     text = FULL.replace("learning_rate: 0.25", "weight_decay: null")
     assert parse_config(text, where="params.yaml").training("dtd").weight_decay is None

@@ -32,7 +32,7 @@ def version(size: int = 1) -> LoadedAdapter:
         head_weight=torch.zeros(size * 24 + size - 1, 1), head_bias=torch.zeros(1)
     )
     assert folded.nbytes == TENSOR_BYTES * size
-    return LoadedAdapter(folded=folded, config=CONFIG, parameters=(0, 0))
+    return LoadedAdapter(folded=folded, config=CONFIG, digest="", parameters=(0, 0))
 
 
 def never() -> LoadedAdapter:

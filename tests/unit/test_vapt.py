@@ -31,6 +31,25 @@ def count(config: vapt.Config, traits: Traits = VIT_B16) -> int:
     return count_parameters(vapt.build(config, traits, 3, torch.Generator().manual_seed(0)))[0]
 
 
+def published(config: vapt.Config, traits: Traits) -> int:
+    """Trained numbers without the head, by the published formula.
+
+    ``N·D + (L−1)·(N·H'W' + N + K² + 2D) + 2RD``; with a projector for each block the last term
+    counts L−1 times, without one it is gone, and so is K² without a convolution. Base prompts, not
+    published, add ``(L−1)·N·D``.
+    """
+    shrunk = 2 * config.padding - config.kernel + 1 if config.conv else 0
+    height, width = (side + shrunk for side in traits.grid)
+    adaptive = traits.blocks - 1
+    kernel = config.kernel**2 if config.conv else 0
+    projectors = {"shared": 1, "per_block": adaptive, "none": 0}[config.projector]
+    total = config.prompts * traits.width
+    total += adaptive * (config.prompts * (height * width + 1) + kernel + 2 * traits.width)
+    total += projectors * 2 * config.rank * traits.width
+    total += config.base_prompts * adaptive * config.prompts * traits.width
+    return total + config.learnable_scale
+
+
 @pytest.mark.parametrize(
     ("prompts", "rank", "kernel", "expected"),
     [  # by hand from N·D + (L−1)·(N·H'W' + N + K² + 2D) + 2RD
@@ -52,7 +71,7 @@ def test_vit_b16_has_the_published_number_of_parameters(
     prompts: int, rank: int, kernel: int, expected: int
 ) -> None:
     config = vapt.Config(prompts=prompts, rank=rank, kernel=kernel, base_prompts=False)
-    assert vapt.parameter_count(config, VIT_B16) == expected
+    assert published(config, VIT_B16) == expected
     assert count(config) == expected
 
 
@@ -61,7 +80,7 @@ def test_vit_b16_without_a_convolution_has_the_published_number_of_parameters(
     prompts: int, expected: int
 ) -> None:
     config = vapt.Config(prompts=prompts, conv=False, base_prompts=False)
-    assert vapt.parameter_count(config, VIT_B16) == count(config) == expected
+    assert published(config, VIT_B16) == count(config) == expected
 
 
 @given(
@@ -109,7 +128,7 @@ def test_the_formula_counts_the_tensors_that_are_built(
             "base_prompts": base_prompts,
         }
     )
-    assert count(config, traits) == vapt.parameter_count(config, traits)
+    assert count(config, traits) == published(config, traits)
 
 
 def test_the_published_start_is_zero_weights_and_a_normal_kernel() -> None:
