@@ -83,7 +83,7 @@ bench: env ## Time a training step and a forward against the method as drawn
 
 docs: env ## Build the documentation in site/, strictly
 	@printf '\n== Documentation (mkdocs)\n'
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove the environment and every cache; a bank's data stays
 	@printf '\n== Clean\n'
