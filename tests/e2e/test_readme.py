@@ -153,7 +153,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_readme_says_at_once_what_the_default_method_is() -> None:
-    start = "\n".join(README.splitlines()[:11])
+    start = "\n".join(README.splitlines()[:10])
     assert "with learned base prompts" in start
     assert "published form" in start
 
