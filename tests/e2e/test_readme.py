@@ -239,6 +239,7 @@ def draw_images(folder: Path, first: int, last: int) -> None:
             draw(folder / name / f"{number:03}.png", colour, 1000 * index + number)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two runs of the pipeline, each stage a process of its own
 def test_a_first_day_goes_as_the_pages_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, first, last in (("shapes", 0, 10), ("more", 10, 14), ("new", 900, 902)):
