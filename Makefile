@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo tune-demo test lint types layers tests test-faults test-slow format bench clean
+.PHONY: help env demo tune-demo test lint types layers tests test-faults test-slow format bench docs clean
 
 help: ## Show this list
 	@printf 'Targets (PYTHON=%s makes the environment):\n' '$(PYTHON)'
@@ -35,15 +35,15 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $(READY)
 
-demo: env ## Build a small bank with real data and predict with it (10 minutes)
+demo: env ## Build a small bank with real data and predict with it (6 minutes)
 	@printf '\n== Demonstration\n'
 	@$(BIN)/adapterbank demo
 
-tune-demo: env ## Search N, rank and kernel on two tasks, then build them (15 minutes)
+tune-demo: env ## Search N, rank and kernel on two tasks, then build them (9 minutes)
 	@printf '\n== Demonstration of a search\n'
 	@$(BIN)/adapterbank demo --tune
 
-test: lint types layers tests ## Check everything: lint, types, layers, tests (5 minutes)
+test: lint types layers tests ## Check everything: lint, types, layers, tests (4 minutes)
 
 lint: env ## Check style and formatting
 	@printf '\n== Lint (ruff)\n'
@@ -81,8 +81,12 @@ bench: env ## Time a training step and a forward against the method as drawn
 	@printf '\n== Benchmark of a step\n'
 	@$(BIN)/python -m benchmarks.step
 
+docs: env ## Build the documentation in site/, strictly
+	@printf '\n== Documentation (mkdocs)\n'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove the environment and every cache; a bank's data stays
 	@printf '\n== Clean\n'
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.import_linter_cache ./*.egg-info
+		.import_linter_cache site ./*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
