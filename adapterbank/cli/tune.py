@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, render, search_view, work
+from adapterbank.cli import options, render, search_view, stage
+from adapterbank.cli.render import Answer
 from adapterbank.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ StorageUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        envvar=work.STORAGE,
+        envvar=stage.STORAGE,
         help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
         " cluster must reach; the bank's work folder by default.",
     ),
@@ -72,7 +73,7 @@ def tune(  # noqa: PLR0913  # options of the command line
         )
     tasks, left_out = _searchable(opened, task, every=every, quiet=as_json)
     for name in tasks:
-        work.make_ready(opened, name, again=False, quiet=as_json)
+        stage.make_ready(opened, name, quiet=as_json)
     from adapterbank.search.study import Where
 
     searches = search_view.run(
@@ -88,10 +89,14 @@ def tune(  # noqa: PLR0913  # options of the command line
         earlier="resume" if resume else "discard" if fresh else "refuse",
         quiet=as_json,
     )
-    if as_json:
-        render.print_json({"searches": searches, "left_out": left_out})
-        return
-    render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
+    answer = Answer(
+        {"searches": [search.content for search in searches], "left_out": left_out},
+        [
+            *(part for search in searches for part in search.text),
+            f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it",
+        ],
+    )
+    render.answer(answer, as_json=as_json)
 
 
 def _searchable(
@@ -124,7 +129,7 @@ def _searchable(
         )
     for name in left_out:
         if not quiet:
-            render.note(work.nothing_to_search(name))
+            render.note(stage.nothing_to_search(name))
     tasks = [name for name in tasks if name not in left_out]
     for name in tasks:
         space_of(bank, name)

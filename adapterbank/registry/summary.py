@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from adapterbank.errors import IntegrityError
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import check_files, check_some
+from adapterbank.registry.store import Registry
+from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
 
 _CONFIG = "adapter_config.json"
@@ -32,6 +35,23 @@ class Summary:
             case {"method": int(method), "head": int(head)}:
                 return method, head
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """A task by its champion's files, or by what is wrong with them."""
+
+    task: str
+    version: int | None = None
+    digest: str | None = None
+    method: str | None = None
+    classes: int | None = None
+    test: Score | None = None
+    linear_probe: Score | None = None
+    parameters: dict[str, int] | None = None
+    bytes: int | None = None
+    versions: int = 0
+    problem: str | None = None
 
 
 def summarise(version: Version, *, whole: bool = False) -> Summary:
@@ -66,3 +86,36 @@ def score_of(metrics: Mapping[str, Any], *path: str) -> Score | None:
         case {"correct": int(correct), "total": int(total)}:
             return Score(correct=correct, total=total)
     return None
+
+
+def list_tasks(registry: Registry) -> list[TaskRow]:
+    """Describe every task by its champion, or by its number of versions where it has none.
+
+    A version that misses bytes, or whose figures are damaged, is listed with its ``problem``.
+    Its tensors are not read: a bank may have a thousand tasks, and ``verify`` is there for that.
+    """
+    return [_task_row(registry, task) for task in registry.tasks()]
+
+
+def _task_row(registry: Registry, task: str) -> TaskRow:
+    row = TaskRow(task=task)
+    try:
+        versions, aliases = registry.overview(task)
+        row = replace(row, versions=len(versions))
+        if CHAMPION not in aliases:
+            return row
+        version = versions[aliases[CHAMPION] - 1]
+        row = replace(row, version=version.version, digest=version.digest)
+        summary = summarise(version)
+    except IntegrityError as error:
+        return replace(row, problem=error.message)
+    counts = summary.parameters
+    return replace(
+        row,
+        method=summary.config.method.name,
+        classes=len(summary.config.classes),
+        test=score_of(summary.metrics, "test"),
+        linear_probe=score_of(summary.metrics, "linear_probe", "test"),
+        parameters=None if counts is None else {"method": counts[0], "head": counts[1]},
+        bytes=sum(summary.sizes.values()),
+    )
