@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,8 +37,10 @@ def register(
 
     The same bytes are the same version, however often they come.
     """
+    from adapterbank.registry.summary import read_task
+
     opened = options.open_bank(bank)
-    name = _task_of(directory) if task is None else task
+    name = read_task(directory) if task is None else task
     version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
     with progress.spinner("Showing it to MLflow and DVC", quiet=True):
         from adapterbank.bank.mirror import follow_version
@@ -126,23 +127,6 @@ def rollback(
     now = ANY if expected is None else expected
     move = moves.rollback(opened, task, alias=alias, expected=now, reason=reason)
     render.answer(_answer(move), as_json=as_json)
-
-
-def _task_of(directory: Path) -> str:
-    """Read which task a version's configuration names."""
-    path = directory / "adapter_config.json"
-    try:
-        task = json.loads(path.read_bytes())["task"]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{directory} holds no version: adapter_config.json is missing",
-            fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} names no task", fix="adapterbank register DIR --task TASK") from (
-            error
-        )
-    return str(task)
 
 
 def _expected(registry: Registry, ref: str, alias: str, given: str | None) -> Expected:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from adapterbank.errors import IntegrityError
+from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import check_files, check_some
@@ -75,6 +76,25 @@ def summarise(version: Version, *, whole: bool = False) -> Summary:
         metrics=json.loads(files.get(_METRICS, b"{}")),
         sizes=sizes,
     )
+
+
+def read_task(directory: Path) -> str:
+    """Read which task the configuration in a folder names, before it is a version.
+
+    Raises:
+        InputError: there is no configuration, or it names no task.
+    """
+    path = directory / _CONFIG
+    try:
+        return str(json.loads(path.read_bytes())["task"])
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} holds no version: {_CONFIG} is missing",
+            fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "adapterbank register DIR --task TASK"
+        raise InputError(f"{path} names no task", fix=fix) from error
 
 
 def score_of(metrics: Mapping[str, Any], *path: str) -> Score | None:
