@@ -41,8 +41,9 @@ def demo(
 ) -> None:
     """Build this bank and use it.
 
-    Runs `dvc repro` twice, shows the tasks, predicts on images no adapter was trained on, has the
-    router find the task of some and of a stranger, and audits what was there before the last task.
+    Runs `dvc repro` twice, shows the tasks, predicts on images that no adapter was trained on, has
+    the router find the task of some of them and of a photograph of no task, and audits the versions
+    that were published before the last task.
     --device is of what comes after `dvc repro`, which trains where train.device says.
     """
     from adapterbank.backbones.loading import pick_device
@@ -178,7 +179,7 @@ def _route(
 
     first = {answer["task"]: answer["image"] for answer in reversed(predictions)}
     images = {bank.root / image: task for task, image in first.items()}
-    answers = predictor.predict([*images, _stranger(bank)], task=AUTO)
+    answers = predictor.predict([*images, _unknown_image(bank)], task=AUTO)
     return [
         {
             "image": str(Path(answer.image).relative_to(bank.root)),
@@ -191,7 +192,7 @@ def _route(
     ]
 
 
-def _stranger(bank: Bank) -> Path:
+def _unknown_image(bank: Bank) -> Path:
     """A photograph that belongs to no task: one that scikit-image ships."""
     path = bank.root / "out" / "samples" / "rocket.jpg"
     path.write_bytes(resources.files("skimage").joinpath("data", path.name).read_bytes())

@@ -27,7 +27,7 @@ DRIFTED = 6
 @app.command("drift")
 def drift(
     task: Annotated[str, typer.Argument(metavar="TASK", help="dtd, or a version: dtd@3.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="As of predict.")],
+    paths: options.Paths,
     window: Annotated[
         int, typer.Option(min=20, help="Images judged together; what is left over is not judged.")
     ] = 200,
@@ -44,11 +44,11 @@ def drift(
 ) -> None:
     """Compare new images of a task with those it was trained on.
 
-    Of each window of images: whether their frozen features, their familiarity and the confidence
-    of the answers are those of the task's held-out images. Two windows in a row must have moved
-    before there is an alarm; of unchanged windows at most one in a hundred looks as if it had.
-    Changes nothing. The exit code is 0 for the advice none, 6 for any
-    other, and 1 where the advice is none but an image could not be read.
+    Each window of images is compared with the task's held-out images by frozen features, by
+    familiarity and by the confidence of the answers. Two changed windows in a row raise an alarm;
+    of unchanged windows at most one in a hundred looks changed. Writes nothing. The exit code is 0
+    for the advice none, 6 for any other, and 1 where the advice is none but an image could not be
+    read.
     """
     opened = options.open_bank(bank)
     version = opened.registry.resolve(task)

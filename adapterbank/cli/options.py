@@ -30,6 +30,15 @@ BankDevice = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH",
+        help="Files, folders (with all below), quoted patterns, or - for paths from standard"
+        " input, one a line.",
+    ),
+]
+
 BankDir = Annotated[
     Path | None,
     typer.Option(

@@ -22,20 +22,12 @@ app = typer.Typer()
 UNREADABLE = 1  # the exit code where an image could not be read
 
 Result: TypeAlias = Prediction | Abstention | Route | ImageError
-Paths = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PATH",
-        help="Files, folders (with all below), quoted patterns, or - for paths from standard"
-        " input, one a line.",
-    ),
-]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one forward.")]
 
 
 @app.command("predict")
 def predict(
-    paths: Paths,
+    paths: options.Paths,
     task: Annotated[
         str,
         typer.Option(
@@ -52,8 +44,8 @@ def predict(
 ) -> None:
     """Classify images under one task, or each under its own.
 
-    With --task auto the router finds the task of each image, or says that it is of none; that is
-    an answer too. With --json, one object a line in the order of the images. An image that cannot
+    With --task auto the router finds the task of each image, or rejects it as unknown; that is an
+    answer too. With --json, one object a line in the order of the images. An image that cannot
     be read is reported by name while the rest go on; the exit code is then 1.
     """
     registry = options.open_registry(bank)
@@ -87,7 +79,7 @@ def predict(
 
 @app.command("route")
 def route(
-    paths: Paths,
+    paths: options.Paths,
     top_k: Annotated[int, typer.Option(min=1, help="Tasks to name with each answer.")] = 3,
     batch_size: BatchSize = 32,
     device: options.Device = "auto",
@@ -98,8 +90,8 @@ def route(
     """Find the task of images, without answering them.
 
     One pass of the backbone, however many tasks there are. p is the share of a task's own images
-    that look as unusual for it; where it is at most the router's alpha (0.05 unless the bank says
-    otherwise) the image is of no known task.
+    that look at least as unusual. Where it is at most the router's alpha (0.05 unless the bank says
+    otherwise) the image is rejected as unknown.
     """
     registry = options.open_registry(bank)
     registry.resolve(ROUTER)  # before torch is imported

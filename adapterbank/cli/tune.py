@@ -59,8 +59,8 @@ def tune(  # noqa: PLR0913  # options of the command line
 ) -> None:
     """Search a task's hyper-parameters: prompts, rank, kernel, learning rate.
 
-    What is searched, and how much may be spent, stands in pipelines/params.yaml. The winner goes to
-    work/TASK/best.json, from where training takes it up: `dvc repro` runs all of it.
+    pipelines/params.yaml says what is searched and how much may be spent. The winner is written to
+    work/TASK/best.json, where training reads it; `dvc repro` runs all of it.
     """
     opened = options.open_bank(bank)
     if resume and fresh:
