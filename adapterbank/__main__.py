@@ -62,7 +62,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         # Not standalone: usage errors come here too, and are reported as all others are.
         result = app(args=words, prog_name="adapterbank", standalone_mode=False)
-        render.flush()
+        sys.stdout.flush()  # a closed pipe is noticed here, not at the interpreter's end
     except AdapterBankError as error:
         kind = type(error).__name__
         render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)

@@ -30,11 +30,11 @@ from rich.progress import track
 from rich.table import Table
 from safetensors.numpy import save
 
-from adapterbank.cli import summary
 from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.documents import dump_document
 from adapterbank.registry.store import Registry
+from adapterbank.registry.summary import list_tasks
 from adapterbank.registry.versions import Version
 from benchmarks._machine import machine
 
@@ -89,7 +89,7 @@ def _measure(folder: Path, versions: int, tasks: int) -> Table:
     table.add_row("… to first", f"{new / first:.2f}", "")
     middle, digest = _name(tasks // 2), registry.resolve(f"{_name(tasks // 2)}@1").digest
     reads: dict[str, Callable[[], object]] = {
-        "list": lambda: summary.list_tasks(registry),
+        "list": lambda: list_tasks(registry),
         "resolve TASK": lambda: registry.resolve(middle),
         "resolve TASK@1": lambda: registry.resolve(f"{middle}@1"),
         "resolve TASK@sha256:…": lambda: registry.resolve(f"{middle}@sha256:{digest[:12]}"),

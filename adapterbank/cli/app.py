@@ -17,7 +17,6 @@ from adapterbank.cli import (
     mirrors,
     pipeline,
     predict,
-    removal,
     render,
     report,
     router,
@@ -37,26 +36,12 @@ app = typer.Typer(
 )
 # In the order of a first day: make a bank, fill it, look at it, use it.
 for part in (
-    bank.setup,
-    tune.app,
-    pipeline.app,
-    learn.app,
-    versions.app,
-    bank.views,
-    predict.app,
-    router.app,
-    drift.app,
-    demo.app,
-    stage.app,
-):
+    bank.setup, tune.app, pipeline.app, learn.app, versions.app, bank.views, predict.app,
+    drift.app, demo.app, stage.app, mirrors.app, report.app, audit.app,
+):  # fmt: skip
     app.add_typer(part)
-app.add_typer(mirrors.app)
-for part in (report.app, audit.app, removal.app):
-    app.add_typer(part)
-tasks.app.add_typer(removal.of_tasks)
-app.add_typer(tasks.app, name="task")
-app.add_typer(backbone.app, name="backbone")
-app.add_typer(router.routers, name="router")
+for group, name in ((tasks, "task"), (backbone, "backbone"), (router, "router")):
+    app.add_typer(group.app, name=name)
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  # typer calls it so

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterbank.cli import options, progress, render
+from adapterbank.cli.render import Answer, Table
 from adapterbank.text import count
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def audit(
             help="Only versions published before this: 2026-03-01T12:00:00Z, or dtd@3.",
         ),
     ] = None,
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
@@ -38,46 +39,38 @@ def audit(
     the exit code is 1 if any version is not what it was.
     """
     opened = options.open_bank(bank)
-    with progress.bar("Auditing", quiet=as_json) as shown:
-        from adapterbank.continual import audit as work
+    with progress.bar("Auditing", quiet=as_json) as bar:
+        from adapterbank.continual.audit import REPORT, audit
 
-        report = work.audit(opened, before=before, device=device, progress=shown)
-    if as_json:
-        render.print_json(report.as_json())
-    else:
-        print_audit(report)
-        render.line(f"Report: {work.REPORT}")
-    if not report.ok:
-        raise typer.Exit(FAILED)
+        report = audit(opened, before=before, device=device, progress=bar)
+    text = [*audit_text(report), f"Report: {REPORT}"]
+    answer = Answer(report.as_json(), text, exit_code=0 if report.ok else FAILED)
+    render.answer(answer, as_json=as_json)
 
 
-def print_audit(report: AuditReport) -> None:
-    """Print what an audit found, task by task."""
-    if report.versions:
-        render.table(
-            ("task", ">versions", "bytes", ">canary differs by", "result"), _rows(report.versions)
-        )
-    render.line(f"Backbone: {report.backbone.uri} ({report.backbone.fingerprint})")
-    if report.backbone_problem is not None:
-        render.line(f"FAILED backbone: {report.backbone_problem}")
-    for one in report.failed:
-        render.line(f"FAILED {one.name}: {one.problem}")
+def audit_text(report: AuditReport) -> list[str | Table]:
+    """Write the result of an audit, task by task."""
+    columns = ("task", ">versions", "bytes", ">canary differs by", "result")
     moment = "" if report.before is None else f" published before {report.before}"
-    checked = f"{count(len(report.versions), 'version')}{moment} checked"
-    if report.ok:
-        render.line(f"{checked}: nothing was forgotten")
-    else:
-        render.line(f"{checked}: {len(report.failed)} not as published")
+    result = "nothing was forgotten" if report.ok else f"{len(report.failed)} not as published"
+    problem = report.backbone_problem
+    return [
+        *([Table(columns, _rows(report.versions))] if report.versions else []),
+        f"Backbone: {report.backbone.uri} ({report.backbone.fingerprint})",
+        *([] if problem is None else [f"FAILED backbone: {problem}"]),
+        *(f"FAILED {version.name}: {version.problem}" for version in report.failed),
+        f"{count(len(report.versions), 'version')}{moment} checked: {result}",
+    ]
 
 
 def _rows(versions: tuple[AuditedVersion, ...]) -> list[tuple[str, ...]]:
     """One row for each task."""
     rows: list[tuple[str, ...]] = []
-    for task in dict.fromkeys(one.task for one in versions):
-        own = [one for one in versions if one.task == task]
-        unequal = sum(not one.bytes_equal for one in own)
-        replayed = [one.canary_difference for one in own if one.canary_difference is not None]
-        failed = sum(one.problem is not None for one in own)
+    for task in dict.fromkeys(version.task for version in versions):
+        own = [version for version in versions if version.task == task]
+        unequal = sum(not version.bytes_equal for version in own)
+        replayed = [v.canary_difference for v in own if v.canary_difference is not None]
+        failed = sum(version.problem is not None for version in own)
         rows.append(
             (
                 task,

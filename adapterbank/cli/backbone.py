@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, render, work
+from adapterbank.cli import options, render, stage
+from adapterbank.cli.render import Answer, Table
 
 if TYPE_CHECKING:
     from adapterbank.registry.backbone import BackboneRecord
@@ -22,8 +23,8 @@ def fetch(
     as_json: options.Json = False,
 ) -> None:
     """Fetch, verify and fingerprint the backbone that pipelines/params.yaml names."""
-    record = work.fetch(options.open_bank(bank), force=force, quiet=as_json)
-    _report(record, fetched=True, as_json=as_json)
+    record = stage.fetch(options.open_bank(bank), force=force, quiet=as_json)
+    render.answer(_answer(record, fetched=True), as_json=as_json)
 
 
 @app.command("show")
@@ -31,39 +32,23 @@ def show(bank: options.BankDir = None, *, as_json: options.Json = False) -> None
     """Show which backbone all versions of this bank were trained on."""
     registry = options.open_registry(bank)
     fetched = registry.backbone_weights.is_file()
-    _report(registry.backbone(), fetched=fetched, as_json=as_json)
+    render.answer(_answer(registry.backbone(), fetched=fetched), as_json=as_json)
 
 
-def _facts(record: BackboneRecord, *, fetched: bool) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "uri": record.uri,
-        "arch": record.arch,
-        "fingerprint": record.fingerprint,
-        "input": asdict(record.spec),
-        "traits": asdict(record.traits),
-        "fetched": fetched,
-    }
-
-
-def _report(record: BackboneRecord, *, fetched: bool, as_json: bool) -> None:
-    if as_json:
-        render.print_json(_facts(record, fetched=fetched))
-        return
+def _answer(record: BackboneRecord, *, fetched: bool) -> Answer:
     traits, spec = record.traits, record.spec
-    render.table(
-        ("what", "which"),
-        [
-            ("uri", record.uri),
-            ("architecture", record.arch),
-            ("fingerprint", record.fingerprint),
-            ("input", f"{spec.size[0]} × {spec.size[1]}, {spec.interpolation}"),
-            ("mean, std", f"{spec.mean}, {spec.std}"),
-            ("tokens", f"{traits.prefix_tokens} + {traits.grid[0]} × {traits.grid[1]}"),
-            ("width, blocks", f"{traits.width}, {traits.blocks}"),
-            ("pooling", traits.pool),
-            ("parameters", f"{traits.parameters:,}"),
-            ("weights here", "yes" if fetched else "no: adapterbank backbone fetch"),
-        ],
-    )
+    facts = [
+        ("uri", record.uri),
+        ("architecture", record.arch),
+        ("fingerprint", record.fingerprint),
+        ("input", f"{spec.size[0]} × {spec.size[1]}, {spec.interpolation}"),
+        ("mean, std", f"{spec.mean}, {spec.std}"),
+        ("tokens", f"{traits.prefix_tokens} + {traits.grid[0]} × {traits.grid[1]}"),
+        ("width, blocks", f"{traits.width}, {traits.blocks}"),
+        ("pooling", traits.pool),
+        ("parameters", f"{traits.parameters:,}"),
+        ("weights here", "yes" if fetched else "no: adapterbank backbone fetch"),
+    ]
+    content = {"uri": record.uri, "arch": record.arch, "fingerprint": record.fingerprint,
+               "input": spec, "traits": traits, "fetched": fetched}  # fmt: skip
+    return Answer(content, [Table(("what", "which"), facts)])

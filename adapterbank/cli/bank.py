@@ -1,24 +1,24 @@
-"""Commands that make a bank and look at it: init, list, show, history, verify."""
+"""Commands that make a bank and look at it: init, list, show, history, verify, gc."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, progress, render, summary
-from adapterbank.errors import InputError
+from adapterbank.cli import options, progress, render
+from adapterbank.cli.render import Answer, Table, cell
+from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import ROUTER
-from adapterbank.text import count, human_bytes, percent, short_digest
+from adapterbank.text import count, human_bytes, human_seconds, short_digest
 
 if TYPE_CHECKING:
-    from adapterbank.registry.task_record import Event
+    from adapterbank.registry.summary import Summary, TaskRow
 
 setup = typer.Typer()
 views = typer.Typer()
-
-INTEGRITY = 4  # the exit code of IntegrityError
 
 
 @setup.command("init")
@@ -35,37 +35,30 @@ def init(
     """
     from adapterbank.bank.scaffold import init_bank
 
-    with progress.spinner(f"Making a bank in {directory.resolve()}", quiet=as_json):
-        changed = init_bank(directory, git=git)
     root = directory.resolve()
+    with progress.spinner(f"Making a bank in {root}", quiet=as_json):
+        changed = init_bank(directory, git=git)
     names = [str(path.resolve().relative_to(root)) for path in changed]
-    if as_json:
-        render.print_json({"bank": str(root), "changed": names})
-        return
-    if not names:
-        render.line(f"{root} is a bank already; nothing was changed.")
-        return
-    render.line(f"{root} is a bank now:")
-    for name in names:
-        render.line(f"  {name}")
-    render.line("Next: adapterbank task add NAME --data DIR, then dvc repro")
+    text = [f"{root} is a bank already; nothing was changed."]
+    if names:
+        text = [f"{root} is a bank now:", *(f"  {name}" for name in names)]
+        text.append("Next: adapterbank task add NAME --data DIR, then dvc repro")
+    render.answer(Answer({"bank": root, "changed": names}, text), as_json=as_json)
 
 
 @views.command("list")
 def list_bank(bank: options.BankDir = None, *, as_json: options.Json = False) -> None:
     """List the tasks this bank can answer."""
+    from adapterbank.registry.summary import list_tasks
+
     registry = options.open_registry(bank)
-    rows = summary.list_tasks(registry)
-    if as_json:
-        render.print_json({"bank": str(registry.root.parent), "tasks": rows})
-        return
-    if not rows:
-        render.line("No task has a version yet. Next: dvc repro")
-        return
-    summary.print_tasks(rows)
-    for row in rows:
-        if row["problem"]:
-            render.note(f"{row['task']}: {row['problem']}")
+    rows = list_tasks(registry)
+    answer = Answer(
+        {"bank": registry.root.parent, "tasks": rows},
+        [task_table(rows) if rows else "No task has a version yet. Next: dvc repro"],
+        [f"{row.task}: {row.problem}" for row in rows if row.problem],
+    )
+    render.answer(answer, as_json=as_json)
 
 
 @views.command("show")
@@ -76,33 +69,30 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show one version in full."""
-    from dataclasses import asdict
-
     from adapterbank.registry.summary import summarise
 
     registry = options.open_registry(bank)
     version = registry.resolve(ref)
     if version.task == ROUTER:
         raise InputError(f"{version} is the router", fix=f"adapterbank router show {version}")
-    found = summarise(version, whole=True)
-    named = registry.aliases(version.task)
-    content: dict[str, Any] = {
-        **summary.version_json(version),
-        "aliases": sorted(alias for alias, number in named.items() if number == version.version),
-        "path": str(version.path),
-        "bytes": sum(found.sizes.values()),
-        "files": found.sizes,
-        "config": asdict(found.config),
-        "metrics": found.metrics,
+    summary = summarise(version, whole=True)
+    numbers = registry.aliases(version.task)
+    aliases = sorted(alias for alias, number in numbers.items() if number == version.version)
+    content = {
+        **render.version_json(version),
+        "aliases": aliases,
+        "path": version.path,
+        "bytes": sum(summary.sizes.values()),
+        "files": summary.sizes,
+        "config": summary.config,
+        "metrics": summary.metrics,
     }
-    if as_json:
-        render.print_json(content)
-        return
-    render.table(("what", "which"), _facts(content))
-    render.table(
-        ("file", ">size"),
-        [(name, human_bytes(size)) for name, size in found.sizes.items()],
-    )
+    sizes = [(name, human_bytes(size)) for name, size in summary.sizes.items()]
+    text = [
+        Table(("what", "which"), _facts(summary, aliases)),
+        Table(("file", ">size"), sizes),
+    ]
+    render.answer(Answer(content, text), as_json=as_json)
 
 
 @views.command("history")
@@ -113,22 +103,38 @@ def history(
     as_json: options.Json = False,
 ) -> None:
     """Show everything that was done to a task."""
+    from adapterbank.registry.verdicts import parse_verdict
+
     registry = options.open_registry(bank)
     events = registry.history(task)
     aliases = registry.aliases(task)
-    if as_json:
-        content = [{**event.as_json(), "verdict": event.verdict} for event in events]
-        render.print_json({"task": task, "aliases": aliases, "history": content})
-        return
-    verdicts = [_verdict_text(event) for event in events]
+    columns = [">step", "time (UTC)", "action", "alias", ">from", ">to", "digest", "by", "reason"]
     rows = [
-        (*_event_row(event), verdict) if any(verdicts) else _event_row(event)
-        for event, verdict in zip(events, verdicts, strict=True)
+        [
+            str(event.step),
+            event.time,
+            event.action,
+            cell(event.alias),
+            cell(event.from_version),
+            cell(event.to_version),
+            short_digest(event.digest),
+            event.actor,
+            event.reason,
+        ]
+        for event in events
     ]
-    columns = (">step", "time (UTC)", "action", "alias", ">from", ">to", "digest", "by", "reason")
-    render.table((*columns, "verdict") if any(verdicts) else columns, rows)
-    named = ", ".join(f"{alias} is {number}" for alias, number in sorted(aliases.items()))
-    render.line(f"Now: {named or 'no alias'}")
+    verdicts = [parse_verdict(event.verdict) for event in events]
+    if any(verdicts):  # in one line each; all of their figures stand in the JSON
+        columns.append("verdict")
+        for row, verdict in zip(rows, verdicts, strict=True):
+            row.append("" if verdict is None else verdict.short())
+    now = ", ".join(f"{alias} is {number}" for alias, number in sorted(aliases.items()))
+    past = [{**event.as_json(), "verdict": event.verdict} for event in events]
+    answer = Answer(
+        {"task": task, "aliases": aliases, "history": past},
+        [Table(columns, rows), f"Now: {now or 'no alias'}"],
+    )
+    render.answer(answer, as_json=as_json)
 
 
 @views.command("verify")
@@ -146,86 +152,123 @@ def verify(
     anything is not as it should be.
     """
     registry = options.open_registry(bank)
-    checked = 0
-    with progress.bar("Verifying", quiet=as_json) as shown:
-
-        def report(done: int, total: int) -> None:
-            nonlocal checked
-            checked = total
-            shown(done, total)
-
-        problems = registry.verify(ref, progress=report)
-    if as_json:
-        found = [
-            {
-                "kind": problem.kind,
-                "task": problem.task,
-                "path": str(problem.path),
-                "message": problem.message,
-                "fix": problem.fix,
-            }
-            for problem in problems
-        ]
-        render.print_json({"ok": not problems, "checked": checked, "problems": found})
-    else:
-        for problem in problems:
-            render.line(f"{problem.kind}: {problem.message}")
-            if problem.fix:
-                render.line(f"  To mend it: {problem.fix}")
-        found_text = count(len(problems), "problem") if problems else "all is well"
-        render.line(f"{count(checked, 'version')} checked: {found_text}")
-    if problems:
-        raise typer.Exit(INTEGRITY)
-
-
-def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
-    config, metrics = content["config"], content["metrics"]
-    facts = [
-        ("version", f"{content['task']}@{content['version']}"),
-        ("digest", content["digest"]),
-        ("aliases", ", ".join(content["aliases"]) or "none"),
-        ("method", config["method"]["name"]),
-        *((f"  {name}", str(value)) for name, value in config["method"]["hyper"].items()),
-        ("classes", f"{len(config['classes'])}: {_shortened(config['classes'])}"),
-        ("data", f"{config['data']['source']} ({short_digest(config['data']['digest'])})"),
-        ("backbone", config["backbone"]["uri"]),
-        ("input", " × ".join(map(str, config["input"]["size"]))),
-        ("seed", str(config["seed"])),
-    ]
-    for name, path in (
-        ("validation", ("val",)),
-        ("test", ("test",)),
-        ("linear probe, test", ("linear_probe", "test")),
-    ):
-        score = summary.score_of(metrics, *path)
-        if score is not None:
-            share = percent(score["correct"], score["total"])
-            facts.append((name, f"{share} ({score['correct']} of {score['total']})"))
-    return [*facts, ("size", human_bytes(content["bytes"])), ("path", content["path"])]
-
-
-def _shortened(classes: tuple[str, ...]) -> str:
-    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
-    return ", ".join(classes[:8]) + more
-
-
-def _event_row(event: Event) -> tuple[str, ...]:
-    return (
-        str(event.step),
-        event.time,
-        event.action,
-        event.alias or "–",
-        "–" if event.from_version is None else str(event.from_version),
-        "–" if event.to_version is None else str(event.to_version),
-        short_digest(event.digest),
-        event.actor,
-        event.reason,
+    with progress.bar("Verifying", quiet=as_json) as bar:
+        problems = registry.verify(ref, progress=bar)
+    text = render.problem_lines((item.kind, item.message, item.fix) for item in problems)
+    result = count(len(problems), "problem") if problems else "all is well"
+    answer = Answer(
+        {"ok": not problems, "checked": bar.total, "problems": problems},
+        [*text, f"{count(bar.total, 'version')} checked: {result}"],
+        exit_code=IntegrityError.exit_code if problems else 0,
     )
+    render.answer(answer, as_json=as_json)
 
 
-def _verdict_text(event: Event) -> str:
-    """The figures a version was judged by, in one line; all of them stand in ``--json``."""
-    from adapterbank.registry.verdicts import parse_verdict
+@views.command("gc")
+def collect(
+    bank: options.BankDir = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete what nothing needs.
 
-    verdict = parse_verdict(event.verdict)
-    return "" if verdict is None else verdict.short()
+    That is what killed programs left in the registry, and whole versions that no record names, in
+    this folder or in any commit. A registered version is never deleted.
+    """
+    opened = options.open_bank(bank)
+    from adapterbank.bank.gc import collect_waste
+
+    leftovers = collect_waste(opened, dry_run=dry_run)
+    doomed = [waste for waste in leftovers if waste.needed_by is None]
+    total = sum(waste.size_bytes for waste in doomed)
+    table = Table(
+        (">size", "kind", "what", "kept for"),
+        [(human_bytes(w.size_bytes), w.kind, str(w.path), cell(w.needed_by)) for w in leftovers],
+    )
+    outcome = "to delete" if dry_run or not doomed else "deleted"
+    entries = [
+        {
+            "kind": waste.kind,
+            "task": waste.task,
+            "path": waste.path,
+            "bytes": waste.size_bytes,
+            "needed_by": waste.needed_by,
+        }
+        for waste in leftovers
+    ]
+    answer = Answer(
+        {
+            "dry_run": dry_run,
+            "deleted": 0 if dry_run else len(doomed),
+            "bytes": total,
+            "found": entries,
+        },
+        [
+            *([table] if leftovers else []),
+            f"{count(len(doomed), 'thing')} {outcome}, {human_bytes(total)}",
+        ],
+    )
+    render.answer(answer, as_json=as_json)
+
+
+def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = None) -> Table:
+    """Make the table of tasks.
+
+    Args:
+        rows: of :func:`list_tasks`.
+        seconds: training time of tasks; a column more.
+    """
+    columns = ["task", ">champion", "method", ">classes", ">test", ">linear probe", ">parameters",
+               ">size", ">versions"]  # fmt: skip
+    cells = [
+        [
+            row.task,
+            cell(row.version),
+            row.method or ("damaged" if row.problem else "no champion"),
+            cell(row.classes),
+            render.share(row.test),
+            render.share(row.linear_probe),
+            # Apart: the head grows with the classes.
+            "{method:,} + {head:,}".format_map(row.parameters) if row.parameters else "–",
+            human_bytes(row.bytes),
+            str(row.versions),
+        ]
+        for row in rows
+    ]
+    if seconds is not None:
+        columns.append(">trained in")
+        for row, own in zip(rows, cells, strict=True):
+            own.append(human_seconds(seconds.get(row.task)))
+    return Table(columns, cells)
+
+
+def _facts(summary: Summary, aliases: list[str]) -> list[tuple[str, str]]:
+    from adapterbank.registry.summary import score_of
+
+    config, metrics = summary.config, summary.metrics
+    more = f" and {len(config.classes) - 8} more" if len(config.classes) > 8 else ""
+    scores = {
+        "validation": score_of(metrics, "val"),
+        "test": score_of(metrics, "test"),
+        "linear probe, test": score_of(metrics, "linear_probe", "test"),
+    }
+    return [
+        ("version", str(summary.version)),
+        ("digest", summary.version.digest),
+        ("aliases", ", ".join(aliases) or "none"),
+        ("method", config.method.name),
+        *((f"  {name}", str(value)) for name, value in config.method.hyper.items()),
+        ("classes", f"{len(config.classes)}: {', '.join(config.classes[:8])}{more}"),
+        ("data", f"{config.data.source} ({short_digest(config.data.digest)})"),
+        ("backbone", config.backbone.uri),
+        ("input", " × ".join(map(str, config.input.size))),
+        ("seed", str(config.seed)),
+        *(
+            (name, f"{render.share(score)} ({score.correct} of {score.total})")
+            for name, score in scores.items()
+            if score is not None
+        ),
+        ("size", human_bytes(sum(summary.sizes.values()))),
+        ("path", str(summary.version.path)),
+    ]

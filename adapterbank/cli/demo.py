@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapterbank.cli import options, render, summary
-from adapterbank.cli.audit import print_audit
-from adapterbank.cli.tasks import write_samples
+from adapterbank.cli import options, render
+from adapterbank.cli.audit import audit_text
+from adapterbank.cli.bank import task_table
+from adapterbank.cli.render import Answer, Table, cell
 from adapterbank.text import human_seconds
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TUNED = ("digits", "location")
 @app.command("demo")
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=100, help="Predictions a task.")] = 3,
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     tune: Annotated[
@@ -41,53 +41,50 @@ def demo(
 ) -> None:
     """Build this bank and use it.
 
-    Runs `dvc repro` twice, shows the tasks, predicts on images no adapter was trained on, has the
-    router find the task of some and of a stranger, and audits what was there before the last task.
+    Runs `dvc repro` twice, shows the tasks, predicts on images that no adapter was trained on, has
+    the router find the task of some of them and of a photograph of no task, and audits the versions
+    that were published before the last task.
     --device is of what comes after `dvc repro`, which trains where train.device says.
     """
     from adapterbank.backbones.loading import pick_device
     from adapterbank.inference.predictor import Predictor
-    from adapterbank.integrations.dvc.repo import ensure_dvc
-    from adapterbank.integrations.git import git_holds
+    from adapterbank.registry.summary import list_tasks
 
     opened = _tuned_bank(options.bank_root(bank)) if tune else options.open_bank(bank)
-    pick_device(device or opened.config.device)  # a wrong name is told before anything is built
-    note = render.note
-    profile = opened.config.profile
-    limits, training = opened.config.active.limits, opened.config.active.train
-    size = (
-        f"profile {profile}: {_limit(limits.train)} training and {_limit(limits.test)} test images"
-        f" a task, {training.epochs} epochs"
-    )
-    small = "; small, so the figures show that it works, not how good it gets"
-    note(f"Building {len(opened.config.tasks)} tasks, {size}{small * (profile == 'demo')}.")
-    ensure_dvc(opened.root, git=git_holds(opened.root))
-    built = _repro(opened, divert=as_json)
-    note(f"\nBuilt in {human_seconds(built)}. A second dvc repro has nothing to do:")
-    again = _repro(opened, divert=as_json)
-    rows = [row for row in summary.list_tasks(opened.registry) if row["version"] is not None]
+    pick_device(device or opened.config.device)  # a wrong name is refused before anything is built
+    size = _size(opened)
+    built, again = _build(opened, size, as_json=as_json)
+    rows = [row for row in list_tasks(opened.registry) if row.version is not None]
     seconds = _seconds(opened)
     predictor = Predictor(opened.registry, device=device or opened.config.device)
-    predictions = _predict(opened, predictor, [row["task"] for row in rows], samples)
+    predictions = _predict(opened, predictor, [row.task for row in rows], samples)
     routed = _route(opened, predictor, predictions)
     added, audited = _audit(opened, device)
-    if as_json:
-        for row in rows:
-            row["train_seconds"] = seconds.get(row["task"])
-        content = {"profile": profile, "build_seconds": built, "again_seconds": again}
-        content |= {"tasks": rows, "predictions": predictions, "routed": routed}
-        render.print_json({**content, "added": added, "audit": audited.as_json()})
-        return
-    note(f"That took {human_seconds(again)}.\n")
-    summary.print_tasks(rows, seconds)
-    render.line(f"On test images, {size}. Parameters: of the method + of the head.")
-    render.line()
-    _print_predictions(predictions)
-    _print_routed(routed)
-    _print_audit(added, audited)
-    render.line(f"Try: adapterbank predict --task auto out/samples/{added}")
-    render.line(f"Runs and versions in MLflow: mlflow ui --backend-store-uri "
-                 f"sqlite:///{opened.root / 'mlflow.db'}")  # fmt: skip
+    content = {
+        "profile": opened.config.profile,
+        "build_seconds": built,
+        "again_seconds": again,
+        "tasks": [{**vars(row), "train_seconds": seconds.get(row.task)} for row in rows],
+        "predictions": predictions,
+        "routed": routed,
+        "added": added,
+        "audit": audited.as_json(),
+    }
+    store = f"sqlite:///{opened.root / 'mlflow.db'}"
+    text = [
+        task_table(rows, seconds),
+        f"On test images, {size}. Parameters: of the method + of the head.",
+        "",
+        _table(predictions, ("task", ">probability", "true class"), "label", "{probability:.1%}"),
+        "The same without naming the task, and a photograph of none:",
+        _table(routed, ("task found", ">p", "true task"), "task", "{p_value:.3f}"),
+        f"{added} came last. What had been published before it is what it was:",
+        *audit_text(audited),
+        "",
+        f"Try: adapterbank predict --task auto out/samples/{added}",
+        f"Runs and versions in MLflow: mlflow ui --backend-store-uri {store}",
+    ]
+    render.answer(Answer(content, text), as_json=as_json)
 
 
 def _tuned_bank(root: Path) -> Bank:
@@ -109,51 +106,69 @@ def _tuned_bank(root: Path) -> Bank:
     return Bank.open(there)
 
 
-def _repro(bank: Bank, *, divert: bool) -> float:
-    """Run the pipeline and return the seconds it took."""
-    from adapterbank.integrations.dvc.repo import repro
+def _size(bank: Bank) -> str:
+    active = bank.config.active
+    train, test = (
+        "all" if limit is None else limit for limit in (active.limits.train, active.limits.test)
+    )
+    return (
+        f"profile {bank.config.profile}: {train} training and {test} test images a task,"
+        f" {active.train.epochs} epochs"
+    )
 
-    begun = time.perf_counter()
-    with render.answers_diverted() if divert else nullcontext():
-        repro(bank.root)
-    return time.perf_counter() - begun
 
+def _build(bank: Bank, size: str, *, as_json: bool) -> list[float]:
+    """Run the pipeline twice and return the seconds that each took."""
+    from adapterbank.integrations.dvc.repo import ensure_dvc, repro
+    from adapterbank.integrations.git import git_holds
 
-def _limit(count: int | None) -> str:
-    return "all" if count is None else str(count)
+    small = "; small, so the figures show that it works, not how good it gets"
+    small = small if bank.config.profile == "demo" else ""
+    render.note(f"Building {len(bank.config.tasks)} tasks, {size}{small}.")
+    ensure_dvc(bank.root, git=git_holds(bank.root))
+    seconds: list[float] = []
+    for after in ("\nBuilt in {}. A second dvc repro has nothing to do:", "That took {}.\n"):
+        begun = time.perf_counter()
+        with render.answers_diverted(divert=as_json):
+            repro(bank.root)
+        seconds.append(time.perf_counter() - begun)
+        render.note(after.format(human_seconds(seconds[-1])))
+    return seconds
 
 
 def _seconds(bank: Bank) -> dict[str, float]:
     """How long each task trained, as its stage noted it."""
     from adapterbank.bank.bank import read_json
 
-    found = {}
-    for task in bank.config.tasks:
-        path = bank.note(task, "run.json")
-        if path.is_file():
-            found[task] = float(read_json(path, fix=f"dvc repro train@{task}")["seconds"])
-    return found
+    notes = {task: bank.note(task, "run.json") for task in bank.config.tasks}
+    return {
+        task: float(read_json(path, fix=f"dvc repro train@{task}")["seconds"])
+        for task, path in notes.items()
+        if path.is_file()
+    }
 
 
 def _predict(
     bank: Bank, predictor: Predictor, tasks: list[str], samples: int
 ) -> list[dict[str, Any]]:
-    found = []
+    from adapterbank.bank.samples import write_samples
+
+    predictions = []
     for task in tasks:
         written = write_samples(bank, task, samples, bank.root / "out" / "samples" / task)
         answers = predictor.predict([path for path, _ in written], task=task)
-        for (path, truth), answer in zip(written, answers, strict=True):
-            found.append(
-                {
-                    "image": str(path.relative_to(bank.root)),
-                    "task": task,
-                    "truth": truth,
-                    "label": answer.label,
-                    "probability": answer.probability,
-                    "latency_ms": answer.latency_ms,
-                }
-            )
-    return found
+        predictions += [
+            {
+                "image": str(path.relative_to(bank.root)),
+                "task": task,
+                "truth": truth,
+                "label": answer.label,
+                "probability": answer.probability,
+                "latency_ms": answer.latency_ms,
+            }
+            for (path, truth), answer in zip(written, answers, strict=True)
+        ]
+    return predictions
 
 
 def _route(
@@ -162,9 +177,9 @@ def _route(
     """Answer the first image of each task, and one of none, without saying whose they are."""
     from adapterbank.records import AUTO, Prediction
 
-    first = {one["task"]: one["image"] for one in reversed(predictions)}
+    first = {answer["task"]: answer["image"] for answer in reversed(predictions)}
     images = {bank.root / image: task for task, image in first.items()}
-    answers = predictor.predict([*images, _stranger(bank)], task=AUTO)
+    answers = predictor.predict([*images, _unknown_image(bank)], task=AUTO)
     return [
         {
             "image": str(Path(answer.image).relative_to(bank.root)),
@@ -177,7 +192,7 @@ def _route(
     ]
 
 
-def _stranger(bank: Bank) -> Path:
+def _unknown_image(bank: Bank) -> Path:
     """A photograph that belongs to no task: one that scikit-image ships."""
     path = bank.root / "out" / "samples" / "rocket.jpg"
     path.write_bytes(resources.files("skimage").joinpath("data", path.name).read_bytes())
@@ -198,44 +213,19 @@ def _audit(bank: Bank, device: str | None) -> tuple[str, AuditReport]:
     return added.partition("@")[0], audit(bank, before=added, device=device)
 
 
-def _print_predictions(predictions: list[dict[str, Any]]) -> None:
-    render.table(
-        ("image", "task", "answer", ">probability", "true class"),
-        [
-            (
-                one["image"],
-                one["task"],
-                one["label"],
-                f"{one['probability']:.1%}",
-                _checked(one["label"] == one["truth"], one["truth"]),
-            )
-            for one in predictions
-        ],
-    )
-
-
-def _print_routed(routed: list[dict[str, Any]]) -> None:
-    render.line("The same without being told the task, and a photograph of none:")
-    render.table(
-        ("image", "task found", "answer", ">p", "true task"),
-        [
-            (
-                one["image"],
-                one["task"] or "none known",
-                one["label"] or "–",
-                f"{one['p_value']:.3f}",
-                _checked(one["task"] == one["truth"], one["truth"] or "none"),
-            )
-            for one in routed
-        ],
-    )
-
-
-def _print_audit(added: str, report: AuditReport) -> None:
-    render.line(f"{added} came last. What had been published before it is what it was:")
-    print_audit(report)
-    render.line()
-
-
-def _checked(right: bool, truth: str) -> str:  # noqa: FBT001  # the only thing it is about
-    return f"{'✓' if right else '✗'} {truth}"
+def _table(
+    answers: list[dict[str, Any]], columns: tuple[str, str, str], asked: str, figure: str
+) -> Table:
+    """Make a table of answers, each with whether what was asked for is the truth."""
+    task, number, truth = columns
+    rows = [
+        (
+            answer["image"],
+            answer["task"] or "unknown",
+            cell(answer["label"]),
+            figure.format_map(answer),
+            f"{'✓' if answer[asked] == answer['truth'] else '✗'} {answer['truth'] or 'none'}",
+        )
+        for answer in answers
+    ]
+    return Table(("image", task, "answer", number, truth), rows)

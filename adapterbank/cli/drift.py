@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapterbank.cli import inputs, options, progress, render
+from adapterbank.cli.render import Answer, Table
 from adapterbank.errors import ImageError, InputError
 from adapterbank.records import ROUTER
 from adapterbank.text import count
 
 if TYPE_CHECKING:
-    from adapterbank.drift.measure import Drift
+    from adapterbank.drift.windows import Window
 
 app = typer.Typer()
 
@@ -26,11 +27,11 @@ DRIFTED = 6
 @app.command("drift")
 def drift(
     task: Annotated[str, typer.Argument(metavar="TASK", help="dtd, or a version: dtd@3.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="As of predict.")],
+    paths: options.Paths,
     window: Annotated[
         int, typer.Option(min=20, help="Images judged together; what is left over is not judged.")
     ] = 200,
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     shuffle: Annotated[
@@ -43,25 +44,25 @@ def drift(
 ) -> None:
     """Compare new images of a task with those it was trained on.
 
-    Of each window of images: whether their frozen features, their familiarity and the confidence
-    of the answers are those of the task's held-out images. Two windows in a row must have moved
-    before there is an alarm; of unchanged windows at most one in a hundred looks as if it had.
-    Changes nothing. The exit code is 0 for the advice none, 6 for any
-    other, and 1 where the advice is none but an image could not be read.
+    Each window of images is compared with the task's held-out images by frozen features, by
+    familiarity and by the confidence of the answers. Two changed windows in a row raise an alarm;
+    of unchanged windows at most one in a hundred looks changed. Writes nothing. The exit code is 0
+    for the advice none, 6 for any other, and 1 where the advice is none but an image could not be
+    read.
     """
     opened = options.open_bank(bank)
     version = opened.registry.resolve(task)
     if version.task == ROUTER:
         raise InputError(f"{version} is the router, not a task", fix="adapterbank list")
-    found = inputs.collect(paths, sys.stdin)
-    images = [image for image in found if isinstance(image, Path)]
+    named = inputs.collect(paths, sys.stdin)
+    images = [image for image in named if isinstance(image, Path)]
     if shuffle:
         random.Random(0).shuffle(images)  # noqa: S311  # no secret
     from adapterbank.drift.measure import measure_drift
     from adapterbank.drift.windows import Settings
 
     settings = Settings(window=window)
-    with progress.bar(f"Comparing with {version}", quiet=as_json) as shown:
+    with progress.bar(f"Comparing with {version}", quiet=as_json) as bar:
         pinned = f"{version.task}@sha256:{version.digest}"
         report = measure_drift(
             opened,
@@ -69,52 +70,43 @@ def drift(
             images,
             settings=settings,
             device=device or opened.config.device,
-            progress=shown,
+            progress=bar,
         )
-    nowhere = tuple(image for image in found if isinstance(image, ImageError))
-    _tell(report, nowhere, as_json=as_json)
-    if not shuffle and len({image.parent for image in images}) > 1:
-        render.note("Images were taken folder by folder; --shuffle mixes them")
-    if report.advice.action != "none":
-        raise typer.Exit(DRIFTED)
-    if report.unreadable or nowhere:
-        raise typer.Exit(UNREADABLE)
-
-
-def _tell(report: Drift, nowhere: tuple[ImageError, ...], *, as_json: bool) -> None:
+    nowhere = [image for image in named if isinstance(image, ImageError)]
     bad = (*nowhere, *report.unreadable)
-    if as_json:
-        content = report.as_json()
-        content["unreadable"] = [{"image": one.path, "error": one.reason} for one in bad]
-        render.print_json(content)
-        return
-    for error in bad:
-        render.note(error.message)
-    render.table(
-        ("images", ">features", ">p", ">familiarity", ">p", ">less sure by", ">p",
-         ">of no task", ">of others", "moved"),
-        _rows(report),
+    if not as_json:
+        for error in bad:
+            render.note(error.message)
+    mixed = shuffle or len({image.parent for image in images}) <= 1
+    left = report.left_over
+    answer = Answer(
+        {**report.as_json(), "unreadable": [{"image": e.path, "error": e.reason} for e in bad]},
+        [
+            Table(
+                ("images", ">features", ">p", ">familiarity", ">p", ">less sure by", ">p",
+                 ">of no task", ">of others", "moved"),
+                [_row(window) for window in report.windows],
+            ),
+            *([f"Not judged: the last {count(left, 'image')}"] if left else []),
+            f"{report.version}: {report.sentence}",
+        ],
+        [] if mixed else ["Images were taken folder by folder; --shuffle mixes them"],
+        DRIFTED if report.advice.action != "none" else UNREADABLE if bad else 0,
     )  # fmt: skip
-    if report.left_over:
-        render.line(f"Not judged: the last {count(report.left_over, 'image')}")
-    render.line(f"{report.version}: {report.sentence}")
+    render.answer(answer, as_json=as_json)
 
 
-def _rows(report: Drift) -> list[tuple[str, ...]]:
-    rows = []
-    for window in report.windows:
-        cells = []
-        for name in ("features", "familiarity", "confidence"):
-            one = window.findings.get(name)
-            cells += ["–", "–"] if one is None else [f"{one.effect:.2f}", f"{one.adjusted:.3f}"]
-        which = [name for name, one in window.findings.items() if one.moved]
-        rows.append(
-            (
-                f"{window.first + 1}–{window.first + window.images}",
-                *cells,
-                f"{window.abstained:.0%}",
-                f"{sum(window.elsewhere.values()):.0%}",
-                ", ".join(which) or "no",
-            )
+def _row(window: Window) -> tuple[str, ...]:
+    cells = []
+    for name in ("features", "familiarity", "confidence"):
+        finding = window.findings.get(name)
+        cells += (
+            ["–", "–"] if finding is None else [f"{finding.effect:.2f}", f"{finding.adjusted:.3f}"]
         )
-    return rows
+    return (
+        f"{window.first + 1}–{window.first + window.images}",
+        *cells,
+        f"{window.abstained:.0%}",
+        f"{sum(window.elsewhere.values()):.0%}",
+        ", ".join(name for name, finding in window.findings.items() if finding.moved) or "no",
+    )

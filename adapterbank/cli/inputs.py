@@ -32,18 +32,18 @@ def collect(arguments: Sequence[str], stdin: IO[str]) -> list[Path | ImageError]
     """
     if arguments.count(STDIN) > 1:
         raise InputError("- means standard input, which can be read only once")
-    found: list[Path | ImageError] = []
+    images: list[Path | ImageError] = []
     any_path = False
     for argument in arguments:
         paths = list(_expand(argument, stdin))
         any_path = any_path or bool(paths)
-        found += paths or [ImageError(argument, "no image here")]
+        images += paths or [ImageError(argument, "no image here")]
     if not any_path:
         raise InputError(
             f"No image to predict: {', '.join(arguments)} matched nothing",
             fix="name files, folders or patterns such as 'photos/*.jpg'",
         )
-    return found
+    return images
 
 
 def _expand(argument: str, stdin: IO[str]) -> Iterator[Path]:

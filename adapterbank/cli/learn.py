@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapterbank.cli import options, render
+from adapterbank.cli.render import Answer, Table, cell
 
 if TYPE_CHECKING:
     from adapterbank.continual.learn import Learned
-    from adapterbank.continual.matrix import Matrix
+    from adapterbank.continual.matrix import Matrix, Right
     from adapterbank.continual.scenario import Entry
 
 app = typer.Typer()
@@ -51,77 +50,85 @@ def learn(
     from adapterbank.integrations.dvc.repo import ensure_dvc
     from adapterbank.integrations.git import git_holds
 
-    read = load_scenario(opened, scenario)
-    total = len(read.entries)
+    plan = load_scenario(opened, scenario)
 
-    def show(done: Learned | None, place: int, entry: Entry) -> None:
-        if done is None:
-            render.note(f"\nEntry {place} of {total}: {entry.task}")
+    def show(result: Learned | None, place: int, entry: Entry) -> None:
+        if result is None:
+            render.note(f"\nEntry {place} of {len(plan.entries)}: {entry.task}")
         else:
-            render.note(f"{entry.task}@{done.version}: {done.outcome}: {done.reason}")
+            render.note(f"{entry.task}@{result.version}: {result.outcome}: {result.reason}")
 
     ensure_dvc(opened.root, git=git_holds(opened.root))
-    with render.answers_diverted() if as_json else nullcontext():
-        learned = learn(opened, read, keep_going=keep_going, show=show)
+    with render.answers_diverted(divert=as_json):
+        learned = learn(opened, plan, keep_going=keep_going, show=show)
     matrix = read_matrix(opened.root)
     figures = summary(matrix)
-    if as_json:
-        render.print_json(
-            {
-                "scenario": str(scenario),
-                "entries": [asdict(one) for one in learned],
-                "steps": [step.as_json() for step in matrix.steps],
-                "metrics": figures,
-            }
-        )
-        return
-    render.table(
-        (">entry", "task", "kind", "outcome", ">version"),
-        [(str(one.step), one.task, one.kind, one.outcome, _number(one.version)) for one in learned],
+    answer = Answer(
+        {
+            "scenario": scenario,
+            "entries": learned,
+            "steps": [step.as_json() for step in matrix.steps],
+            "metrics": figures,
+        },
+        [
+            Table(
+                (">entry", "task", "kind", "outcome", ">version"),
+                [(str(e.step), e.task, e.kind, e.outcome, cell(e.version)) for e in learned],
+            ),
+            *_matrix_text(matrix, figures),
+        ],
     )
-    print_matrix(matrix, figures)
+    render.answer(answer, as_json=as_json)
 
 
-def print_matrix(matrix: Matrix, figures: dict[str, Any]) -> None:
-    """Print the accuracy matrix and every metric of its last step."""
+def _matrix_text(matrix: Matrix, figures: dict[str, Any]) -> list[str | Table]:
+    """Write the accuracy matrix and every metric of its last step."""
     if not matrix.steps:
-        render.line("No task has a champion yet.")
-        return
+        return ["No task has a champion yet."]
     last = matrix.steps[-1]
     tasks = [task for task in dict.fromkeys(s.task for s in matrix.steps) if task in last.champions]
-    rows = []
-    for step in matrix.steps:
-        cells = []
-        for task in tasks:
-            oracle, routed = step.oracle.get(task), step.routed.get(task)
-            found = "" if routed is None else f" ({100 * routed.score.accuracy:.1f})"
-            cells.append("" if oracle is None else f"{100 * oracle.score.accuracy:.1f}{found}")
-        rows.append((str(step.step + 1), f"{step.task}@{step.version}", step.kind, *cells))
-    render.table(
-        (">step", "learned", "kind", *(f">{task}" for task in tasks)),
-        rows,
-        title="Test accuracy in %, the task given (and found by the router)",
-    )
+    rows = [
+        (
+            str(step.step + 1),
+            f"{step.task}@{step.version}",
+            step.kind,
+            *(_accuracies(step.oracle.get(task), step.routed.get(task)) for task in tasks),
+        )
+        for step in matrix.steps
+    ]
+    text: list[str | Table] = [
+        Table(
+            (">step", "learned", "kind", *(f">{task}" for task in tasks)),
+            rows,
+            title="Test accuracy in %, the task given (and found by the router)",
+        )
+    ]
     if last.carried:
-        render.line(f"Not measured again, images not prepared here: {', '.join(last.carried)}")
+        text.append(f"Not measured again, images not prepared here: {', '.join(last.carried)}")
     parts = [figures.get(name, {}) for name in ("oracle", "routed")]
     names = dict.fromkeys([*parts[0], *parts[1]])
-    render.table(
-        ("metric, in points", ">task given", ">task found"),
-        [(name, *(_points(part.get(name)) for part in parts)) for name in names],
+    text.append(
+        Table(
+            ("metric, in points", ">task given", ">task found"),
+            [(name, *(_points(part.get(name)) for part in parts)) for name in names],
+        )
     )
     routing = figures.get("routing", {})
-    for name, label in _ROUTING.items():
-        if name in routing:
-            render.line(f"{label}: {_points(routing[name])}")
+    text += [
+        f"{label}: {_points(routing[key])}" for key, label in _ROUTING.items() if key in routing
+    ]
     lost = routing.get("interference", {})
     if any(value > 0 for value in lost.values()):
         worst = max(lost, key=lambda task: lost[task])
-        render.line(f"most lost to tasks learned later: {_points(lost[worst])} ({worst})")
+        text.append(f"most lost to tasks learned later: {_points(lost[worst])} ({worst})")
+    return text
 
 
-def _number(version: int | None) -> str:
-    return "–" if version is None else str(version)
+def _accuracies(oracle: Right | None, routed: Right | None) -> str:
+    if oracle is None:
+        return ""
+    by_router = "" if routed is None else f" ({100 * routed.score.accuracy:.1f})"
+    return f"{100 * oracle.score.accuracy:.1f}{by_router}"
 
 
 def _points(share: float | None) -> str:

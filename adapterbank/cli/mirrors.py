@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, progress, render, summary
+from adapterbank.cli import options, progress, render
+from adapterbank.cli.render import Answer
 from adapterbank.text import count
 
 if TYPE_CHECKING:
@@ -29,19 +31,16 @@ def status(bank: options.BankDir = None, *, as_json: options.Json = False) -> No
     Changes nothing; the exit code is 1 if anything differs.
     """
     registry = options.open_registry(bank)
-    with progress.bar("Comparing", quiet=as_json) as shown:
+    with progress.bar("Comparing", quiet=as_json) as bar:
         from adapterbank.sync.status import find_discrepancies
 
-        discrepancies = find_discrepancies(registry, progress=shown)
-    if as_json:
-        entries = [discrepancy.as_json() for discrepancy in discrepancies]
-        render.print_json({"ok": not entries, "discrepancies": entries})
-    else:
-        _show(discrepancies)
-        if not discrepancies:
-            render.line("Registry, Git, DVC and MLflow agree.")
-    if discrepancies:
-        raise typer.Exit(DIFFERENT)
+        discrepancies = find_discrepancies(registry, progress=bar)
+    answer = Answer(
+        {"ok": not discrepancies, "discrepancies": [item.as_json() for item in discrepancies]},
+        _lines(discrepancies) or ["Registry, Git, DVC and MLflow agree."],
+        exit_code=DIFFERENT if discrepancies else 0,
+    )
+    render.answer(answer, as_json=as_json)
 
 
 @app.command("sync")
@@ -62,27 +61,25 @@ def sync(
     place gets another name, so that the next run makes one here. With --adopt an alias that was
     moved in MLflow is promoted instead, by the checks of promote and with its exit codes: 4 for a
     version that is damaged, 5 for an alias that moved meanwhile. It is 1 if anything else could not
-    be done; what is left for Git, the remote and other clones is only told.
+    be done; what is left for Git, the remote and other clones is only listed.
     """
     opened = options.open_bank(bank)
     with progress.spinner("Comparing and mending", quiet=as_json):
         from adapterbank.sync.repair import sync as run_sync
 
         report = run_sync(opened, adopt=adopt)
-    if as_json:
-        left = [discrepancy.as_json() for discrepancy in report.left]
-        content = {"ok": report.complete, "done": report.done, "failed": report.failed}
-        render.print_json({**content, "left": left})
-    else:
-        for text in report.done:
-            render.line(text)
-        if not report.done:
-            render.line("Nothing was mended.")
-        for text in report.failed:
-            render.note(text)
-        _show(report.left)
-    if not report.complete:
-        raise typer.Exit(report.exit_code)
+    if not as_json:
+        for problem in report.failed:
+            render.note(problem)
+    content = {
+        "ok": report.complete,
+        "done": report.done,
+        "failed": report.failed,
+        "left": [item.as_json() for item in report.left],
+    }
+    text = [*(report.done or ["Nothing was mended."]), *_lines(report.left)]
+    code = 0 if report.complete else report.exit_code
+    render.answer(Answer(content, text, exit_code=code), as_json=as_json)
 
 
 @app.command("push")
@@ -97,7 +94,7 @@ def push(ref: Ref = None, bank: options.BankDir = None, *, as_json: options.Json
         from adapterbank.sync.remote import push as run_push
 
         moved = run_push(registry, ref)
-    _report(moved, "were new to the remote", as_json=as_json)
+    render.answer(_answer(moved, "were new to the remote"), as_json=as_json)
 
 
 @app.command("pull")
@@ -111,25 +108,15 @@ def pull(ref: Ref = None, bank: options.BankDir = None, *, as_json: options.Json
         from adapterbank.sync.remote import pull as run_pull
 
         moved = run_pull(registry, ref)
-    _report(moved, "were fetched", as_json=as_json)
+    render.answer(_answer(moved, "were fetched"), as_json=as_json)
 
 
-def _report(moved: Transfer, what: str, *, as_json: bool) -> None:
-    if as_json:
-        names = {"versions": moved.versions, "new": moved.new}
-        render.print_json(
-            {
-                key: [summary.version_json(version) for version in value]
-                for key, value in names.items()
-            }
-        )
-        return
+def _answer(moved: Transfer, what: str) -> Answer:
+    parts = {"versions": moved.versions, "new": moved.new}
+    content = {name: [render.version_json(v) for v in part] for name, part in parts.items()}
     versions = count(len(moved.versions), "version")
-    render.line(f"{versions}, all whole; {len(moved.new)} {what}")
+    return Answer(content, [f"{versions}, all whole; {len(moved.new)} {what}"])
 
 
-def _show(discrepancies: tuple[Discrepancy, ...]) -> None:
-    for discrepancy in discrepancies:
-        render.line(f"{discrepancy.place}: {discrepancy.message}")
-        if discrepancy.fix:
-            render.line(f"  To mend it: {discrepancy.fix}")
+def _lines(discrepancies: Sequence[Discrepancy]) -> list[str]:
+    return render.problem_lines((item.place, item.message, item.fix) for item in discrepancies)

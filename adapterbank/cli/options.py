@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 _DEVICES = "Where to run: auto (a GPU where there is one), cpu, cuda or cuda:N"
 
-Device = Annotated[
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
+"""Of commands that read the registry alone."""
+
+BankDevice = Annotated[
     str | None,
     typer.Option(
         "--device",
@@ -23,12 +26,18 @@ Device = Annotated[
         help=f"{_DEVICES}; what train.device of the bank's profile says by default.",
     ),
 ]
-"""Of commands that read the configuration; None is the bank's own."""
-
-AutoDevice = Annotated[str, typer.Option("--device", metavar="DEVICE", help=f"{_DEVICES}.")]
-"""Of commands that read the registry alone."""
+"""Of commands that read the configuration too; None is the bank's own."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH",
+        help="Files, folders (with all below), quoted patterns, or - for paths from standard"
+        " input, one a line.",
+    ),
+]
 
 BankDir = Annotated[
     Path | None,

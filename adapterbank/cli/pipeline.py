@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, progress, render, summary, work
+from adapterbank.cli import options, progress, render, stage
+from adapterbank.cli.render import Answer
 from adapterbank.errors import InputError
-from adapterbank.text import percent
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
@@ -41,15 +42,10 @@ def train(
     """
     opened = options.open_bank(bank)
     opened.config.task(task)
-    work.make_ready(opened, task, again=prepare, quiet=as_json)
-    result = work.train(opened, task, quiet=as_json)
-    if as_json:
-        render.print_json(result)
-        return
-    work.print_trained(result)
-    render.line(
-        f"Next: adapterbank evaluate {task} --trained, or dvc repro, which also releases it"
-    )
+    stage.make_ready(opened, task, again=prepare, quiet=as_json)
+    answer = stage.train(opened, task, quiet=as_json)
+    following = f"Next: adapterbank evaluate {task} --trained, or dvc repro, which also releases it"
+    render.answer(replace(answer, text=[*answer.text, following]), as_json=as_json)
 
 
 @app.command("evaluate")
@@ -63,7 +59,7 @@ def evaluate(
     split: Annotated[
         SplitName | None, typer.Option(help="What to measure on; test by default.")
     ] = None,
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     trained: Annotated[
@@ -84,70 +80,58 @@ def evaluate(
                 "--trained takes no --split and no --device: a version states both splits, and"
                 " train.device of the task says where"
             )
-        _complete(opened, ref, as_json=as_json)
+        render.answer(_complete(opened, ref, quiet=as_json), as_json=as_json)
         return
     version = opened.registry.resolve(ref)
     from adapterbank.backbones.loading import pick_device
 
-    pick_device(device or opened.config.device)  # a wrong name is told before any image is read
+    pick_device(device or opened.config.device)  # a wrong name is refused before any image is read
     if version.task in opened.config.tasks:
-        work.make_ready(opened, version.task, again=False, quiet=as_json)
-    with progress.bar(f"Measuring {version}", quiet=as_json) as shown:
+        stage.make_ready(opened, version.task, quiet=as_json)
+    with progress.bar(f"Measuring {version}", quiet=as_json) as bar:
         from adapterbank.bank.measure import measure
 
-        found = measure(
-            opened,
-            ref,
-            split=(split or SplitName.TEST).value,
-            device=device,
-            progress=shown,
-        )
-    _report_measurement(found, as_json=as_json)
+        part = (split or SplitName.TEST).value
+        measurement = measure(opened, ref, split=part, device=device, progress=bar)
+    render.answer(_measured(measurement), as_json=as_json)
 
 
-def _complete(bank: Bank, task: str, *, as_json: bool) -> None:
+def _complete(bank: Bank, task: str, *, quiet: bool) -> Answer:
     """Judge the adapter in ``work/<task>/trained`` and complete the files of its version."""
     bank.config.task(task)
-    metrics = work.evaluate(bank, task, quiet=as_json)
+    answer = stage.evaluate(bank, task, quiet=quiet)
     directory = bank.version(task)
-    if as_json:
-        render.print_json({"task": task, "directory": str(directory), "metrics": metrics})
-        return
-    work.print_metrics(task, metrics)
-    render.line(f"Next: adapterbank register {directory}, or dvc repro, which also releases it")
+    following = f"Next: adapterbank register {directory}, or dvc repro, which also releases it"
+    content = {"task": task, "directory": directory, "metrics": answer.content["metrics"]}
+    return Answer(content, [*answer.text, following])
 
 
-def _report_measurement(found: Measurement, *, as_json: bool) -> None:
-    version, score = found.version, found.score
-    if as_json:
-        render.print_json(
-            {
-                **summary.version_json(version),
-                "split": found.split,
-                "correct": score.correct,
-                "total": score.total,
-                "accuracy": score.accuracy,
-                "loss": found.loss,
-                "classes": list(found.classes),
-                "confusion": found.confusion,
-                "same_data": found.same_data,
-            }
-        )
-        return
-    share = percent(score.correct, score.total)
-    render.line(
-        f"{version} on {found.split}: {share} ({score.correct} of {score.total}),"
-        f" loss {found.loss:.4f}"
-    )
+def _measured(measurement: Measurement) -> Answer:
+    version, score, classes = measurement.version, measurement.score, measurement.classes
+    content = {
+        **render.version_json(version),
+        "split": measurement.split,
+        "correct": score.correct,
+        "total": score.total,
+        "accuracy": score.accuracy,
+        "loss": measurement.loss,
+        "classes": classes,
+        "confusion": measurement.confusion,
+        "same_data": measurement.same_data,
+    }
     mistakes = sorted(
-        (
-            (-count, found.classes[actual], found.classes[given])
-            for actual, row in enumerate(found.confusion)
-            for given, count in enumerate(row)
-            if count and actual != given
-        )
+        (-images, classes[actual], classes[given])
+        for actual, row in enumerate(measurement.confusion)
+        for given, images in enumerate(row)
+        if images and actual != given
     )
-    for count, actual, given in mistakes[:5]:
-        render.line(f"  {-count} × {actual} taken for {given}")
-    if not found.same_data:
-        render.line("The prepared data is not the data this version was trained on.")
+    text = [
+        (
+            f"{version} on {measurement.split}: {render.share(score)}"
+            f" ({score.correct} of {score.total}), loss {measurement.loss:.4f}"
+        ),
+        *(f"  {-images} × {actual} taken for {given}" for images, actual, given in mistakes[:5]),
+    ]
+    if not measurement.same_data:
+        text.append("The prepared data is not the data this version was trained on.")
+    return Answer(content, text)

@@ -1,41 +1,33 @@
-"""The command that the others are for."""
+"""Commands that are asked about images: predict, route."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from adapterbank.cli import inputs, options, progress, render, summary
+from adapterbank.cli import inputs, options, progress, render
+from adapterbank.cli.render import Answer
 from adapterbank.errors import ImageError
-from adapterbank.records import AUTO, ROUTER, Abstention, Prediction
+from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Route
 from adapterbank.text import count, human_seconds
-
-if TYPE_CHECKING:
-    from adapterbank.inference.predictor import Predictor
-    from adapterbank.registry.versions import Version
 
 app = typer.Typer()
 
-CHECK_FAILED = 1
+UNREADABLE = 1  # the exit code where an image could not be read
 
-Answer: TypeAlias = Prediction | Abstention | ImageError
+Result: TypeAlias = Prediction | Abstention | Route | ImageError
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in one forward.")]
 
 
 @app.command("predict")
 def predict(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            help="Files, folders (with all below), quoted patterns, or - for paths from standard"
-            " input, one a line.",
-        ),
-    ],
+    paths: options.Paths,
     task: Annotated[
         str,
         typer.Option(
@@ -44,119 +36,145 @@ def predict(
         ),
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to give with each answer.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 32,
-    device: options.AutoDevice = "auto",
+    batch_size: BatchSize = 32,
+    device: options.Device = "auto",
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
 ) -> None:
     """Classify images under one task, or each under its own.
 
-    With --task auto the router finds the task of each image, or says that it is of none; that is
-    an answer too. With --json, one object a line in the order of the images. An image that cannot
+    With --task auto the router finds the task of each image, or rejects it as unknown; that is an
+    answer too. With --json, one object a line in the order of the images. An image that cannot
     be read is reported by name while the rest go on; the exit code is then 1.
     """
     registry = options.open_registry(bank)
-    # A wrong name is told at once, before torch is imported.
+    # A wrong name is refused before torch is imported.
     version = registry.resolve(ROUTER if task == AUTO else task)
     images = inputs.collect(paths, sys.stdin)
     from adapterbank.inference.predictor import Predictor
 
     predictor = Predictor(registry, device=device)
-    asked = None if task == AUTO else version  # resolved once: a promotion now changes nothing
     begun = time.perf_counter()
-    failures, strangers = 0, 0
-    # Where the answers scroll by in the same terminal, they are the progress.
-    with progress.bar(f"Predicting with {version}", quiet=True) as shown:
-        widths = (0, 0) if as_json else _widths(predictor, asked, images)
-        answers = _answers(predictor, asked, images, top_k=top_k, batch_size=batch_size)
-        for done, answer in enumerate(answers, start=1):
-            failures += isinstance(answer, ImageError)
-            strangers += isinstance(answer, Abstention)
-            _show(answer, widths, as_json=as_json)
-            if not sys.stdout.isatty():
-                shown(done, len(images))
-    if not as_json:
-        good = len(images) - failures
-        took = human_seconds(time.perf_counter() - begun)
-        bad = f", {failures} could not be read" if failures else ""
-        strange = f", {strangers} of no known task" if strangers else ""
-        render.note(f"{count(good, 'image')} with {version} in {took}{strange}{bad}")
-    if failures:
-        raise typer.Exit(CHECK_FAILED)
-
-
-def _answers(
-    predictor: Predictor,
-    version: Version | None,
-    images: list[Path | ImageError],
-    *,
-    top_k: int,
-    batch_size: int,
-) -> Iterator[Answer]:
-    """Answer in order, by the router for None; what is an error already keeps its place."""
-    paths = [image for image in images if isinstance(image, Path)]
-    task = AUTO if version is None else version
-    stream = predictor.stream(paths, task=task, top_k=top_k, batch_size=batch_size)
-    for image in images:
-        yield image if isinstance(image, ImageError) else next(stream)
-
-
-def _widths(
-    predictor: Predictor, version: Version | None, images: list[Path | ImageError]
-) -> tuple[int, int]:
-    """Measure columns of names and labels, both within reason."""
-    longest = max(len(str(image)) for image in images if isinstance(image, Path))
-    if version is None:  # nobody knows yet whose labels they will be
-        return min(longest, 60), 20
-    _, loaded = predictor.load(version)
-    return min(longest, 60), min(max(map(len, loaded.config.classes)), 30)
-
-
-def _show(answer: Answer, widths: tuple[int, int], *, as_json: bool) -> None:
-    if isinstance(answer, ImageError):
-        if as_json:
-            render.print_json({"image": answer.path, "error": answer.reason}, at_once=True)
-        else:
-            render.note(answer.message)
-        return
-    if isinstance(answer, Abstention):
-        _show_abstention(answer, widths[0], as_json=as_json)
-        return
-    if not as_json:
-        image_width, label_width = widths
-        text = render.prediction(answer, image_width=image_width, label_width=label_width)
-        render.line(text, at_once=True)
-        return
-    top = [{"label": label, "probability": share} for label, share in answer.top_k]
-    render.print_json(
-        {
-            "image": answer.image,
-            "task": answer.task,
-            "version": answer.version,
-            "digest": answer.digest,
-            "label": answer.label,
-            "probability": answer.probability,
-            "top_k": top,
-            "latency_ms": answer.latency_ms,
-            **({} if answer.route is None else {"route": summary.route_json(answer.route)}),
-        },
-        at_once=True,
+    label_width = 20  # nobody knows yet whose labels they will be
+    if task != AUTO and not as_json:
+        label_width = min(max(map(len, predictor.load(version)[1].config.classes)), 30)
+    stream = predictor.stream(
+        [image for image in images if isinstance(image, Path)],
+        task=AUTO if task == AUTO else version,  # resolved once: a promotion now changes nothing
+        top_k=top_k,
+        batch_size=batch_size,
     )
+    label = f"Predicting with {version}"
+    kinds = _print_answers(images, stream, label, label_width=label_width, as_json=as_json)
+    bad, unknown = kinds[ImageError], kinds[Abstention]
+    if not as_json:
+        took = human_seconds(time.perf_counter() - begun)
+        notes = f", {unknown} of no known task" if unknown else ""
+        notes += f", {bad} could not be read" if bad else ""
+        render.note(f"{count(len(images) - bad, 'image')} with {version} in {took}{notes}")
+    if bad:
+        raise typer.Exit(UNREADABLE)
 
 
-def _show_abstention(answer: Abstention, image_width: int, *, as_json: bool) -> None:
-    if as_json:
-        render.print_json(
-            {
-                "image": answer.image,
-                "task": None,
-                "abstained": True,
-                "latency_ms": answer.latency_ms,
-                "route": summary.route_json(answer.route),
-            },
-            at_once=True,
-        )
-    else:
-        text = render.route(answer.image, answer.route, image_width=image_width)
-        render.line(text, at_once=True)
+@app.command("route")
+def route(
+    paths: options.Paths,
+    top_k: Annotated[int, typer.Option(min=1, help="Tasks to name with each answer.")] = 3,
+    batch_size: BatchSize = 32,
+    device: options.Device = "auto",
+    bank: options.BankDir = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """Find the task of images, without answering them.
+
+    One pass of the backbone, however many tasks there are. p is the share of a task's own images
+    that look at least as unusual. Where it is at most the router's alpha (0.05 unless the bank says
+    otherwise) the image is rejected as unknown.
+    """
+    registry = options.open_registry(bank)
+    registry.resolve(ROUTER)  # before torch is imported
+    images = inputs.collect(paths, sys.stdin)
+    from adapterbank.inference.predictor import Predictor
+
+    readable = [image for image in images if isinstance(image, Path)]
+    routes = Predictor(registry, device=device).route(readable, top_k=top_k, batch_size=batch_size)
+    stream = (result for _, result in routes)
+    if _print_answers(images, stream, "Finding tasks", as_json=as_json)[ImageError]:
+        raise typer.Exit(UNREADABLE)
+
+
+def _print_answers(
+    images: list[Path | ImageError],
+    stream: Iterator[Result],
+    label: str,
+    *,
+    label_width: int = 0,
+    as_json: bool,
+) -> Counter[type[Result]]:
+    """Print answers as they come; what is an error already keeps its place.
+
+    Returns:
+        How many there are of each type.
+    """
+    image_width = min(max(len(str(image)) for image in images if isinstance(image, Path)), 60)
+    kinds: Counter[type[Result]] = Counter()
+    # Where the answers scroll by in the same terminal, they are the progress.
+    with progress.bar(label, quiet=True) as bar:
+        for number, image in enumerate(images, start=1):
+            result = image if isinstance(image, ImageError) else next(stream)
+            kinds[type(result)] += 1
+            if isinstance(result, ImageError) and not as_json:
+                render.note(result.message)
+            else:
+                answer = _answer(str(image), result, image_width, label_width)
+                render.answer(answer, as_json=as_json, at_once=True)
+            if not sys.stdout.isatty():
+                bar(number, len(images))
+    return kinds
+
+
+def _answer(image: str, result: Result, image_width: int, label_width: int) -> Answer:
+    name = f"{image:<{image_width}}"
+    if isinstance(result, ImageError):
+        return Answer({"image": result.path, "error": result.reason})
+    if isinstance(result, Route):
+        return Answer({"image": image, **_route_json(result)}, [f"{name}  {_route_text(result)}"])
+    if isinstance(result, Abstention):
+        content: dict[str, Any] = {
+            "image": image,
+            "task": None,
+            "abstained": True,
+            "latency_ms": result.latency_ms,
+            "route": _route_json(result.route),
+        }
+        return Answer(content, [f"{name}  {_route_text(result.route)}"])
+    content = {**vars(result), "top_k": _shares("label", result.top_k)}
+    del content["route"]
+    if result.route is not None:
+        content["route"] = _route_json(result.route)
+    label = result.label if result.route is None else f"{result.task}: {result.label}"
+    others = _others(result.top_k[1:])
+    return Answer(content, [f"{name}  {label:<{label_width}}  {result.probability:>6.1%}{others}"])
+
+
+def _route_json(route: Route) -> dict[str, Any]:
+    return {**vars(route), "candidates": _shares("task", route.candidates)}
+
+
+def _shares(noun: str, shares: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{noun: name, "probability": share} for name, share in shares]
+
+
+def _route_text(route: Route) -> str:
+    """Write the task, how unusual the image is for it, and the other tasks."""
+    task = route.task or "no known task"
+    doubt = "?" if route.outcome == "ambiguous" else ""
+    others = _others(route.candidates)
+    return f"{task + doubt:<20}  p {route.p_value:.3f}  lead {route.margin:>6.1%}{others}"
+
+
+def _others(shares: Sequence[tuple[str, float]]) -> str:
+    text = "  ".join(f"{name} {share:.1%}" for name, share in shares)
+    return f"   {render.styled(text, sys.stdout, dim=True)}" if text else ""

@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from adapterbank.cli import render
 from adapterbank.text import human_seconds
@@ -64,6 +63,7 @@ class Bar:
         self._quiet = quiet
         self._clock = clock
         self._log_time = Every(LOG_EVERY_S, clock)
+        self.total = 0  # as of the last call
         self._begun: float | None = None
         self._round = (0.0, 0)  # when it began, and how much was done then
         self._done = 0
@@ -72,6 +72,7 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         """Note that ``done`` of ``total`` are done; going backwards starts a new round."""
         now = self._clock()
+        self.total = total
         anew = self._begun is None or done < self._done
         self._begun = now if self._begun is None else self._begun
         if anew:
@@ -152,17 +153,6 @@ class TrainingView:
         self._val = val
         self.on_start: Callable[[], None] | None = None  # called once, before the first step
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.close()
-
     def step(self, done: int, total: int) -> None:
         """Move the bar."""
         if self.on_start is not None:
@@ -180,6 +170,10 @@ class TrainingView:
                 f"  loss {epoch.loss:.4f}  train {epoch.train.accuracy:.1%}  {val}"
                 f"  {human_seconds(epoch.seconds)}"
             )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
 
 
 def _rich_progress() -> RichProgress:

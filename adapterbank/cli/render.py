@@ -1,4 +1,4 @@
-"""Everything that formats: tables, JSON, messages and errors.
+"""What a command says: its answer, as text or as JSON, notes and errors.
 
 Answers go to standard output, everything else to standard error. Where standard output is no
 terminal, tables are as wide as they need to be and lines are never folded.
@@ -13,15 +13,46 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adapterbank.text import percent
+
 if TYPE_CHECKING:
-    from adapterbank.records import Prediction, Route
+    from adapterbank.records import Score
+    from adapterbank.registry.versions import Version
 
 UNREAD = 141  # 128 + SIGPIPE, what a shell reports of a program that nobody reads
 _WIDE = 10_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; columns whose name starts with ``>`` stand to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answers, to programs and to people.
+
+    Args:
+        content: printed with ``--json``. Beside JSON values it may hold paths and dataclasses.
+        text: lines and tables, printed without ``--json``.
+        notes: lines for standard error, with and without.
+        exit_code: what the program ends with.
+    """
+
+    content: Mapping[str, Any]
+    text: Sequence[str | Table] = ()
+    notes: Sequence[str] = ()
+    exit_code: int = 0
 
 
 def prepare_streams() -> None:
@@ -40,8 +71,11 @@ def silence() -> int:
 
 
 @contextmanager
-def answers_diverted() -> Iterator[None]:
-    """Let what child processes answer in the block go to standard error."""
+def answers_diverted(*, divert: bool = True) -> Iterator[None]:
+    """Let what child processes answer in the block go to standard error, if ``divert`` is set."""
+    if not divert:
+        yield
+        return
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -50,15 +84,6 @@ def answers_diverted() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def flush() -> None:
-    """Write out what is buffered, so that a closed pipe is noticed in time.
-
-    Raises:
-        BrokenPipeError: nobody reads any more.
-    """
-    sys.stdout.flush()
 
 
 def line(text: str = "", *, at_once: bool = False) -> None:
@@ -83,12 +108,6 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def print_json(content: Mapping[str, Any], *, at_once: bool = False) -> None:
-    """Print one object on one line; NaN and infinities, which JSON cannot say, become null."""
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    line(json.dumps(_finite(content), ensure_ascii=not utf8, allow_nan=False), at_once=at_once)
-
-
 def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: bool) -> None:
     """Print what went wrong, and what mends it, on standard error.
 
@@ -103,7 +122,7 @@ def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: 
         content = {"error": kind, "message": message, "fix": fix, "exit_code": exit_code}
         note(json.dumps(content))
         return
-    note(f"{_styled('Error:', sys.stderr, fg='red', bold=True)} {message}")
+    note(f"{styled('Error:', sys.stderr, fg='red', bold=True)} {message}")
     if fix is not None:
         note(f"To mend it: {fix}")
 
@@ -119,24 +138,79 @@ def usage_error(problem: typer.TyperException, *, as_json: bool) -> None:
     error("UsageError", message, fix, problem.exit_code, as_json=as_json)
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
-) -> None:
-    """Print a table; columns whose name starts with ``>`` stand to the right."""
+def answer(result: Answer, *, as_json: bool, at_once: bool = False) -> None:
+    """Print what a command answers.
+
+    Args:
+        result: all of it, or one of many.
+        as_json: print its content on one line instead of its text.
+        at_once: see :func:`line`.
+
+    Raises:
+        typer.Exit: its exit code is not 0.
+    """
+    if as_json:
+        line(to_json(result.content), at_once=at_once)
+    else:
+        for part in result.text:
+            line(part if isinstance(part, str) else _table_text(part), at_once=at_once)
+    for sentence in result.notes:
+        note(sentence)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Write one object on one line; NaN and infinities, which JSON cannot say, become null."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(_plain(content), ensure_ascii=not utf8, allow_nan=False)
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    """Name a version as every command's JSON does."""
+    return {"task": version.task, "version": version.version, "digest": version.digest}
+
+
+def cell(value: object) -> str:
+    """Write a value in a table; ``–`` where there is none."""
+    return "–" if value is None else str(value)
+
+
+def share(score: Score | None) -> str:
+    """Write right answers as a share; ``–`` where there are none counted."""
+    return "–" if score is None else percent(score.correct, score.total)
+
+
+def problem_lines(problems: Iterable[tuple[str, str, str | None]]) -> list[str]:
+    """Write problems, each a place or a kind, a message and what mends it, if anything does."""
+    lines = []
+    for where, message, fix in problems:
+        lines.append(f"{where}: {message}")
+        lines += [f"  To mend it: {fix}"] if fix else []
+    return lines
+
+
+def styled(text: str, stream: Any, **style: Any) -> str:  # noqa: ANN401  # typer's own arguments
+    """Colour a text where its stream is a terminal."""
+    plain = "NO_COLOR" in os.environ or not stream.isatty()
+    return text if plain else typer.style(text, **style)
+
+
+def _table_text(table: Table) -> str:
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for name in columns:
+    shown = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
+    for name in table.columns:
         shown.add_column(
             name.removeprefix(">"),
             justify="right" if name.startswith(">") else "left",
             overflow="fold",
         )
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))  # not markup: names may hold brackets
+    for row in table.rows:
+        shown.add_row(*(Text(text) for text in row))  # not markup: names may hold brackets
     terminal = sys.stdout.isatty()
     buffer = io.StringIO()
     console = Console(
@@ -144,38 +218,16 @@ def table(
     )
     console.print(shown)
     lines = [text.rstrip() for text in buffer.getvalue().splitlines()]
-    line("\n".join(lines).strip("\n") + "\n")
+    return "\n".join(lines).strip("\n") + "\n"
 
 
-def prediction(answer: Prediction, *, image_width: int, label_width: int) -> str:
-    """Format one answer as a line; the other labels follow the best one."""
-    others = "  ".join(f"{label} {probability:.1%}" for label, probability in answer.top_k[1:])
-    named = answer.label if answer.route is None else f"{answer.task}: {answer.label}"
-    best = f"{named:<{label_width}}"
-    text = f"{answer.image:<{image_width}}  {best}  {answer.probability:>6.1%}"
-    return f"{text}   {_styled(others, sys.stdout, dim=True)}" if others else text
-
-
-def route(image: str, found: Route, *, image_width: int) -> str:
-    """Format a route as a line: the task, how unusual the image is for it, the others."""
-    told = "no known task" if found.task is None else found.task
-    if found.outcome == "ambiguous":
-        told += "?"
-    shares = "  ".join(f"{task} {share:.1%}" for task, share in found.candidates)
-    text = f"{image:<{image_width}}  {told:<20}  p {found.p_value:.3f}  lead {found.margin:>6.1%}"
-    return f"{text}   {_styled(shares, sys.stdout, dim=True)}"
-
-
-def _styled(text: str, stream: Any, **style: Any) -> str:  # noqa: ANN401  # typer's own arguments
-    plain = "NO_COLOR" in os.environ or not stream.isatty()
-    return text if plain else typer.style(text, **style)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return str(value) if isinstance(value, Path) else value

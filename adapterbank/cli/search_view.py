@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import render
 from adapterbank.cli.progress import Every
-from adapterbank.text import human_seconds, percent
+from adapterbank.cli.render import Answer, Table
+from adapterbank.text import human_seconds
 
 if TYPE_CHECKING:
     from rich.live import Live
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     from adapterbank.bank.bank import Bank
     from adapterbank.search.ledger import Trial
@@ -31,8 +32,8 @@ def run(
     where: Where | None = None,
     earlier: Earlier = "resume",
     quiet: bool,
-) -> list[dict[str, Any]]:
-    """Search, with its progress on standard error and its result on standard output."""
+) -> list[Answer]:
+    """Search, with its progress on standard error; an answer a task."""
     from adapterbank.search.study import Where, tune
 
     with closing(SearchView(quiet=quiet)) as view:
@@ -42,10 +43,7 @@ def run(
             what = tasks[0] if len(tasks) == 1 else "--all"
             view.note(f"Stopped; nothing is lost. To go on: adapterbank tune {what} --resume")
             raise
-    if not quiet:
-        for result in results:
-            _print_result(result)
-    return [_result_json(result) for result in results]
+    return [_answer(result) for result in results]
 
 
 class SearchView:
@@ -103,12 +101,12 @@ def _start_live() -> Live:
     return live
 
 
-def _print_result(result: SearchResult) -> None:
-    """Print a search's front and its winner."""
+def _answer(result: SearchResult) -> Answer:
+    """Write a search's front and its winner."""
     rows = [
         (
             str(trial.number),
-            percent(trial.points[-1].val.correct, trial.points[-1].val.total),
+            render.share(trial.points[-1].val),
             f"{trial.parameters:,}",
             "" if trial.latency is None else f"{trial.latency:.2f}×",
             _values_text(trial.values)
@@ -116,25 +114,22 @@ def _print_result(result: SearchResult) -> None:
         )
         for trial in result.front
     ]
-    render.table((f"{result.task} trial", ">val", ">parameters", ">forward", "values"), rows)
     budget = result.winner.budget
-    render.line(
-        f"Chosen among {budget.trials} trials ({budget.epochs} epochs, {budget.sampler},"
-        f" {budget.scheduler}) in {human_seconds(result.seconds)}; the table has those"
-        f" that no other beats at their cost. All of them: work/{result.task}/trials.csv"
-    )
-
-
-def _result_json(result: SearchResult) -> dict[str, Any]:
-    """The result of a search as JSON values."""
-    from dataclasses import asdict
-
-    return {
-        **asdict(result.winner),
+    text: list[str | Table] = [
+        Table((f"{result.task} trial", ">val", ">parameters", ">forward", "values"), rows),
+        (
+            f"Chosen among {budget.trials} trials ({budget.epochs} epochs, {budget.sampler},"
+            f" {budget.scheduler}) in {human_seconds(result.seconds)}; the table has those"
+            f" that no other beats at their cost. All of them: work/{result.task}/trials.csv"
+        ),
+    ]
+    content = {
+        **vars(result.winner),
         "front": [trial.number for trial in result.front],
-        "trials": [asdict(trial) for trial in result.trials],
+        "trials": result.trials,
         "seconds": result.seconds,
     }
+    return Answer(content, text)
 
 
 def _values_text(values: dict[str, Any]) -> str:
@@ -155,7 +150,7 @@ def _cells(standing: Standing) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _table(standings: Iterable[Standing]) -> Table:
+def _table(standings: Iterable[Standing]) -> RichTable:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,21 +1,32 @@
-"""The stages of ``dvc.yaml``, one command each; hidden, because ``dvc repro`` calls them."""
+"""The stages of ``dvc.yaml`` with their progress, for every command that runs one.
+
+``stage`` itself is hidden, because ``dvc repro`` calls it.
+"""
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, progress, render, summary, work
+from adapterbank.cli import options, progress, render
+from adapterbank.cli.render import Answer, Table
 from adapterbank.errors import InputError
-from adapterbank.text import short_digest
+from adapterbank.text import human_seconds, percent, short_digest
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
+    from adapterbank.registry.backbone import BackboneRecord
     from adapterbank.release.moves import ReleaseReport
 
 app = typer.Typer()
+
+STORAGE = "ADAPTERBANK_STORAGE"
+"""The environment variable that says where searches keep their state."""
 
 
 class Stage(StrEnum):
@@ -34,7 +45,7 @@ class Stage(StrEnum):
 def stage(
     name: Annotated[Stage, typer.Argument(metavar="NAME")],
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     as_json: options.Json = False,
@@ -49,73 +60,157 @@ def stage(
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
     if device is not None and name is not Stage.RELEASE:
         raise InputError(f"stage {name} takes no --device: train.device of the task says where")
-    result = _run_stage(opened, name, task or "", device=device, quiet=as_json)
-    if as_json:
-        render.print_json({"stage": name.value, **result})
+    if task is not None:
+        opened.config.task(task)
+        run = {
+            Stage.PREPARE: prepare,
+            Stage.TUNE: tune,
+            Stage.TRAIN: train,
+            Stage.EVALUATE: evaluate,
+            Stage.REGISTER: register,
+        }[name]
+        answer = run(opened, task, quiet=as_json)
+    elif name is Stage.RELEASE:
+        answer = release(opened, device=device, quiet=as_json)
+    else:
+        record = fetch(opened, quiet=as_json)
+        answer = Answer({"uri": record.uri, "fingerprint": record.fingerprint})
+    content = {"stage": name.value, **answer.content}
+    render.answer(replace(answer, content=content), as_json=as_json)
 
 
-def _run_stage(
-    bank: Bank, name: Stage, task: str, *, device: str | None, quiet: bool
-) -> dict[str, Any]:
-    if name is Stage.BACKBONE:
-        record = work.fetch(bank, quiet=quiet)
-        return {"uri": record.uri, "fingerprint": record.fingerprint}
-    if name is Stage.RELEASE:
-        return _release(bank, device=device, quiet=quiet)
-    bank.config.task(task)
-    run = {
-        Stage.PREPARE: work.prepare,
-        Stage.TUNE: _tune,
-        Stage.TRAIN: _train,
-        Stage.EVALUATE: _evaluate,
-        Stage.REGISTER: _register,
-    }[name]
-    return run(bank, task, quiet=quiet)
+def make_ready(bank: Bank, task: str, *, again: bool = False, quiet: bool) -> None:
+    """Fetch the backbone and prepare the images where that was not done as configured now.
+
+    Args:
+        bank: an open bank.
+        task: one of its tasks.
+        again: prepare the images whether that was done or not.
+        quiet: write nothing to a log.
+    """
+    from adapterbank.bank.ready import backbone_is_ready, data_is_ready
+
+    if not backbone_is_ready(bank):
+        fetch(bank, quiet=quiet)
+    if again or not data_is_ready(bank, task):
+        prepare(bank, task, quiet=quiet)
 
 
-def _tune(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    return {"task": task, "search": work.tune_stage(bank, task, quiet=quiet)}
+def fetch(bank: Bank, *, force: bool = False, quiet: bool) -> BackboneRecord:
+    """Put the backbone in place."""
+    with progress.spinner(f"Fetching {bank.config.backbone.uri}", quiet=quiet):
+        from adapterbank.pipeline.backbone import fetch_backbone
+
+        return fetch_backbone(bank, force=force)
 
 
-def _train(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    result = work.train(bank, task, quiet=quiet)
+def prepare(bank: Bank, task: str, *, quiet: bool) -> Answer:
+    """Read and split a task's images."""
+    from adapterbank.pipeline.prepare import prepare
+
+    with progress.bar(f"Preparing {task}", quiet=quiet) as bar:
+        result = prepare(bank, task, progress=bar)
     if not quiet:
-        work.print_trained(result)
-    return result
+        counts = ", ".join(f"{count} {split}" for split, count in result["counts"].items())
+        render.note(f"{task}: {result['classes']} classes; images: {counts}")
+    return Answer(result)
 
 
-def _evaluate(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    metrics = work.evaluate(bank, task, quiet=quiet)
-    if not quiet:
-        work.print_metrics(task, metrics)
-    return {"task": task, "metrics": metrics}
+def tune(bank: Bank, task: str, *, quiet: bool) -> Answer:
+    """Search a task's hyper-parameters, or note that there is nothing to choose.
+
+    The cluster and the storage are those of ``RAY_ADDRESS`` and ``ADAPTERBANK_STORAGE``, so that
+    ``dvc repro`` takes up what ``tune`` found there.
+    """
+    from adapterbank.bank.plan import is_searched, write_pinned
+
+    if not is_searched(bank, task):
+        write_pinned(bank, task)
+        if bank.config.active.search is not None and not quiet:
+            render.note(nothing_to_search(task))
+        return Answer({"task": task, "search": None})
+    from adapterbank.cli import search_view
+    from adapterbank.search.study import Where
+
+    where = Where(storage=os.environ.get(STORAGE) or None)
+    (search,) = search_view.run(bank, [task], where=where, earlier="renew", quiet=quiet)
+    return replace(search, content={"task": task, "search": search.content})
 
 
-def _register(bank: Bank, task: str, *, quiet: bool) -> dict[str, Any]:
-    from adapterbank.pipeline import register
-
-    version = register.register(bank, task)
-    if not quiet:
-        render.line(f"{version} is registered: sha256:{short_digest(version.digest)}")
-    return summary.version_json(version)
+def nothing_to_search(task: str) -> str:
+    """Say that a task is left out of a search."""
+    return f"{task}: nothing to search: its method has no such choice, or the task pins them all"
 
 
-def _release(bank: Bank, *, device: str | None, quiet: bool) -> dict[str, Any]:
+def train(bank: Bank, task: str, *, quiet: bool) -> Answer:
+    """Train a task's adapter."""
+    from adapterbank.bank.plan import plan_of
+    from adapterbank.pipeline.train import train
+
+    plan = plan_of(bank, task)
+    label, val = f"Training {task}", "seen" if plan.refit else "val"
+    if plan.winner is not None and not quiet:
+        images = "training and validation" if plan.refit else "training"
+        render.note(f"{task}: as trial {plan.winner.trial} of its search, on {images} images")
+    with (
+        progress.bar(f"{task}: frozen features", quiet=quiet) as features,
+        closing(progress.TrainingView(label, plan.training.epochs, val=val, quiet=quiet)) as view,
+    ):
+        # The features come first: their bar must be gone when the other appears, and stay away.
+        view.on_start = features.close
+
+        def show(done: int, total: int) -> None:
+            if view.on_start is not None:
+                features(done, total)
+
+        note = None if quiet else render.note
+        result = train(bank, task, sinks=(view,), progress=show, note=note)
+    parameters = "{method:,} + {head:,}".format_map(result["parameters"])
+    text = (
+        f"{task}: validation {percent(**result['val'])}"
+        f" (linear probe {percent(**result['linear_probe_val'])}),"
+        f" {parameters} parameters, {human_seconds(result['seconds'])}"
+    )
+    return Answer(result, [text])
+
+
+def evaluate(bank: Bank, task: str, *, quiet: bool) -> Answer:
+    """Judge a trained adapter beside the linear probe, and complete its version."""
+    from adapterbank.pipeline.evaluate import evaluate
+    from adapterbank.registry.summary import score_of
+
+    with progress.bar(f"Evaluating {task}", quiet=quiet) as bar:
+        metrics = evaluate(bank, task, progress=bar)
+    rows = []
+    for label, split in (("validation", "val"), ("test", "test")):
+        score, probe = score_of(metrics, split), score_of(metrics, "linear_probe", split)
+        if score is not None and probe is not None:
+            rows.append((label, render.share(score), render.share(probe), str(score.total)))
+    table = Table((task, ">accuracy", ">linear probe", ">images"), rows)
+    return Answer({"task": task, "metrics": metrics}, [table])
+
+
+def register(bank: Bank, task: str, *, quiet: bool) -> Answer:  # noqa: ARG001  # takes no time
+    """Publish a completed version."""
+    from adapterbank.pipeline.register import register
+
+    version = register(bank, task)
+    text = f"{version} is registered: sha256:{short_digest(version.digest)}"
+    return Answer(render.version_json(version), [text])
+
+
+def release(bank: Bank, *, device: str | None, quiet: bool) -> Answer:
+    """Judge new versions and serve what passes."""
     from adapterbank.release.moves import release
 
-    with progress.bar("Judging new versions", quiet=quiet) as shown:
+    with progress.bar("Judging new versions", quiet=quiet) as bar:
 
         def show(report: ReleaseReport) -> None:  # also of a release that then fails
-            shown.close()
+            bar.close()
+            rows = [(v.task, str(v.version), v.outcome, v.reason) for v in report.verdicts]
+            table = Table(("task", ">version", "outcome", "why"), rows)
             if not quiet:
-                _print_release(report)
+                render.answer(Answer({}, [table], report.notes), as_json=False)
 
-        report = release(bank, progress=shown, show=show, device=device)
-    return {"verdicts": [verdict.as_json() for verdict in report.verdicts]}
-
-
-def _print_release(report: ReleaseReport) -> None:
-    rows = [(v.task, str(v.version), v.outcome, v.reason) for v in report.verdicts]
-    render.table(("task", ">version", "outcome", "why"), rows)
-    for sentence in report.notes:
-        render.note(sentence)
+        report = release(bank, progress=bar, show=show, device=device)
+    return Answer({"verdicts": [verdict.as_json() for verdict in report.verdicts]})

@@ -1,7 +1,8 @@
-"""Commands about the tasks a bank is configured to build: add, list, show, sample."""
+"""Commands about the tasks a bank is configured to build: add, list, show, sample, remove."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,14 @@ import typer
 
 from adapterbank.catalog import names
 from adapterbank.cli import options, render
+from adapterbank.cli.render import Answer, Table, cell
 from adapterbank.errors import ConflictError, InputError
+from adapterbank.text import count
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
     from adapterbank.bank.new_task import Source
+    from adapterbank.bank.remove_task import Removal
 
 app = typer.Typer(help="The tasks this bank builds.", no_args_is_help=True)
 
@@ -64,19 +68,16 @@ def add(  # noqa: PLR0913  # each is an option of the command
     from adapterbank.config.params_file import add_task
 
     add_task(opened.root, name, section)
-    if as_json:
-        counts = None if source.counts is None else dict(source.counts)
-        render.print_json(
-            {"task": name, "section": section, "classes": list(source.classes), "counts": counts}
-        )
-        return
-    render.line(f"Task {name} is in pipelines/params.yaml.")
+    text = [f"Task {name} is in pipelines/params.yaml."]
     if source.counts is not None:
-        counted = ", ".join(f"{count} {split}" for split, count in source.counts.items())
-        render.line(f"{len(source.classes)} classes; images: {counted}")
-    if source.notes:
-        render.line(source.notes)
-    render.line(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
+        counts = ", ".join(f"{images} {split}" for split, images in source.counts.items())
+        text.append(f"{len(source.classes)} classes; images: {counts}")
+    text += [source.notes] if source.notes else []
+    text.append(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
+    content = {
+        "task": name, "section": section, "classes": source.classes, "counts": source.counts,
+    }  # fmt: skip
+    render.answer(Answer(content, text), as_json=as_json)
 
 
 @app.command("list")
@@ -84,29 +85,13 @@ def list_tasks(bank: options.BankDir = None, *, as_json: options.Json = False) -
     """List the tasks of pipelines/params.yaml."""
     opened = options.open_bank(bank)
     rows = [_row(opened, name) for name in opened.config.tasks]
-    if as_json:
-        render.print_json({"profile": opened.config.profile, "tasks": rows})
-        return
-    if not rows:
-        render.line("No task yet. Next: adapterbank task add NAME --data DIR")
-        return
-    render.table(
-        ("task", "data", "method", ">seed", "prepared", "trained", ">versions", ">champion"),
-        [
-            (
-                row["task"],
-                row["data"],
-                row["method"],
-                str(row["seed"]),
-                "yes" if row["prepared"] else "no",
-                "yes" if row["trained"] else "no",
-                str(row["versions"]),
-                "–" if row["champion"] is None else str(row["champion"]),
-            )
-            for row in rows
-        ],
-    )
-    render.line(f"Profile: {opened.config.profile}")
+    columns = ("task", "data", "method", ">seed", "prepared", "trained", ">versions", ">champion")
+    text: list[str | Table] = ["No task yet. Next: adapterbank task add NAME --data DIR"]
+    if rows:
+        cells = [[_shown(value) for value in row.values()] for row in rows]
+        text = [Table(columns, cells), f"Profile: {opened.config.profile}"]
+    content = {"profile": opened.config.profile, "tasks": rows}
+    render.answer(Answer(content, text), as_json=as_json)
 
 
 @app.command("show")
@@ -120,38 +105,32 @@ def show(
     opened = options.open_bank(bank)
     section = opened.config.task(name)
     row = _row(opened, name)
-    content: dict[str, Any] = {
-        **row,
-        "hyper": section.hyper,
-        "training": opened.config.training(name).model_dump(),
-        "limits": opened.config.active.limits.model_dump(),
-        "splits": _prepared(opened, name),
-    }
-    if as_json:
-        render.print_json(content)
-        return
-    splits = content["splits"]
+    splits = _prepared(opened, name)
+    training = opened.config.training(name).model_dump()
+    limits = opened.config.active.limits.model_dump()
     facts = [
         ("data", section.data),
         ("method", section.method),
         *((f"  {key}", str(value)) for key, value in section.hyper.items()),
-        *((f"train {key}", _shown(value)) for key, value in content["training"].items()),
-        *((f"limit {key}", _shown(value)) for key, value in content["limits"].items()),
+        *((f"train {key}", cell(value)) for key, value in training.items()),
+        *((f"limit {key}", cell(value)) for key, value in limits.items()),
         ("seed", str(section.seed)),
         ("prepared", "no: adapterbank train prepares it" if splits is None else "yes"),
     ]
     if splits is not None:
         facts.append(("classes", ", ".join(splits["classes"])))
-        facts += [(f"images {name}", str(splits["counts"][name])) for name in SPLITS]
+        facts += [(f"images {split}", str(splits["counts"][split])) for split in SPLITS]
         facts += [("notes", splits["notes"])] if splits["notes"] else []
-    facts += [("versions", str(row["versions"])), ("champion", _shown(row["champion"]))]
-    render.table((name, ""), facts)
+    facts += [("versions", str(row["versions"])), ("champion", cell(row["champion"]))]
+    content = {**row, "hyper": section.hyper, "training": training, "limits": limits,
+               "splits": splits}  # fmt: skip
+    render.answer(Answer(content, [Table((name, ""), facts)]), as_json=as_json)
 
 
 @app.command("sample")
 def sample(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many images.")] = 8,
+    number: Annotated[int, typer.Option("--count", min=1, max=10_000, help="How many images.")] = 8,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Made if missing; out/samples/NAME.")
     ] = None,
@@ -162,43 +141,35 @@ def sample(
     """Write some test images as PNG files named by their true class."""
     opened = options.open_bank(bank)
     opened.config.task(name)
-    written = write_samples(opened, name, count, out or opened.root / "out" / "samples" / name)
-    if as_json:
-        images = [{"image": str(path), "label": label} for path, label in written]
-        render.print_json({"task": name, "images": images})
-        return
-    for path, _ in written:
-        render.line(str(path))
+    from adapterbank.bank.samples import write_samples
+
+    written = write_samples(opened, name, number, out or opened.root / "out" / "samples" / name)
+    images = [{"image": path, "label": label} for path, label in written]
+    text = [str(path) for path, _ in written]
+    render.answer(Answer({"task": name, "images": images}, text), as_json=as_json)
 
 
-def write_samples(bank: Bank, task: str, count: int, out: Path) -> list[tuple[Path, str]]:
-    """Write test images class by class, one of each before a second of any.
+@app.command("remove")
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the history.")] = "",
+    bank: options.BankDir = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Build and answer a task no more.
 
-    Returns:
-        The files and their true classes.
+    Takes it out of pipelines/params.yaml and its aliases away. Versions and history stay, and
+    promote brings the answers back.
     """
-    import re
+    opened = options.open_bank(bank)
+    if not yes:
+        _ask(name)
+    from adapterbank.bank.remove_task import remove_task
 
-    from PIL import Image
-
-    from adapterbank.data.store import load_task
-
-    data = load_task(bank.data(task))
-    rows: dict[int, list[int]] = {}
-    for row, label in enumerate(data.test.labels.tolist()):
-        rows.setdefault(label, []).append(row)
-    # (rank within its class, class): sorting takes one of each class at a time
-    order = sorted(
-        (rank, label, row) for label, own in rows.items() for rank, row in enumerate(own)
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for rank, label, row in order[:count]:
-        safe = re.sub(r"[^\w.-]+", "_", data.classes[label]).strip(".") or "class"
-        path = out / f"{safe}-{rank + 1}.png"
-        Image.fromarray(data.test.images[row].permute(1, 2, 0).numpy()).save(path)
-        written.append((path, data.classes[label]))
-    return written
+    removal = remove_task(opened, name, reason=reason)
+    render.answer(_removed(removal), as_json=as_json)
 
 
 def _check(bank: Bank, name: str, section: dict[str, Any]) -> Source:
@@ -223,7 +194,7 @@ def _check(bank: Bank, name: str, section: dict[str, Any]) -> Source:
 
 def _row(bank: Bank, name: str) -> dict[str, Any]:
     section = bank.config.tasks[name]
-    known = name in bank.registry.tasks()
+    has_versions = name in bank.registry.tasks()
     return {
         "task": name,
         "data": section.data,
@@ -231,8 +202,8 @@ def _row(bank: Bank, name: str) -> dict[str, Any]:
         "seed": section.seed,
         "prepared": (bank.data(name) / "task.json").is_file(),
         "trained": bank.trained(name).is_dir(),
-        "versions": len(bank.registry.versions(name)) if known else 0,
-        "champion": bank.registry.aliases(name).get("champion") if known else None,
+        "versions": len(bank.registry.versions(name)) if has_versions else 0,
+        "champion": bank.registry.aliases(name).get("champion") if has_versions else None,
     }
 
 
@@ -248,4 +219,47 @@ def _prepared(bank: Bank, name: str) -> dict[str, Any] | None:
 
 
 def _shown(value: object) -> str:
-    return "–" if value is None else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else cell(value)
+
+
+def _ask(name: str) -> None:
+    """Ask on a terminal; elsewhere nobody could answer.
+
+    Raises:
+        InputError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"task remove {name} needs --yes where nobody can be asked",
+            fix=f"adapterbank task remove {name} --yes",
+        )
+    typer.confirm(f"Build and answer {name} no more?", abort=True, err=True)
+
+
+def _removed(removal: Removal) -> Answer:
+    name = removal.task
+    kept = "it had no version."
+    if removal.versions:
+        versions = count(removal.versions, "version")
+        kept = f"its {versions} and their history are kept: adapterbank history {name}"
+    text = [f"{name} is not in pipelines/params.yaml any more."] if removal.configured else []
+    text += [
+        f"{name}@{event.alias} was version {event.from_version}; it is gone."
+        for event in removal.events
+        if event.from_version is not None
+    ]
+    text.append(kept[0].upper() + kept[1:])
+    if not removal.configured and not removal.events:
+        text = [f"{name} is removed already; {kept}"]
+    content = {
+        "task": name,
+        "configured": removal.configured,
+        "aliases": {event.alias: event.from_version for event in removal.events},
+        "versions": removal.versions,
+        "mirror": removal.mirror,
+    }
+    note = (
+        f"{name} is removed; only MLflow still shows its aliases, repeat the command to take"
+        f" them away: {removal.mirror}"
+    )
+    return Answer(content, text, [] if removal.mirror is None else [note])

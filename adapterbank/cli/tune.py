@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from adapterbank.cli import options, render, search_view, work
+from adapterbank.cli import options, render, search_view, stage
+from adapterbank.cli.render import Answer
 from adapterbank.errors import InputError
-
-if TYPE_CHECKING:
-    from adapterbank.bank.bank import Bank
 
 app = typer.Typer()
 
@@ -37,7 +35,7 @@ StorageUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        envvar=work.STORAGE,
+        envvar=stage.STORAGE,
         help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
         " cluster must reach; the bank's work folder by default.",
     ),
@@ -61,8 +59,8 @@ def tune(  # noqa: PLR0913  # options of the command line
 ) -> None:
     """Search a task's hyper-parameters: prompts, rank, kernel, learning rate.
 
-    What is searched, and how much may be spent, stands in pipelines/params.yaml. The winner goes to
-    work/TASK/best.json, from where training takes it up: `dvc repro` runs all of it.
+    pipelines/params.yaml says what is searched and how much may be spent. The winner is written to
+    work/TASK/best.json, where training reads it; `dvc repro` runs all of it.
     """
     opened = options.open_bank(bank)
     if resume and fresh:
@@ -70,9 +68,21 @@ def tune(  # noqa: PLR0913  # options of the command line
             "--resume and --fresh exclude one another",
             fix="leave one of them out: --resume keeps the trials that are done",
         )
-    tasks, left_out = _searchable(opened, task, every=every, quiet=as_json)
+    if (task is None) != every:
+        raise InputError(
+            "expected the name of a task, or --all"
+            if task is None
+            else f"--all searches for every task, {task} among them",
+            fix="adapterbank tune TASK, or adapterbank tune --all",
+        )
+    from adapterbank.search.space import searchable
+
+    tasks, left_out = searchable(opened, task)
+    if not as_json:
+        for name in left_out:
+            render.note(stage.nothing_to_search(name))
     for name in tasks:
-        work.make_ready(opened, name, again=False, quiet=as_json)
+        stage.make_ready(opened, name, quiet=as_json)
     from adapterbank.search.study import Where
 
     searches = search_view.run(
@@ -88,44 +98,11 @@ def tune(  # noqa: PLR0913  # options of the command line
         earlier="resume" if resume else "discard" if fresh else "refuse",
         quiet=as_json,
     )
-    if as_json:
-        render.print_json({"searches": searches, "left_out": left_out})
-        return
-    render.line(f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it")
-
-
-def _searchable(
-    bank: Bank, task: str | None, *, every: bool, quiet: bool
-) -> tuple[list[str], list[str]]:
-    """The tasks that are meant, each with a space, and those that are left out, each with a note.
-
-    Raises:
-        InputError: there is none, or one that cannot be searched; nothing is fetched or prepared.
-    """
-    if (task is None) != every:
-        raise InputError(
-            "expected the name of a task, or --all"
-            if task is None
-            else f"--all searches for every task, {task} among them",
-            fix="adapterbank tune TASK, or adapterbank tune --all",
-        )
-    from adapterbank.bank.plan import is_searched
-    from adapterbank.search.space import search_of, space_of
-
-    tasks = [task] if task is not None else sorted(bank.config.tasks)
-    if not tasks:
-        raise InputError("the bank has no task", fix="adapterbank task add NAME --data FOLDER")
-    search_of(bank)  # a profile without a search is no search with nothing to choose
-    left_out = [name for name in tasks if every and not is_searched(bank, name)]
-    if len(left_out) == len(tasks):
-        raise InputError(
-            f"none of the bank's tasks has anything to search: {', '.join(tasks)}",
-            fix="adapterbank train TASK, or leave something of a task's method open",
-        )
-    for name in left_out:
-        if not quiet:
-            render.note(work.nothing_to_search(name))
-    tasks = [name for name in tasks if name not in left_out]
-    for name in tasks:
-        space_of(bank, name)
-    return tasks, left_out
+    answer = Answer(
+        {"searches": [search.content for search in searches], "left_out": left_out},
+        [
+            *(part for search in searches for part in search.text),
+            f"Next: adapterbank train {task or 'TASK'}, or dvc repro, which also releases it",
+        ],
+    )
+    render.answer(answer, as_json=as_json)

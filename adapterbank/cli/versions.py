@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapterbank.cli import options, progress, render, summary
+from adapterbank.cli import options, progress, render
+from adapterbank.cli.render import Answer
 from adapterbank.errors import InputError
 from adapterbank.text import short_digest
 
@@ -37,8 +37,10 @@ def register(
 
     The same bytes are the same version, however often they come.
     """
+    from adapterbank.registry.summary import read_task
+
     opened = options.open_bank(bank)
-    name = _task_of(directory) if task is None else task
+    name = read_task(directory) if task is None else task
     version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
     with progress.spinner("Showing it to MLflow and DVC", quiet=True):
         from adapterbank.bank.mirror import follow_version
@@ -46,16 +48,20 @@ def register(
 
         mirror = follow_version(opened, version)
         dvc = keep_output(opened.root, f"register@{name}", f"registry/adapters/{name}")
-    if as_json:
-        content = {**summary.version_json(version), "path": str(version.path)}
-        render.print_json({**content, "mirror": mirror, "dvc": dvc})
-    else:
-        render.line(f"{version} is registered: sha256:{version.digest}")
-        render.line(f"Next: adapterbank promote {version}")
+    notes = []
     if mirror is not None:
-        render.note(f"{version} is registered; only MLflow does not show it yet: {mirror}")
+        notes.append(f"{version} is registered; only MLflow does not show it yet: {mirror}")
     if dvc is not None:
-        render.note(f"DVC does not keep {version} yet: {dvc}")
+        notes.append(f"DVC does not keep {version} yet: {dvc}")
+    answer = Answer(
+        {**render.version_json(version), "path": version.path, "mirror": mirror, "dvc": dvc},
+        [
+            f"{version} is registered: sha256:{version.digest}",
+            f"Next: adapterbank promote {version}",
+        ],
+        notes,
+    )
+    render.answer(answer, as_json=as_json)
 
 
 @app.command("promote")
@@ -70,7 +76,7 @@ def promote(  # noqa: PLR0913  # an option each
         ),
     ] = None,
     reason: Reason = "",
-    device: options.Device = None,
+    device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
     force: Annotated[
@@ -85,14 +91,14 @@ def promote(  # noqa: PLR0913  # an option each
     (exit code 1) unless it is forced with a reason; history keeps both.
     """
     opened = options.open_bank(bank)
-    believed = _expected(opened.registry, ref, alias, expected)
+    now = _expected(opened.registry, ref, alias, expected)
     opened.registry.resolve(ref)  # before the slow imports: most mistakes are names
     from adapterbank.release import moves
 
-    done = moves.promote(
-        opened, ref, alias=alias, expected=believed, reason=reason, force=force, device=device
+    move = moves.promote(
+        opened, ref, alias=alias, expected=now, reason=reason, force=force, device=device
     )
-    _report(done, as_json=as_json)
+    render.answer(_answer(move), as_json=as_json)
 
 
 @app.command("rollback")
@@ -118,26 +124,9 @@ def rollback(
     from adapterbank.registry.aliases import ANY
     from adapterbank.release import moves
 
-    believed = ANY if expected is None else expected
-    done = moves.rollback(opened, task, alias=alias, expected=believed, reason=reason)
-    _report(done, as_json=as_json)
-
-
-def _task_of(directory: Path) -> str:
-    """Read which task a version's configuration names."""
-    path = directory / "adapter_config.json"
-    try:
-        task = json.loads(path.read_bytes())["task"]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{directory} holds no version: adapter_config.json is missing",
-            fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} names no task", fix="adapterbank register DIR --task TASK") from (
-            error
-        )
-    return str(task)
+    now = ANY if expected is None else expected
+    move = moves.rollback(opened, task, alias=alias, expected=now, reason=reason)
+    render.answer(_answer(move), as_json=as_json)
 
 
 def _expected(registry: Registry, ref: str, alias: str, given: str | None) -> Expected:
@@ -153,28 +142,24 @@ def _expected(registry: Registry, ref: str, alias: str, given: str | None) -> Ex
     return int(given)
 
 
-def _report(done: HandMove, *, as_json: bool) -> None:
-    move, version = done.move, done.move.after
-    if as_json:
-        content: dict[str, Any] = {
-            **summary.version_json(version),
-            "alias": move.alias,
-            "from": move.before,
-            "to": version.version,
-            "moved": move.moved,
-            "mirror": done.mirror,
-        }
-        render.print_json(content)
-    elif move.moved:
-        before = "nothing" if move.before is None else f"version {move.before}"
-        render.line(
-            f"{version.task}@{move.alias} is version {version.version} now"
-            f" (sha256:{short_digest(version.digest)}), it was {before}"
-        )
-    else:
-        render.line(f"{version.task}@{move.alias} is version {version.version} already")
-    if done.mirror is not None:
-        render.note(
-            f"{version.task}@{move.alias} is version {version.version}; only MLflow does not show"
-            f" it yet, the next release or promote will: {done.mirror}"
-        )
+def _answer(hand_move: HandMove) -> Answer:
+    move, version, mirror = hand_move.move, hand_move.move.after, hand_move.mirror
+    alias, number = f"{version.task}@{move.alias}", version.version
+    before = "nothing" if move.before is None else f"version {move.before}"
+    text = f"{alias} is version {number} already"
+    if move.moved:
+        digest = short_digest(version.digest)
+        text = f"{alias} is version {number} now (sha256:{digest}), it was {before}"
+    content = {
+        **render.version_json(version),
+        "alias": move.alias,
+        "from": move.before,
+        "to": number,
+        "moved": move.moved,
+        "mirror": mirror,
+    }
+    note = (
+        f"{alias} is version {number}; only MLflow does not show it yet, the next release or"
+        f" promote will: {mirror}"
+    )
+    return Answer(content, [text], [] if mirror is None else [note])

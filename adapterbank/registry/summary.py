@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import check_files, check_some
+from adapterbank.registry.store import Registry
+from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
 
 _CONFIG = "adapter_config.json"
@@ -32,6 +36,23 @@ class Summary:
             case {"method": int(method), "head": int(head)}:
                 return method, head
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """A task by its champion's files, or by what is wrong with them."""
+
+    task: str
+    version: int | None = None
+    digest: str | None = None
+    method: str | None = None
+    classes: int | None = None
+    test: Score | None = None
+    linear_probe: Score | None = None
+    parameters: dict[str, int] | None = None
+    bytes: int | None = None
+    versions: int = 0
+    problem: str | None = None
 
 
 def summarise(version: Version, *, whole: bool = False) -> Summary:
@@ -57,6 +78,25 @@ def summarise(version: Version, *, whole: bool = False) -> Summary:
     )
 
 
+def read_task(directory: Path) -> str:
+    """Read which task the configuration in a folder names, before it is a version.
+
+    Raises:
+        InputError: there is no configuration, or it names no task.
+    """
+    path = directory / _CONFIG
+    try:
+        return str(json.loads(path.read_bytes())["task"])
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} holds no version: {_CONFIG} is missing",
+            fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "adapterbank register DIR --task TASK"
+        raise InputError(f"{path} names no task", fix=fix) from error
+
+
 def score_of(metrics: Mapping[str, Any], *path: str) -> Score | None:
     """Find a count in metrics such as ``("linear_probe", "test")``; versions need not have any."""
     part: Any = metrics
@@ -66,3 +106,36 @@ def score_of(metrics: Mapping[str, Any], *path: str) -> Score | None:
         case {"correct": int(correct), "total": int(total)}:
             return Score(correct=correct, total=total)
     return None
+
+
+def list_tasks(registry: Registry) -> list[TaskRow]:
+    """Describe every task by its champion, or by its number of versions where it has none.
+
+    A version that misses bytes, or whose figures are damaged, is listed with its ``problem``.
+    Its tensors are not read: a bank may have a thousand tasks, and ``verify`` is there for that.
+    """
+    return [_task_row(registry, task) for task in registry.tasks()]
+
+
+def _task_row(registry: Registry, task: str) -> TaskRow:
+    row = TaskRow(task=task)
+    try:
+        versions, aliases = registry.overview(task)
+        row = replace(row, versions=len(versions))
+        if CHAMPION not in aliases:
+            return row
+        version = versions[aliases[CHAMPION] - 1]
+        row = replace(row, version=version.version, digest=version.digest)
+        summary = summarise(version)
+    except IntegrityError as error:
+        return replace(row, problem=error.message)
+    counts = summary.parameters
+    return replace(
+        row,
+        method=summary.config.method.name,
+        classes=len(summary.config.classes),
+        test=score_of(summary.metrics, "test"),
+        linear_probe=score_of(summary.metrics, "linear_probe", "test"),
+        parameters=None if counts is None else {"method": counts[0], "head": counts[1]},
+        bytes=sum(summary.sizes.values()),
+    )

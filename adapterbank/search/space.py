@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from adapterbank import catalog
 from adapterbank.bank.bank import Bank
-from adapterbank.bank.plan import TRAIN_KEYS
+from adapterbank.bank.plan import TRAIN_KEYS, is_searched
 from adapterbank.config.bank import PARAMS, TrainConfig, describe
 from adapterbank.config.search import Domain, Range, SearchConfig, Space
 from adapterbank.errors import ConfigError, InputError, UnknownName
@@ -44,6 +44,37 @@ def search_of(bank: Bank) -> SearchConfig:
             fix="use a profile that has one, in pipelines/params.yaml",
         )
     return search
+
+
+def searchable(bank: Bank, task: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose what to search for: one task, or all that have something to choose.
+
+    Args:
+        bank: an open bank.
+        task: its name; None means all.
+
+    Returns:
+        The names of the tasks that are searched, each with a space, and of those left out.
+
+    Raises:
+        ConfigError: a space is not one; see :func:`space_of`.
+        InputError: there is no task, no search, or nothing to choose for any task.
+        UnknownName: no such task, method or recipe.
+    """
+    names = [task] if task is not None else sorted(bank.config.tasks)
+    if not names:
+        raise InputError("the bank has no task", fix="adapterbank task add NAME --data FOLDER")
+    search_of(bank)  # a profile without a search is no search with nothing to choose
+    left_out = tuple(name for name in names if task is None and not is_searched(bank, name))
+    if len(left_out) == len(names):
+        raise InputError(
+            f"none of the bank's tasks has anything to search: {', '.join(names)}",
+            fix="adapterbank train TASK, or leave something of a task's method open",
+        )
+    searched = tuple(name for name in names if name not in left_out)
+    for name in searched:
+        space_of(bank, name)
+    return searched, left_out
 
 
 def space_of(bank: Bank, task: str) -> Space:

@@ -57,10 +57,10 @@ def test_show_tells_everything_of_a_version(bank: Path, cli: Cli) -> None:
 
 def test_history_tells_every_step_in_order(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
-    told = answer(cli, "history", "colours")
-    steps = [(event["action"], event["from"], event["to"]) for event in told["history"]]
+    shown = answer(cli, "history", "colours")
+    steps = [(event["action"], event["from"], event["to"]) for event in shown["history"]]
     assert steps == [("register", None, 1), ("promote", None, 1), ("register", None, 2)]
-    assert told["aliases"] == {"champion": 1}
+    assert shown["aliases"] == {"champion": 1}
     assert "Now: champion is 1" in cli("history", "colours").out
 
 
@@ -85,10 +85,10 @@ def test_verify_names_a_damaged_version_and_ends_with_4(
 ) -> None:
     version = Registry.open(bank / "registry").resolve("colours@2")
     (version.path / "metrics.json").write_text("{}")
-    found = answer(cli, "verify", *ref, code=4)
-    assert not found["ok"]
-    assert [problem["kind"] for problem in found["problems"]] == ["damaged"]
-    assert "metrics.json" in found["problems"][0]["message"]
+    report = answer(cli, "verify", *ref, code=4)
+    assert not report["ok"]
+    assert [problem["kind"] for problem in report["problems"]] == ["damaged"]
+    assert "metrics.json" in report["problems"][0]["message"]
 
 
 def test_promote_and_rollback_move_the_champion_and_back(bank: Path, cli: Cli) -> None:
@@ -210,10 +210,10 @@ def test_a_folder_without_a_version_is_not_registered(bank: Path, cli: Cli) -> N
 def test_evaluate_measures_a_registered_version(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
     shown = answer(cli, "show", "colours@1")
-    found = answer(cli, "evaluate", "colours@1")
+    measured = answer(cli, "evaluate", "colours@1")
     own = shown["metrics"]["test"]
-    assert (found["correct"], found["total"]) == (own["correct"], own["total"])
-    assert sum(map(sum, found["confusion"])) == found["total"]
+    assert (measured["correct"], measured["total"]) == (own["correct"], own["total"])
+    assert sum(map(sum, measured["confusion"])) == measured["total"]
     assert "colours@1 on val" in cli("evaluate", "colours@1", "--split", "val").out
 
 

@@ -64,7 +64,7 @@ def prepare(bank: Bank, fit: str) -> None:
     )
 
 
-def told(cli: Cli, *words: str | Path) -> tuple[int, dict[str, Any]]:
+def measured(cli: Cli, *words: str | Path) -> tuple[int, dict[str, Any]]:
     """Run ``drift --json`` with small windows."""
     ran = cli("drift", "--json", "--window", "25", *words)
     assert len(ran.out.splitlines()) == 1
@@ -77,7 +77,7 @@ def test_each_change_has_its_verdict_and_nothing_is_written(
     opened: Bank, cli: Cli, folder: str
 ) -> None:
     before = kept_bank.content_of(opened.root)
-    code, content = told(cli, TASK, Path("new") / folder)
+    code, content = measured(cli, TASK, Path("new") / folder)
     expected = {
         "same": "none", "pale": "recalibrate", "greens": "other task", "strange": "new task",
     }[folder]  # fmt: skip
@@ -99,13 +99,13 @@ def test_confidence_is_compared_on_images_that_the_version_was_not_trained_on(
     opened: Bank, cli: Cli, fit: str, asked: str
 ) -> None:
     prepare(opened, fit)
-    code, content = told(cli, TASK, "new/same")
+    code, content = measured(cli, TASK, "new/same")
     assert (code, content["version"]) == (0, 2)
     assert content["reference"]["confidence_of"] == asked
     assert 0.5 <= content["reference"]["confidence"] <= 1.0
     assert list(content["windows"][0]["findings"]) == ["features", "familiarity", "confidence"]
     # An older version was trained on something else: what is prepared says nothing of it.
-    _, older = told(cli, f"{TASK}@1", "new/same")
+    _, older = measured(cli, f"{TASK}@1", "new/same")
     assert older["reference"]["confidence_of"] is None
 
 
@@ -123,7 +123,7 @@ def test_people_read_a_table_and_a_sentence(cli: Cli) -> None:
 
 def test_images_that_cannot_be_read_are_named_and_left_out(opened: Bank, cli: Cli) -> None:
     (opened.root / "new" / "same" / "00.png").write_bytes(b"no image")
-    code, content = told(cli, TASK, "new/same", "missing.png")
+    code, content = measured(cli, TASK, "new/same", "missing.png")
     assert code == 1
     assert content["action"] == "none"
     assert [bad["image"] for bad in content["unreadable"]] == ["new/same/00.png", "missing.png"]
@@ -135,13 +135,13 @@ def test_images_that_cannot_be_read_are_named_and_left_out(opened: Bank, cli: Cl
 
 @pytest.mark.usefixtures("opened")
 def test_folders_are_taken_one_after_another_unless_mixed(cli: Cli) -> None:
-    _, apart = told(cli, TASK, "new/same", "new/greens")
+    _, apart = measured(cli, TASK, "new/same", "new/greens")
     assert apart["alarmed"] == [2, 3]
     ran = cli("drift", TASK, "new/same", "new/greens", "--window", "25")
     assert "--shuffle mixes them" in ran.err
-    _, mixed = told(cli, TASK, "new/same", "new/greens", "--shuffle")
+    _, mixed = measured(cli, TASK, "new/same", "new/greens", "--shuffle")
     assert mixed["alarmed"] == [0, 1, 2, 3]
-    assert told(cli, TASK, "new/same", "new/greens", "--shuffle")[1] == mixed
+    assert measured(cli, TASK, "new/same", "new/greens", "--shuffle")[1] == mixed
 
 
 def test_too_few_images_wrong_names_and_the_router_are_refused(opened: Bank, cli: Cli) -> None:

@@ -27,10 +27,10 @@ def loaded(*words: str, cwd: Path | None = None) -> set[str]:
         "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}));"
         "sys.exit(code)"
     )
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=cwd
     )
-    return set(done.stdout.splitlines()[-1].split())
+    return set(finished.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["--version"]])
@@ -134,7 +134,7 @@ def test_the_bank_can_be_named_by_an_option_or_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, ""),
         (ZeroDivisionError("seven"), 70, "Internal error: ZeroDivisionError: seven"),
@@ -144,7 +144,7 @@ def test_the_bank_can_be_named_by_an_option_or_the_environment(
 )
 def test_what_nobody_foresaw_ends_without_a_traceback(
     bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int,
-    told: str,
+    message: str,
 ) -> None:  # fmt: skip
     def fail(_path: object) -> None:
         raise error
@@ -153,7 +153,7 @@ def test_what_nobody_foresaw_ends_without_a_traceback(
     monkeypatch.setattr("adapterbank.registry.store.Registry.open", fail)
     ran = cli("list")
     assert ran.code == code
-    assert told in ran.err
+    assert message in ran.err
     assert "Traceback" not in ran.err
 
 
@@ -182,8 +182,8 @@ def test_a_reader_that_stops_reading_is_no_error(built: Path, words: str) -> Non
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        told = process.stderr.read()
-    assert (process.returncode, told) == (141, "")
+        err = process.stderr.read()
+    assert (process.returncode, err) == (141, "")
 
 
 def test_the_program_is_a_function_of_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:

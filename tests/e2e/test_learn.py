@@ -385,7 +385,10 @@ def test_the_command_prints_the_matrix_and_its_metrics(
     for said in ("learned before", "reds@2", "new version", "forgetting/chaudhry", "renewal"):
         assert said in ran.out
     content = json.loads(cli("learn", "scenario.yaml", "--json").out)
-    assert [one["outcome"] for one in content["entries"]] == [*["learned before"] * 3, "learned"]
+    assert [entry["outcome"] for entry in content["entries"]] == [
+        *["learned before"] * 3,
+        "learned",
+    ]
     assert content["steps"] == [step.as_json() for step in read_matrix(learned).steps]
     (learned / "scenario.yaml").write_text("tasks: [{task: a}]")
     ran = cli("learn", "scenario.yaml")

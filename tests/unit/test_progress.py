@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from adapterbank.cli.progress import Bar, TrainingView, bar
@@ -95,7 +97,7 @@ def test_epochs_are_told_at_most_once_a_second_and_the_last_always(
 ) -> None:
     clock = Clock()
     started = list[float]()
-    with TrainingView("Training", 11, clock=clock) as view:
+    with closing(TrainingView("Training", 11, clock=clock)) as view:
         view.on_start = lambda: started.append(clock.now)
         for number, now in ((1, 0.0), (2, 0.5), (3, 1.2), (11, 1.4)):
             clock.now = now

@@ -9,7 +9,7 @@ import pytest
 
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.plan import is_searched, plan_of
-from adapterbank.cli import work
+from adapterbank.cli import stage
 from adapterbank.errors import InputError
 
 _PARAMS = """\
@@ -61,7 +61,8 @@ def test_a_task_with_nothing_to_choose_is_pinned_by_its_stage_and_trained_as_it_
 ) -> None:
     opened = bank(tmp_path)
 
-    assert work.tune_stage(opened, task, quiet=False) is None
+    answer = stage.tune(opened, task, quiet=False)
+    assert answer.content == {"task": task, "search": None}
 
     written = json.loads((tmp_path / "work" / task / "best.json").read_bytes())
     assert written == {"schema": 1, "pinned": True}
@@ -75,7 +76,7 @@ def test_a_task_with_nothing_to_choose_is_pinned_by_its_stage_and_trained_as_it_
 
 def test_a_pinned_file_does_not_stand_for_a_search_that_is_to_be_made(tmp_path: Path) -> None:
     opened = bank(tmp_path)
-    work.tune_stage(opened, "pinned", quiet=True)
+    stage.tune(opened, "pinned", quiet=True)
     (tmp_path / "work" / "open").mkdir()
     (tmp_path / "work" / "pinned" / "best.json").rename(tmp_path / "work" / "open" / "best.json")
 

@@ -1,0 +1,72 @@
+"""One answer, printed for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import typer
+
+from adapterbank.cli import render
+from adapterbank.cli.render import Answer, Table
+from adapterbank.records import Score
+
+ANSWER = Answer(
+    {
+        "path": Path("bank"),
+        "test": Score(correct=3, total=4),
+        "loss": math.nan,
+        "pairs": (("a", 1), ("b", None)),
+    },
+    ["Two tasks:", Table(("task", ">test"), [("[red]", "75.0 %"), ("blues", "5.0 %")])],
+    ["only MLflow does not show it yet"],
+)
+
+
+def test_with_json_the_content_is_one_line_of_plain_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    render.answer(ANSWER, as_json=True)
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert json.loads(out) == {
+        "path": "bank",
+        "test": {"correct": 3, "total": 4},
+        "loss": None,
+        "pairs": [["a", 1], ["b", None]],
+    }
+    assert err == "only MLflow does not show it yet\n"
+
+
+def test_without_json_lines_and_tables_come_in_their_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    render.answer(ANSWER, as_json=False)
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[:2] == [["Two", "tasks:"], ["task", "test"]]
+    assert lines[3:5] == [["[red]", "75.0", "%"], ["blues", "5.0", "%"]]
+    assert out.splitlines()[3].endswith("75.0 %")
+    assert out.splitlines()[4].endswith(" 5.0 %")
+    assert err == "only MLflow does not show it yet\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_an_exit_code_is_raised_after_the_answer_is_printed(
+    capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        render.answer(Answer({"ok": False}, ["damaged"], exit_code=4), as_json=as_json)
+    assert caught.value.exit_code == 4
+    assert capsys.readouterr().out == ('{"ok": false}\n' if as_json else "damaged\n")
+
+
+def test_problems_are_named_with_what_mends_them() -> None:
+    problems = [("damaged", "dtd@3 is cut off", "adapterbank pull dtd@3"), ("Git", "dirty", None)]
+    assert render.problem_lines(problems) == [
+        "damaged: dtd@3 is cut off",
+        "  To mend it: adapterbank pull dtd@3",
+        "Git: dirty",
+    ]
