@@ -17,7 +17,8 @@ from adapterbank.errors import IntegrityError
 
 T = TypeVar("T")
 _MOST_PROBLEMS = 1000  # that are worth a look; a million of them take seconds to be listed
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one each time
+# json.dumps makes an encoder each time
+_line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def dump_document(document: Mapping[str, Any]) -> bytes:
@@ -86,10 +87,6 @@ def _schema_of(data: bytes) -> str:
 
 def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) + ": " if location else ""
-
-
-def _line(value: object) -> str:
-    return _JSON.encode(value)
 
 
 def _entries(value: object) -> str:

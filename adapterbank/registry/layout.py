@@ -54,11 +54,6 @@ class Layout:
         """Folder of the alias files."""
         return self.root / "aliases"
 
-    @property
-    def adapters(self) -> Path:
-        """Folder of the bytes of all versions."""
-        return self.root / "adapters"
-
     def record(self, task: str) -> Path:
         """Alias file of a task, or of the router."""
         return self.root / kind_of(task).record(task)
@@ -106,7 +101,7 @@ class Layout:
     def strange_adapters(self) -> tuple[Path, ...]:
         """Entries among the version folders that belong to no task."""
         tasks = set(self.tasks())
-        return tuple(p for p in _listing(self.adapters) if p.name not in tasks)
+        return tuple(p for p in _listing(self.root / "adapters") if p.name not in tasks)
 
     def leftovers(self) -> tuple[Path, ...]:
         """Temporary files at the top of the registry and beside the backbone's weights."""

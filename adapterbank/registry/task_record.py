@@ -12,11 +12,11 @@ pushes. ``previous`` is moved by nobody: it always is what a rollback of ``champ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, FailFast, Field, JsonValue
+from pydantic import ConfigDict, FailFast, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from adapterbank.errors import IntegrityError, UnknownName
@@ -68,18 +68,12 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, under the names the alias file has for them."""
-        line: dict[str, Any] = {
-            "step": self.step,
-            "action": self.action,
-            "alias": self.alias,
-            "from": self.from_version,
-            "to": self.to_version,
-            "digest": self.digest,
-            "actor": self.actor,
-            "reason": self.reason,
-            "time": self.time,
-        }
-        return line if self.verdict is None else {**line, "verdict": self.verdict}
+        unset = {"verdict"} if self.verdict is None else None
+        line: dict[str, Any] = _EVENT.dump_python(self, by_alias=True, exclude=unset)
+        return line
+
+
+_EVENT: Final = TypeAdapter(Event)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -133,10 +127,7 @@ def dump_record(record: TaskRecord) -> bytes:
         {
             "schema": record.schema,
             "task": record.task,
-            "versions": [
-                {"version": entry.version, "digest": entry.digest}
-                for entry in reversed(record.versions)
-            ],
+            "versions": [asdict(entry) for entry in reversed(record.versions)],
             "aliases": dict(sorted(record.aliases.items())),
             "history": [event.as_json() for event in reversed(record.history)],
         }

@@ -83,7 +83,10 @@ def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterato
 
 def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
     try:
-        record = _router_record(layout) if task == ROUTER else layout.require_record(task)
+        if task == ROUTER:  # one whose writer was killed may have a version, and no record yet
+            record = layout.load_record(ROUTER) or TaskRecord(task=ROUTER)
+        else:
+            record = layout.require_record(task)
     except IntegrityError as error:
         yield _damaged(task, layout.record(task), error)
         return
@@ -95,39 +98,22 @@ def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
         yield _damaged(task, layout.versions(task), error)
 
 
-def _router_record(layout: Layout) -> TaskRecord:
-    # One whose writer was killed may have a version, and no record yet.
-    return layout.load_record(ROUTER) or TaskRecord(task=ROUTER)
-
-
 def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
     return Problem(kind="damaged", task=task, path=path, message=error.message, fix=error.fix)
 
 
 def _stranger(task: str | None, path: Path) -> Problem:
+    kind: ProblemKind
     if path.name.startswith(TEMPORARY):
-        return Problem(
-            kind="unfinished",
-            task=task,
-            path=path,
-            message=f"{path} was left by a writer that was killed; nothing is served from it",
-            fix="repeat the command that was killed, or: adapterbank gc",
-        )
-    if task is not None and _holds_version(task, path):
-        return Problem(
-            kind="orphan",
-            task=task,
-            path=path,
-            message=f"{path} is a whole version that was never registered; it is not served",
-            fix=kind_of(task).adopt.format(shlex.quote(str(path))),
-        )
-    return Problem(
-        kind="foreign",
-        task=task,
-        path=path,
-        message=f"{path} is not the registry's; nothing is served from it",
-        fix=f"mv {shlex.quote(str(path))} somewhere else, after a look at it",
-    )
+        kind, what = "unfinished", "was left by a writer that was killed; nothing is served from it"
+        fix = "repeat the command that was killed, or: adapterbank gc"
+    elif task is not None and _holds_version(task, path):
+        kind, what = "orphan", "is a whole version that was never registered; it is not served"
+        fix = kind_of(task).adopt.format(shlex.quote(str(path)))
+    else:
+        kind, what = "foreign", "is not the registry's; nothing is served from it"
+        fix = f"mv {shlex.quote(str(path))} somewhere else, after a look at it"
+    return Problem(kind=kind, task=task, path=path, message=f"{path} {what}", fix=fix)
 
 
 def _holds_version(task: str, path: Path) -> bool:

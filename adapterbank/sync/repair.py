@@ -9,11 +9,7 @@ from adapterbank.bank.mirror import follow_version, mirror_aliases, why_not
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.dvc.repo import keep_output
 from adapterbank.integrations.mlflow.mirror import lookup
-from adapterbank.integrations.mlflow.store import (
-    displaced_experiments,
-    set_aside,
-    store_exists,
-)
+from adapterbank.integrations.mlflow.store import displaced_experiments, set_aside, store_exists
 from adapterbank.registry.task_record import PREVIOUS
 from adapterbank.release.moves import promote
 from adapterbank.sync.status import (
@@ -81,23 +77,17 @@ def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
     if adopt and store_exists(bank.root):
         _adopt(bank, log)
     before = find_discrepancies(bank.registry)
-    _repair_mlflow(
-        bank, [discrepancy for discrepancy in before if discrepancy.place == "mlflow"], log
-    )
-    _repair_dvc(bank, [discrepancy for discrepancy in before if discrepancy.place == "dvc"], log)
+    _repair_mlflow(bank, [item for item in before if item.place == "mlflow"], log)
+    _repair_dvc(bank, [item for item in before if item.place == "dvc"], log)
     # Nothing above has changed the registry and the router, whose every byte was just read.
-    own = [discrepancy for discrepancy in before if discrepancy.place in {"registry", "router"}]
+    own = [item for item in before if item.place in {"registry", "router"}]
     left = (*own, *compare_mirrors(bank.registry)) if len(own) < len(before) else before
-    messages = {discrepancy.message for discrepancy in left}
+    messages = {item.message for item in left}
     log.done += [
-        f"mended: {discrepancy.message}"
-        for discrepancy in before
-        if discrepancy.message not in messages and discrepancy.task
+        f"mended: {item.message}" for item in before if item.message not in messages and item.task
     ]
-    return SyncReport(
-        done=tuple(log.done), failed=tuple(log.failed), left=left,
-        refused=frozenset(log.refused),
-    )  # fmt: skip
+    refused = frozenset(log.refused)
+    return SyncReport(done=tuple(log.done), failed=tuple(log.failed), left=left, refused=refused)
 
 
 def _repair_mlflow(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:

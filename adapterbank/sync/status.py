@@ -87,14 +87,13 @@ def compare_mirrors(registry: Registry) -> Iterator[Discrepancy]:
     """
     versions = _readable(registry)
     yield from _compare_git(registry)
-    try:
-        yield from _compare_dvc(registry, versions)
-    except AdapterBankError as error:
-        yield Discrepancy(place="dvc", task=None, message=error.message, fix=error.fix)
-    try:
-        yield from _compare_mlflow(registry, versions)
-    except AdapterBankError as error:
-        yield Discrepancy(place="mlflow", task=None, message=error.message, fix=error.fix)
+    mirrors: Mapping[Place, Callable[[Registry, Manifests], Iterator[Discrepancy]]]
+    mirrors = {"dvc": _compare_dvc, "mlflow": _compare_mlflow}
+    for place, compare in mirrors.items():
+        try:
+            yield from compare(registry, versions)
+        except AdapterBankError as error:
+            yield Discrepancy(place=place, task=None, message=error.message, fix=error.fix)
 
 
 def _readable(registry: Registry) -> Manifests:
@@ -217,21 +216,17 @@ def _compare_objects(
             place="dvc", task=version.task, message=f"dvc.lock does not have {version}", fix=SYNC
         )
         return
-    missing = [file for file, md5 in files.items() if not objects.in_cache(md5)]
-    if missing:
-        yield Discrepancy(
-            place="dvc", task=version.task,
-            message=f"the DVC cache lacks {_missing(missing, files, version)}",
-            fix=f"dvc commit --force register@{version.task}",
-        )  # fmt: skip
+    commit = f"dvc commit --force register@{version.task}"
+    stores: list[tuple[Place, str, Callable[[str], bool], str]]
+    stores = [("dvc", "cache", objects.in_cache, commit)]
     if objects.has_near_remote:
-        absent = [file for file, md5 in files.items() if not objects.in_remote(md5)]
+        stores.append(("remote", "remote", objects.in_remote, f"adapterbank push {version}"))
+    for place, store, has, fix in stores:
+        absent = sorted(file for file, md5 in files.items() if not has(md5))
         if absent:
-            yield Discrepancy(
-                place="remote", task=version.task,
-                message=f"the DVC remote lacks {_missing(absent, files, version)}",
-                fix=f"adapterbank push {version}",
-            )  # fmt: skip
+            names = "" if len(absent) == len(files) else f"{', '.join(absent)} of "
+            message = f"the DVC {store} lacks {names}{version}"
+            yield Discrepancy(place=place, task=version.task, message=message, fix=fix)
 
 
 def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
@@ -251,15 +246,10 @@ def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrep
         )  # fmt: skip
     for task, entries in versions.items():
         model = lookup(root, task)
-        messages = [
-            message
-            for version, manifest in entries
-            for message in _compare_version(
-                model, version, None if manifest is None else source_uri(md5_of(manifest))
-            )
-        ]
-        for message in messages:
-            yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
+        for version, manifest in entries:
+            source = None if manifest is None else source_uri(md5_of(manifest))
+            for message in _compare_version(model, version, source):
+                yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
         yield from _unknown(model, entries)
         yield from _compare_aliases(registry, model)
 
@@ -318,8 +308,3 @@ def _compare_aliases(registry: Registry, model: MirroredModel) -> Iterator[Discr
             fix="adapterbank sync, which puts MLflow right"
             + ("; adapterbank sync --adopt, if it was moved there on purpose" if adopt else ""),
         )
-
-
-def _missing(missing: list[str], files: Mapping[str, str], version: Version) -> str:
-    names = "" if len(missing) == len(files) else f"{', '.join(sorted(missing))} of "
-    return f"{names}{version}"
