@@ -58,13 +58,13 @@ def measure(
             f" {len(data.classes)} or others of that name: no figure would mean anything",
             fix=f"adapterbank show {version}, and adapterbank task show {version.task}",
         )
-    found = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
+    measured = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
     return Measurement(
         version=version,
         split=split,
-        score=found.score,
-        loss=found.loss,
+        score=measured.score,
+        loss=measured.loss,
         classes=data.classes,
-        confusion=tuple(map(tuple, found.confusion.tolist())),
+        confusion=tuple(map(tuple, measured.confusion.tolist())),
         same_data=stored_digest(bank.data(version.task)) == loaded.config.data.digest,
     )

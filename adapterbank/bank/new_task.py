@@ -74,7 +74,7 @@ def check_data(bank: Bank, section: TaskConfig) -> Source:
         )
     names = {"embedded": catalog.names(EMBEDDED), "torchvision": published.NAMES}
     if scheme not in names:
-        raise UnknownName("kind of source", f"{scheme}://", [f"{known}://" for known in names])
+        raise UnknownName("kind of source", f"{scheme}://", [f"{kind}://" for kind in names])
     if name not in names[scheme]:
         kind = "embedded task" if scheme == "embedded" else "torchvision data set"
         raise UnknownName(kind, name, names[scheme])

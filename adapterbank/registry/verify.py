@@ -13,7 +13,7 @@ from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import check_sound
-from adapterbank.registry.layout import Layout
+from adapterbank.registry.layout import TASK_FILE, Layout, listing
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord
 
@@ -69,11 +69,18 @@ def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterato
     """
     for task in tasks:
         yield from _survey_task(layout, task)
-    if not everything:
-        return
-    for path in (*layout.leftovers(), *layout.strange_records()):
-        yield _stranger(None, path)
-    for path in layout.strange_adapters():
+    if everything:
+        yield from _survey_shared(layout)
+
+
+def _survey_shared(layout: Layout) -> Iterator[Problem]:
+    """Find what belongs to no task, in the folders that all of them share."""
+    beside = (*listing(layout.root), *listing(layout.backbone_weights.parent))
+    yield from (_stranger(None, path) for path in beside if path.name.startswith(TEMPORARY))
+    names = (path for path in listing(layout.records) if not TASK_FILE.fullmatch(path.name))
+    yield from (_stranger(None, path) for path in names)
+    tasks = set(layout.tasks())
+    for path in (path for path in listing(layout.root / "adapters") if path.name not in tasks):
         if path.is_symlink() or not path.is_dir() or path.name.startswith(TEMPORARY):
             yield _stranger(None, path)
             continue
@@ -91,9 +98,10 @@ def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
         yield _damaged(task, layout.record(task), error)
         return
     try:
-        digests = frozenset(version.digest for version in record.versions)
-        for path in layout.strange_versions(task, digests):
-            yield _stranger(task, path)
+        digests = {version.digest for version in record.versions}
+        for path in listing(layout.versions(task)):
+            if path.name not in digests:
+                yield _stranger(task, path)
     except IntegrityError as error:
         yield _damaged(task, layout.versions(task), error)
 

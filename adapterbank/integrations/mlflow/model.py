@@ -135,19 +135,12 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _images(given: Any) -> list[ImageInput]:  # noqa: ANN401  # whatever MLflow was given
-    if isinstance(given, pd.DataFrame):
-        if list(given.columns) != [COLUMN]:
-            raise InputError(
-                f"the table has the columns {', '.join(map(str, given.columns))}, expected"
-                f" {COLUMN!r} alone"
-            )
-        values: Any = given[COLUMN]
-    elif isinstance(given, Mapping):
+    values: Any = given
+    if isinstance(given, pd.DataFrame | Mapping):
         if list(given) != [COLUMN]:
-            raise InputError(f"got {', '.join(map(str, given))}, expected {COLUMN!r} alone")
+            what = "the table has the columns" if isinstance(given, pd.DataFrame) else "got"
+            raise InputError(f"{what} {', '.join(map(str, given))}, expected {COLUMN!r} alone")
         values = given[COLUMN]
-    else:
-        values = given
     if isinstance(values, str | bytes | Path | Image.Image):
         values = [values]
     if isinstance(values, np.ndarray):
