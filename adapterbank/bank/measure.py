@@ -34,14 +34,7 @@ def measure(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Run a version over a split of its task's prepared data.
-
-    Args:
-        bank: an open bank with a backbone.
-        ref: the version.
-        split: ``val`` or ``test``.
-        device: where to run; the bank's device if None.
-        progress: told of the images.
+    """Run a version over ``val`` or ``test`` of its task's data; no device means the bank's.
 
     Raises:
         InputError: the data is not prepared, or has other classes than the version.

@@ -59,13 +59,7 @@ def git_uncommitted(root: Path, *paths: str) -> tuple[str, ...]:
     """Return which files under ``paths`` are new, changed or deleted since the last commit.
 
     Ignored files are nobody's concern; where there is no repository nothing can be uncommitted.
-
-    Args:
-        root: the bank.
-        paths: files and folders, relative to ``root``.
-
-    Returns:
-        the files, relative to ``root``, sorted.
+    Files and folders are relative to ``root``; the files come sorted.
     """
     if git_toplevel(root) is None:
         return ()
@@ -81,7 +75,7 @@ def git_mention(root: Path, path: str, text: str) -> str | None:
 
     Args:
         root: the bank.
-        path: the file, relative to ``root``; it need not exist now.
+        path: relative to ``root``; the file need not exist now.
         text: searched for literally.
 
     Returns:

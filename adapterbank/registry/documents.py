@@ -22,13 +22,7 @@ _line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def dump_document(document: Mapping[str, Any]) -> bytes:
-    """Write a document in the order its keys have.
-
-    Args:
-        document: strings, finite numbers, booleans, None, mappings and sequences.
-
-    Returns:
-        UTF-8 with a trailing newline.
+    """Write a document in the order its keys have, as UTF-8 with a trailing newline.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot say.
@@ -64,8 +58,10 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         schema = next((p for p in problems if p["loc"] == ("schema",)), None)
         if schema is not None and schema["type"] == "literal_error":
+            content = json.loads(data)
+            stated = content.get("schema") if isinstance(content, dict) else None
             raise IntegrityError(
-                f"{where} has schema {_schema_of(data)}, which this release cannot read",
+                f"{where} has schema {stated!r}, which this release cannot read",
                 fix="upgrade adapterbank to the release that wrote it",
             ) from error
         listed = "; ".join(f"{_place(p['loc'])}{p['msg']}" for p in problems[:5])
@@ -78,11 +74,6 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
 def _adapter(shape: type[T]) -> TypeAdapter[T]:
     """Keep what is slower to make than most documents are to read."""
     return TypeAdapter(shape)
-
-
-def _schema_of(data: bytes) -> str:
-    document = json.loads(data)
-    return repr(document.get("schema")) if isinstance(document, dict) else "None"
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -60,12 +60,10 @@ def check_version(
 
 
 def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterator[Problem]:
-    """Check records, and find what is neither a registered version nor anything else's.
+    """Check records of tasks, and find what is neither a registered version nor anything else's.
 
-    Args:
-        layout: the registry; nobody may write to it meanwhile.
-        tasks: the tasks to look at.
-        everything: also look for what belongs to no task.
+    Nobody may write to the registry meanwhile. With ``everything`` it also finds what belongs to
+    no task.
     """
     for task in tasks:
         yield from _survey_task(layout, task)

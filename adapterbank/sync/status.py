@@ -80,11 +80,7 @@ def find_discrepancies(
 
 
 def compare_mirrors(registry: Registry) -> Iterator[Discrepancy]:
-    """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry.
-
-    Yields:
-        every difference.
-    """
+    """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry."""
     versions = _readable(registry)
     yield from _compare_git(registry)
     mirrors: Mapping[Place, Callable[[Registry, Manifests], Iterator[Discrepancy]]]
@@ -245,28 +241,17 @@ def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrep
             f" would go to {experiment.artifact_location}",
         )  # fmt: skip
     for task, entries in versions.items():
-        model = lookup(root, task)
+        model, ours = lookup(root, task), set[str | None]()
         for version, manifest in entries:
             source = None if manifest is None else source_uri(md5_of(manifest))
             for message in _compare_version(model, version, source):
                 yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
-        yield from _unknown(model, entries)
+            ours |= {version.digest, source}
+        for shown in model.versions:  # what says it is a version of a bank, and is none of this one
+            if shown.digest is not None and not {shown.digest, shown.source} & ours:
+                message = f"MLflow's version {shown.number} of {task} is none of the registry's"
+                yield Discrepancy(place="mlflow", task=task, message=message, fix=UNKNOWN)
         yield from _compare_aliases(registry, model)
-
-
-def _unknown(
-    model: MirroredModel, entries: tuple[tuple[Version, bytes | None], ...]
-) -> Iterator[Discrepancy]:
-    """What says it is a version of a bank, and of which the registry has never heard."""
-    digests = {version.digest for version, _ in entries}
-    sources = {source_uri(md5_of(manifest)) for _, manifest in entries if manifest is not None}
-    for shown in model.versions:
-        if shown.digest is not None and shown.digest not in digests and shown.source not in sources:
-            yield Discrepancy(
-                place="mlflow", task=model.task, fix=UNKNOWN,
-                message=f"MLflow's version {shown.number} of {model.task} is none of the"
-                " registry's",
-            )  # fmt: skip
 
 
 def _compare_version(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:

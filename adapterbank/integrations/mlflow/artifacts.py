@@ -92,9 +92,6 @@ class DvcArtifactRepository(ArtifactRepository):
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """List the files of the version, which has no folders, and the ``MLmodel``.
 
-        Args:
-            path: none for the version itself; of a file the list is empty.
-
         Raises:
             MlflowException: the version's configuration, which the ``MLmodel`` tells, is damaged.
         """

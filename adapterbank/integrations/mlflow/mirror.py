@@ -135,7 +135,7 @@ def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
     Args:
         root: the bank.
         task: the registered model's name.
-        alias: ``champion``, ``challenger``, ``previous``...
+        alias: one of the registry's.
         digest: the version it stands on; None takes the alias away.
 
     Raises:
