@@ -138,7 +138,7 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
         raise UnknownName(
             "alias", f"{record.task}@{alias}", (f"{record.task}@{a}" for a in record.aliases)
         )
-    stack = standing_moves(record.history, alias)
+    stack = standing_moves(record.history)[alias]
     if len(stack) < 2:
         raise InputError(
             f"{record.task}@{alias} is version {current} and has no earlier one to go back to",

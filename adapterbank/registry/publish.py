@@ -64,10 +64,6 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
 def save_weights(root: Path, data: bytes) -> None:
     """Put the backbone's weights in place of what may be there, under the lock of all writers.
 
-    Args:
-        root: the registry.
-        data: the file's content.
-
     Raises:
         AdapterBankError: the disk is full or read-only.
         ConflictError: another writer holds the lock.

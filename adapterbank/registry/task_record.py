@@ -136,14 +136,10 @@ def dump_record(record: TaskRecord) -> bytes:
 
 def replay(history: Iterable[Event]) -> dict[str, int]:
     """Compute from history what every alias must mean."""
-    events = tuple(history)
-    aliases = {}
-    for alias in sorted({event.alias for event in events if event.alias is not None}):
-        stack = standing_moves(events, alias)
-        if stack:
-            aliases[alias] = stack[-1]
-        if alias == CHAMPION and len(stack) > 1:
-            aliases[PREVIOUS] = stack[-2]
+    stacks = standing_moves(history)
+    aliases = {alias: stack[-1] for alias, stack in sorted(stacks.items()) if stack}
+    if len(stacks.get(CHAMPION, ())) > 1:
+        aliases[PREVIOUS] = stacks[CHAMPION][-2]
     return aliases
 
 
@@ -153,13 +149,13 @@ def is_retired(record: TaskRecord) -> bool:
     return next(deeds, None) == RETIRE
 
 
-def standing_moves(history: Iterable[Event], alias: str) -> list[int]:
-    """Return the moves of ``alias`` that still stand, oldest first."""
-    stack: list[int] = []
+def standing_moves(history: Iterable[Event]) -> dict[str, list[int]]:
+    """Return the moves of each alias that still stand, oldest first."""
+    stacks: dict[str, list[int]] = {}
     for event in history:
-        if event.alias == alias:
-            _move(stack, event)
-    return stack
+        if event.alias is not None:
+            _move(stacks.setdefault(event.alias, []), event)
+    return stacks
 
 
 def _move(stack: list[int], event: Event) -> None:

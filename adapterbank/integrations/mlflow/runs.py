@@ -201,13 +201,8 @@ def open_run(
     the store was deleted or changed, or its files lie in a bank that this one was moved from, a
     new run is opened that says which one it continues.
 
-    Args:
-        root: the bank.
-        experiment: MLflow experiment, made if missing.
-        name: title of the run.
-        params: parameters; each keeps its first value.
-        tags: additional tags; those of ``environment_tags`` are always set.
-        run_id: a run to continue.
+    An experiment is made if it is missing, each parameter keeps its first value, and the tags of
+    ``environment_tags`` are set besides the given ones.
 
     Raises:
         AdapterBankError: the store refused or did not answer.
