@@ -51,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_environment()
     render.prepare_streams()
     try:
-        code = _run(words)
+        return _run(words)
     except BrokenPipeError:
-        code = render.silence()
-    return code
+        return render.silence()
 
 
 def _run(words: Sequence[str]) -> int:

@@ -20,14 +20,9 @@ def names(package: str) -> tuple[str, ...]:
 
     ``base`` and names with a leading underscore are the package's own machinery, not entries.
     """
-    found = importlib.import_module(package)
-    return tuple(
-        sorted(
-            module.name
-            for module in pkgutil.iter_modules(found.__path__)
-            if module.name != "base" and not module.name.startswith("_")
-        )
-    )
+    modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    public = (module.name for module in modules if not module.name.startswith("_"))
+    return tuple(sorted(name for name in public if name != "base"))
 
 
 def load(package: str, name: str, *, kind: str) -> ModuleType:

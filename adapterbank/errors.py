@@ -123,8 +123,8 @@ class UnknownName(AdapterBankError):
             listed = f" Known: {', '.join(self.known)}."
         else:
             listed = " None exist yet."
-        told = f" {why}." if why else f"{hint}{listed}"
-        super().__init__(f"Unknown {kind} {name!r}.{told}", fix=fix)
+        more = f" {why}." if why else f"{hint}{listed}"
+        super().__init__(f"Unknown {kind} {name!r}.{more}", fix=fix)
 
 
 class IntegrityError(AdapterBankError):

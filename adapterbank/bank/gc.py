@@ -13,12 +13,8 @@ def collect_waste(bank: Bank, *, dry_run: bool) -> tuple[Waste, ...]:
 
     After ``git checkout`` of an older commit the newer versions look unregistered: they are not.
 
-    Args:
-        bank: an open bank.
-        dry_run: only say what would go.
-
     Returns:
-        what went, or would, and what stays for a commit's sake.
+        what went, or with ``dry_run`` only would, and what stays for a commit's sake.
 
     Raises:
         AdapterBankError: the disk cannot be written.

@@ -34,14 +34,7 @@ def measure(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Run a version over a split of its task's prepared data.
-
-    Args:
-        bank: an open bank with a backbone.
-        ref: the version.
-        split: ``val`` or ``test``.
-        device: where to run; the bank's device if None.
-        progress: told of the images.
+    """Run a version over ``val`` or ``test`` of its task's data; no device means the bank's.
 
     Raises:
         InputError: the data is not prepared, or has other classes than the version.
@@ -58,13 +51,13 @@ def measure(
             f" {len(data.classes)} or others of that name: no figure would mean anything",
             fix=f"adapterbank show {version}, and adapterbank task show {version.task}",
         )
-    found = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
+    measured = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
     return Measurement(
         version=version,
         split=split,
-        score=found.score,
-        loss=found.loss,
+        score=measured.score,
+        loss=measured.loss,
         classes=data.classes,
-        confusion=tuple(map(tuple, found.confusion.tolist())),
+        confusion=tuple(map(tuple, measured.confusion.tolist())),
         same_data=stored_digest(bank.data(version.task)) == loaded.config.data.digest,
     )

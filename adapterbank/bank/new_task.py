@@ -36,13 +36,7 @@ class Source:
 
 
 def relative_uri(data: str, root: Path, here: Path) -> str:
-    """Write a folder as the configuration should: relative to the bank where it is inside.
-
-    Args:
-        data: a URI, which stays as it is, or a folder.
-        root: the bank.
-        here: what a relative folder is relative to.
-    """
+    """Write a folder, as seen from ``here``, relative to the bank where it is inside."""
     if "://" in data:
         return data
     folder = (here / Path(data).expanduser()).resolve()
@@ -74,7 +68,7 @@ def check_data(bank: Bank, section: TaskConfig) -> Source:
         )
     names = {"embedded": catalog.names(EMBEDDED), "torchvision": published.NAMES}
     if scheme not in names:
-        raise UnknownName("kind of source", f"{scheme}://", [f"{known}://" for known in names])
+        raise UnknownName("kind of source", f"{scheme}://", [f"{kind}://" for kind in names])
     if name not in names[scheme]:
         kind = "embedded task" if scheme == "embedded" else "torchvision data set"
         raise UnknownName(kind, name, names[scheme])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from adapterbank.config.yaml import read_mapping
@@ -17,20 +16,16 @@ from adapterbank.integrations.git import git_holds, git_init
 PIPELINE_MARK: Final = "# adapterbank pipeline, layout 1"
 
 # Files that belong to the bank: path in the bank -> template.
-_FILES: Final[Mapping[str, str | None]] = MappingProxyType(
-    {
-        "pipelines/params.yaml": "params.yaml",
-        "dvc.yaml": "pipeline.yaml",
-        "registry/README.md": "registry.md",
-        # `release` depends on the folder, and Git keeps no empty ones.
-        "registry/adapters/.gitkeep": None,
-    }
-)
+_FILES: Final[Mapping[str, str | None]] = {
+    "pipelines/params.yaml": "params.yaml",
+    "dvc.yaml": "pipeline.yaml",
+    "registry/README.md": "registry.md",
+    # `release` depends on the folder, and Git keeps no empty ones.
+    "registry/adapters/.gitkeep": None,
+}
 
 # Files that a folder may already have for its own reasons; missing lines are added.
-_LISTS: Final[Mapping[str, str]] = MappingProxyType(
-    {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
-)
+_LISTS: Final[Mapping[str, str]] = {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
 
 
 def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
@@ -103,16 +98,12 @@ def _is_params(text: str) -> bool:
 def _add_lines(path: Path, template: str) -> bool:
     """Add what is missing of a template's lines; return whether anything was."""
     present = _text(path) if path.is_file() else ""
-    have = set(present.splitlines())
     if not present:
         replace_file(path, _template(template))
         return True
-    wanted = [
-        line
-        for line in _template(template).decode().splitlines()
-        if line and not line.startswith("#")
-    ]
-    missing = [line for line in wanted if line not in have]
+    wanted = _template(template).decode().splitlines()
+    lines = {"", *present.splitlines()}
+    missing = [line for line in wanted if line not in lines and not line.startswith("#")]
     if missing:
         gap = "" if present.endswith("\n") else "\n"
         added = "\n".join(["", "# adapterbank", *missing, ""])

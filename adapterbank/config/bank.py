@@ -177,11 +177,7 @@ def load_config(root: Path) -> BankConfig:
 
 
 def parse_config(text: str, where: str) -> BankConfig:
-    """Parse YAML text into a configuration.
-
-    Args:
-        text: YAML.
-        where: what to call it in messages.
+    """Parse YAML text into a configuration; messages call it ``where``.
 
     Raises:
         ConfigError: every problem in it, at once.

@@ -26,11 +26,7 @@ _LONGEST = 4_000_000  # characters
 
 
 def read_yaml(text: str, where: str) -> Any:  # noqa: ANN401  # any YAML value
-    """Read one YAML 1.2 document.
-
-    Args:
-        text: the document; None is what an empty one says.
-        where: what to call it in messages.
+    """Read one YAML 1.2 document, which messages call ``where``; an empty one says None.
 
     Raises:
         ConfigError: it is not YAML, too large or too deep, in one line with line and column.

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
-DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        # Nobody's training runs are reported to anybody.
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DVC_NO_ANALYTICS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Notes on table migrations are no news to somebody who asked for a training run.
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-        # MLflow announces a run's page on standard output, where `--json` puts its answer.
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        # A tracking server that is down should be reported in seconds: the default waits minutes.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        # MLflow imports GitPython, which complains at length where there is no git program.
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-)
+DEFAULTS: Final[Mapping[str, str]] = {
+    # Nobody's training runs are reported to anybody.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Notes on table migrations are no news to somebody who asked for a training run.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # MLflow announces a run's page on standard output, where `--json` puts its answer.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A tracking server that is down should be reported in seconds: the default waits minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    # MLflow imports GitPython, which complains at length where there is no git program.
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 
 
 def quiet_environment() -> None:

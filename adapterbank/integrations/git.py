@@ -59,13 +59,7 @@ def git_uncommitted(root: Path, *paths: str) -> tuple[str, ...]:
     """Return which files under ``paths`` are new, changed or deleted since the last commit.
 
     Ignored files are nobody's concern; where there is no repository nothing can be uncommitted.
-
-    Args:
-        root: the bank.
-        paths: files and folders, relative to ``root``.
-
-    Returns:
-        the files, relative to ``root``, sorted.
+    Files and folders are relative to ``root``; the files come sorted.
     """
     if git_toplevel(root) is None:
         return ()
@@ -81,7 +75,7 @@ def git_mention(root: Path, path: str, text: str) -> str | None:
 
     Args:
         root: the bank.
-        path: the file, relative to ``root``; it need not exist now.
+        path: relative to ``root``; the file need not exist now.
         text: searched for literally.
 
     Returns:
@@ -108,23 +102,19 @@ def git_init(root: Path) -> None:
             "There is no git program on the PATH",
             fix="install git, or set the bank up without it: adapterbank init --no-git",
         )
-    ran = subprocess.run(  # noqa: S603  # fixed words and a folder
-        [program, "init", "--quiet", str(root)],
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    ran = _run(program, "init", "--quiet", str(root))
     if ran.returncode != 0:
         raise AdapterBankError(f"git init {root} failed: {ran.stderr.strip()}")
 
 
-def _environment() -> dict[str, str]:
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
     # `status` would refresh the index under a lock, in the way of a commit made meanwhile.
-    return kept | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    environment = kept | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    return subprocess.run(  # noqa: S603  # fixed words and a folder
+        words, env=environment, capture_output=True, text=True, errors="replace",
+        timeout=_TIMEOUT_S, check=False,
+    )  # fmt: skip
 
 
 def _git(root: Path, *words: str) -> str | None:
@@ -133,15 +123,7 @@ def _git(root: Path, *words: str) -> str | None:
     if program is None or not root.is_dir():
         return None
     try:
-        ran = subprocess.run(  # noqa: S603  # fixed words and a folder
-            [program, "-C", str(root), *words],
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        ran = _run(program, "-C", str(root), *words)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return ran.stdout.strip() if ran.returncode == 0 else None

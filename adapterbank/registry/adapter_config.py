@@ -65,7 +65,6 @@ def parse_adapter_config(data: bytes, *, where: str = "adapter_config.json") -> 
     """Read ``adapter_config.json``.
 
     Raises:
-        IntegrityError: not JSON, of an unknown schema, or with keys that are missing, unknown or
-            of the wrong kind; the message lists them.
+        IntegrityError: see :func:`~adapterbank.registry.documents.parse_document`.
     """
     return parse_document(data, AdapterConfig, where=where)

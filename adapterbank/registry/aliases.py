@@ -79,12 +79,9 @@ def find_version(record: TaskRecord, reference: Reference) -> int:
 def add_version(record: TaskRecord, digest: str, stamp: Stamp) -> TaskRecord:
     """Register ``digest`` under the next number."""
     version = len(record.versions) + 1
-    event = _event(record, "register", None, None, (version, digest), stamp)
-    return replace(
-        record,
-        versions=(*record.versions, Registration(version=version, digest=digest)),
-        history=(*record.history, event),
-    )
+    registration = Registration(version=version, digest=digest)
+    record = replace(record, versions=(*record.versions, registration))
+    return _with_event(record, "register", None, None, (version, digest), stamp)
 
 
 def add_verdict(
@@ -96,7 +93,7 @@ def add_verdict(
         UnknownName: there is no such version.
     """
     target = (version, record.digest(version))
-    return _with_event(record, _event(record, REFUSE, None, None, target, stamp, verdict))
+    return _with_event(record, REFUSE, None, None, target, stamp, verdict)
 
 
 def move_alias(
@@ -117,14 +114,13 @@ def move_alias(
         InputError: the alias is not one that can be moved.
         UnknownName: there is no such version.
     """
-    check_alias(alias)
+    _check_alias(alias)
     digest = record.digest(version)
     current = record.aliases.get(alias)
     _compare(record, alias, expected)
     if current == version:
         return record
-    event = _event(record, "promote", alias, current, (version, digest), stamp, verdict)
-    return _with_event(record, event)
+    return _with_event(record, "promote", alias, current, (version, digest), stamp, verdict)
 
 
 def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) -> TaskRecord:
@@ -135,23 +131,21 @@ def roll_back(record: TaskRecord, alias: str, expected: Expected, stamp: Stamp) 
         InputError: it never meant anything else.
         UnknownName: there is no such alias.
     """
-    check_alias(alias)
+    _check_alias(alias)
     _compare(record, alias, expected)
     current = record.aliases.get(alias)
     if current is None:
         raise UnknownName(
             "alias", f"{record.task}@{alias}", (f"{record.task}@{a}" for a in record.aliases)
         )
-    stack = standing_moves(record.history, alias)
+    stack = standing_moves(record.history)[alias]
     if len(stack) < 2:
         raise InputError(
             f"{record.task}@{alias} is version {current} and has no earlier one to go back to",
             fix=f"adapterbank history {record.task}",
         )
-    target = stack[-2]
-    return _with_event(
-        record, _event(record, "rollback", alias, current, (target, record.digest(target)), stamp)
-    )
+    target = (stack[-2], record.digest(stack[-2]))
+    return _with_event(record, "rollback", alias, current, target, stamp)
 
 
 def retire(record: TaskRecord, stamp: Stamp) -> TaskRecord:
@@ -166,18 +160,12 @@ def retire(record: TaskRecord, stamp: Stamp) -> TaskRecord:
     numbers.pop(PREVIOUS, None)  # goes by itself
     last = len(record.versions)
     for alias, number in sorted(numbers.items()) if numbers else [(CHAMPION, None)]:
-        digest = record.digest(number or last)
-        event = _event(record, RETIRE, alias, number, (None, digest), stamp)
-        record = _with_event(record, event)
+        target = (None, record.digest(number or last))
+        record = _with_event(record, RETIRE, alias, number, target, stamp)
     return record
 
 
-def check_alias(alias: str) -> None:
-    """Check that ``alias`` is one people may move.
-
-    Raises:
-        InputError: a name no reference could have, one that MLflow reserves, or ``previous``.
-    """
+def _check_alias(alias: str) -> None:
     check_alias_name(alias)
     if alias == PREVIOUS:
         raise InputError(
@@ -204,9 +192,7 @@ def _retired(record: TaskRecord, alias: str) -> UnknownName:
 def _find_digest(record: TaskRecord, prefix: str) -> int:
     matches = [entry for entry in record.versions if entry.digest.startswith(prefix)]
     if len(matches) > 1:
-        listed = ", ".join(
-            f"{entry.digest[:12]} (version {entry.version})" for entry in matches[:5]
-        )
+        listed = ", ".join(f"{e.digest[:12]} (version {e.version})" for e in matches[:5])
         raise InputError(
             f"{record.task}@sha256:{prefix} is short for {len(matches)} versions: {listed}",
             fix="give more digits, or the version's number",
@@ -240,7 +226,7 @@ def _compare(record: TaskRecord, alias: str, expected: Expected) -> None:
     )
 
 
-def _event(
+def _with_event(
     record: TaskRecord,
     action: str,
     alias: str | None,
@@ -248,9 +234,9 @@ def _event(
     target: tuple[int | None, str],
     stamp: Stamp,
     verdict: Mapping[str, Any] | None = None,
-) -> Event:
+) -> TaskRecord:
     version, digest = target
-    return Event(
+    event = Event(
         step=len(record.history) + 1,
         action=action,
         alias=alias,
@@ -262,8 +248,5 @@ def _event(
         time=stamp.time,
         verdict=None if verdict is None else dict(verdict),
     )
-
-
-def _with_event(record: TaskRecord, event: Event) -> TaskRecord:
     history = (*record.history, event)
     return replace(record, aliases=replay(history), history=history)

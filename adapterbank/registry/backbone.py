@@ -39,13 +39,4 @@ class BackboneRecord:
 
     def to_json(self) -> bytes:
         """Write ``backbone.json``: canonical, one entry a line."""
-        return dump_document(
-            {
-                "schema": self.schema,
-                "uri": self.uri,
-                "arch": self.arch,
-                "spec": asdict(self.spec),
-                "fingerprint": self.fingerprint,
-                "traits": asdict(self.traits),
-            }
-        )
+        return dump_document(asdict(self))

@@ -24,7 +24,7 @@ def render_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     front = yaml.safe_dump(
         _front_matter(config, metrics), sort_keys=False, allow_unicode=True, width=1000
     )
-    return f"---\n{front}---\n\n" + "\n".join(_body(config, metrics)) + "\n"
+    return f"---\n{front}---\n\n" + "\n\n".join(_body(config, metrics)) + "\n"
 
 
 def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
         "pipeline_tag": "image-classification",
         "tags": ["adapterbank", "image-classification", method],
     }
-    base = _hub_name(config["backbone"]["uri"])
-    if base is not None:
-        front["base_model"] = base
+    scheme, _, backbone = config["backbone"]["uri"].partition("://")
+    if scheme == "timm" and backbone:  # others are not on the Hub
+        front["base_model"] = f"timm/{backbone}"
         front["base_model_relation"] = "adapter"
     results = [
         {
@@ -52,10 +52,10 @@ def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
 
 
 def _body(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the blocks of Markdown between which an empty line stands."""
     task, method, classes = config["task"], config["method"], config["classes"]
     height, width = config["input"]["size"]
     yield f"# {_text(task)}: {_text(method['name'])} adapter"
-    yield ""
     yield (
         f"Tells {len(classes)} classes apart on images of {height}×{width} pixels. It is one"
         " adapter on a frozen backbone and answers nothing without exactly that backbone."
@@ -68,30 +68,23 @@ def _body(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str
         ("Seed", str(config["seed"])),
         ("Parents", ", ".join(map(_code, config["parents"])) or "none"),
     ]
-    yield from _table(("What", "Which"), rows)
+    yield _table(("What", "Which"), rows)
     scores = [
         (_text(split), f"{accuracy:.4f}", count) for split, accuracy, count in _splits(metrics)
     ]
     if scores:
-        yield from _section("Accuracy")
-        yield from _table(("Split", "Accuracy", "Images"), scores)
+        yield "## Accuracy"
+        yield _table(("Split", "Accuracy", "Images"), scores)
     for title, values in (("Method", method["hyper"]), ("Training", config["train"])):
         if values:
-            yield from _section(title)
-            yield from _table(
-                ("Setting", "Value"), [(_code(k), _code(values[k])) for k in sorted(values)]
-            )
-    yield from _section("Classes")
-    more = len(classes) - _SHOWN_CLASSES
-    yield ""
-    yield ", ".join(map(_text, classes[:_SHOWN_CLASSES])) + (
-        f" and {more} more" if more > 0 else ""
-    )
-    yield from _section("Use")
-    yield ""
-    yield "```bash"
-    yield f"adapterbank predict --task {task} IMAGE…"
-    yield "```"
+            yield f"## {title}"
+            settings = [(_code(name), _code(values[name])) for name in sorted(values)]
+            yield _table(("Setting", "Value"), settings)
+    yield "## Classes"
+    more = f" and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+    yield ", ".join(map(_text, classes[:_SHOWN_CLASSES])) + more
+    yield "## Use"
+    yield f"```bash\nadapterbank predict --task {task} IMAGE…\n```"
 
 
 def _splits(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
@@ -107,23 +100,9 @@ def _splits(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
             yield split, float(values["accuracy"]), ""
 
 
-def _hub_name(uri: str) -> str | None:
-    """Name a timm backbone as the Hub does; other backbones are not there."""
-    scheme, _, name = uri.partition("://")
-    return f"timm/{name}" if scheme == "timm" and name else None
-
-
-def _section(title: str) -> Iterator[str]:
-    yield ""
-    yield f"## {title}"
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    yield ""
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *lines])
 
 
 def _text(value: object) -> str:

@@ -47,22 +47,12 @@ def load_tensors(data: bytes, *, where: str) -> Tensors:
     return tensors
 
 
-def check_content(
-    task: str, files: Mapping[str, bytes], backbone: BackboneRecord, *, where: str
-) -> AdapterConfig:
-    """Check that ``files`` make a usable adapter for ``task`` on ``backbone``.
-
-    Returns:
-        the parsed configuration.
-
-    Raises:
-        BackboneMismatch: it was trained on another backbone.
-        IntegrityError: anything else is wrong; names the file.
-    """
-    config = parse_adapter_config(
-        files["adapter_config.json"], where=f"{where}/adapter_config.json"
-    )
-    _check_config(task, config, backbone, where=f"{where}/adapter_config.json")
+def _check_adapter(
+    task: str, files: Mapping[str, bytes], backbone: BackboneRecord, where: str
+) -> None:
+    stated = f"{where}/adapter_config.json"
+    config = parse_adapter_config(files["adapter_config.json"], where=stated)
+    _check_config(task, config, backbone, where=stated)
     model = f"{where}/adapter_model.safetensors"
     tensors = load_tensors(files["adapter_model.safetensors"], where=model)
     _check_model(tensors, len(config.classes), backbone.traits.width, where=model)
@@ -71,9 +61,10 @@ def check_content(
             load_tensors(files[name], where=f"{where}/{name}")
     if "metrics.json" in files:
         _json_object(files["metrics.json"], where=f"{where}/metrics.json")
-    if "README.md" in files:
-        _check_text(files["README.md"], where=f"{where}/README.md")
-    return config
+    try:
+        files.get("README.md", b"").decode()
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{where}/README.md is not UTF-8 text: {error}") from error
 
 
 def check_sound(
@@ -88,7 +79,7 @@ def check_sound(
     """
     if task != ROUTER:
         check_new_task(task)
-        check_content(task, files, backbone, where=where)
+        _check_adapter(task, files, backbone, where)
         return
     load_tensors(files["router.safetensors"], where=f"{where}/router.safetensors")
     config = _json_object(files["router.json"], where=f"{where}/router.json")
@@ -143,10 +134,3 @@ def _json_object(data: bytes, *, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise IntegrityError(f"{where} holds a {type(content).__name__}, expected an object")
     return content
-
-
-def _check_text(data: bytes, *, where: str) -> None:
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{where} is not UTF-8 text: {error}") from error

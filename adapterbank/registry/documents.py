@@ -17,17 +17,12 @@ from adapterbank.errors import IntegrityError
 
 T = TypeVar("T")
 _MOST_PROBLEMS = 1000  # that are worth a look; a million of them take seconds to be listed
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one each time
+# json.dumps makes an encoder each time
+_line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def dump_document(document: Mapping[str, Any]) -> bytes:
-    """Write a document in the order its keys have.
-
-    Args:
-        document: strings, finite numbers, booleans, None, mappings and sequences.
-
-    Returns:
-        UTF-8 with a trailing newline.
+    """Write a document in the order its keys have, as UTF-8 with a trailing newline.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot say.
@@ -63,8 +58,10 @@ def parse_document(data: bytes, shape: type[T], *, where: str, fix: str | None =
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         schema = next((p for p in problems if p["loc"] == ("schema",)), None)
         if schema is not None and schema["type"] == "literal_error":
+            content = json.loads(data)
+            stated = content.get("schema") if isinstance(content, dict) else None
             raise IntegrityError(
-                f"{where} has schema {_schema_of(data)}, which this release cannot read",
+                f"{where} has schema {stated!r}, which this release cannot read",
                 fix="upgrade adapterbank to the release that wrote it",
             ) from error
         listed = "; ".join(f"{_place(p['loc'])}{p['msg']}" for p in problems[:5])
@@ -79,17 +76,8 @@ def _adapter(shape: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(shape)
 
 
-def _schema_of(data: bytes) -> str:
-    document = json.loads(data)
-    return repr(document.get("schema")) if isinstance(document, dict) else "None"
-
-
 def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) + ": " if location else ""
-
-
-def _line(value: object) -> str:
-    return _JSON.encode(value)
 
 
 def _entries(value: object) -> str:

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapterbank.durable import TEMPORARY, read_file
+from adapterbank.durable import read_file
 from adapterbank.errors import FetchError, InputError, IntegrityError, UnknownName
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
@@ -15,7 +15,7 @@ from adapterbank.registry.manifest import kind_of
 from adapterbank.registry.task_record import TaskRecord, parse_record
 
 _RECORD_LIMIT = 1 << 28
-_TASK_FILE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})\.json")
+TASK_FILE = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})\.json")
 
 
 # Git and DVC keep these in any folder they like.
@@ -54,11 +54,6 @@ class Layout:
         """Folder of the alias files."""
         return self.root / "aliases"
 
-    @property
-    def adapters(self) -> Path:
-        """Folder of the bytes of all versions."""
-        return self.root / "adapters"
-
     def record(self, task: str) -> Path:
         """Alias file of a task, or of the router."""
         return self.root / kind_of(task).record(task)
@@ -70,11 +65,6 @@ class Layout:
     def version(self, task: str, digest: str) -> Path:
         """Folder of one version."""
         return self.root.joinpath(kind_of(task).versions(task), digest)  # lists need thousands
-
-    def guarded(self, task: str) -> tuple[Path, ...]:
-        """Folders on the way to a version that must be no links out of the registry."""
-        folder = self.versions(task)
-        return tuple(path for path in (folder.parent, folder) if path != self.root)
 
     def names(self) -> tuple[str, ...]:
         """Names of all tasks, then the router's if there is anything of one."""
@@ -89,29 +79,11 @@ class Layout:
             IntegrityError: the alias files lie outside the registry, or cannot be listed.
         """
         self._refuse_linked_records()
-        matches = (_TASK_FILE.fullmatch(path.name) for path in _listing(self.records))
+        matches = (TASK_FILE.fullmatch(path.name) for path in listing(self.records))
         names = sorted(match[1] for match in matches if match and match[1] != ROUTER)
         if not names:
             self._require_root()
         return tuple(names)
-
-    def strange_records(self) -> tuple[Path, ...]:
-        """Files among the alias files that are none; leftovers of killed writers included."""
-        return tuple(p for p in _listing(self.records) if not _TASK_FILE.fullmatch(p.name))
-
-    def strange_versions(self, task: str, digests: frozenset[str]) -> tuple[Path, ...]:
-        """Entries in the folder of a task that are none of its ``digests``."""
-        return tuple(p for p in _listing(self.versions(task)) if p.name not in digests)
-
-    def strange_adapters(self) -> tuple[Path, ...]:
-        """Entries among the version folders that belong to no task."""
-        tasks = set(self.tasks())
-        return tuple(p for p in _listing(self.adapters) if p.name not in tasks)
-
-    def leftovers(self) -> tuple[Path, ...]:
-        """Temporary files at the top of the registry and beside the backbone's weights."""
-        paths = (*_listing(self.root), *_listing(self.backbone_weights.parent))
-        return tuple(path for path in paths if path.name.startswith(TEMPORARY))
 
     def load_record(self, task: str) -> TaskRecord | None:
         """Read the record of a task; None if there is none.
@@ -123,9 +95,7 @@ class Layout:
         path = self.record(task)
         name = path.relative_to(self.root).as_posix()
         data = _read_tracked(path, _RECORD_LIMIT, name)
-        if data is None:
-            return None
-        return parse_record(data, task, where=str(path), name=name)
+        return None if data is None else parse_record(data, task, where=str(path), name=name)
 
     def _refuse_linked_records(self) -> None:
         """Refuse alias files of another place: they say what is served."""
@@ -154,8 +124,8 @@ class Layout:
         record = self.load_record(task)
         if record is None:
             if task == ROUTER:
-                raise UnknownName("router", task, why="The bank has none yet",
-                                  fix="adapterbank router rebuild")  # fmt: skip
+                fix = "adapterbank router rebuild"
+                raise UnknownName("router", task, why="The bank has none yet", fix=fix)
             raise UnknownName("task", task, self.tasks(), fix="adapterbank list")
         return record
 
@@ -166,9 +136,7 @@ class Layout:
             IntegrityError: ``backbone.json`` is damaged.
         """
         data = _read_tracked(self.backbone, 1 << 20, "backbone.json")
-        if data is None:
-            return None
-        return BackboneRecord.from_json(data, where=str(self.backbone))
+        return None if data is None else BackboneRecord.from_json(data, where=str(self.backbone))
 
     def require_backbone(self) -> BackboneRecord:
         """Read what the backbone is, which must have been chosen.
@@ -195,7 +163,12 @@ def _read_tracked(path: Path, limit: int, name: str) -> bytes | None:
         raise IntegrityError(error.message, fix=f"git checkout -- registry/{name}") from error
 
 
-def _listing(folder: Path) -> list[Path]:
+def listing(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; nothing of one that does not exist.
+
+    Raises:
+        IntegrityError: it cannot be listed.
+    """
     try:
         return sorted(path for path in folder.iterdir() if path.name not in _NOT_OURS)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document, parse_document
 
 MANIFEST = "manifest.json"
-_MANIFEST_LIMIT = 1 << 16
+MANIFEST_LIMIT = 1 << 16
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 # Every file a version may have and the most bytes it may take. Nothing else is written or served.
@@ -108,11 +109,7 @@ class FileRecord:
     @classmethod
     def of(cls, data: bytes) -> FileRecord:
         """State ``data``."""
-        return cls(
-            sha256=hashlib.sha256(data).hexdigest(),
-            md5=md5_of(data),
-            size=len(data),
-        )
+        return cls(sha256=hashlib.sha256(data).hexdigest(), md5=md5_of(data), size=len(data))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -128,23 +125,15 @@ def build_manifest(files: Mapping[str, bytes], kind: Kind = ADAPTER) -> bytes:
         IntegrityError: a file that no version may have, one too large to be read back, or a
             required one is missing.
     """
-    check_names(files, where="the new version", kind=kind)
+    _check_names(files, where="the new version", kind=kind)
     for name, data in files.items():
         if len(data) > kind.limits[name]:
             raise IntegrityError(
                 f"{name} of the new version has {len(data):,} bytes, more than the"
                 f" {kind.limits[name]:,} allowed"
             )
-    records = {name: FileRecord.of(files[name]) for name in sorted(files)}
-    return dump_document(
-        {
-            "schema": 1,
-            "files": {
-                name: {"sha256": record.sha256, "md5": record.md5, "size": record.size}
-                for name, record in records.items()
-            },
-        }
-    )
+    records = {name: asdict(FileRecord.of(files[name])) for name in sorted(files)}
+    return dump_document({"schema": 1, "files": records})
 
 
 def parse_manifest(
@@ -155,10 +144,10 @@ def parse_manifest(
     Raises:
         IntegrityError: it is not a manifest of a known schema.
     """
-    if len(data) > _MANIFEST_LIMIT:
+    if len(data) > MANIFEST_LIMIT:
         raise IntegrityError(f"{where} has {len(data):,} bytes; a manifest never has so many")
     files = parse_document(data, _Manifest, where=where).files
-    check_names(files, where=where, kind=kind)
+    _check_names(files, where=where, kind=kind)
     return files
 
 
@@ -167,12 +156,7 @@ def version_digest(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()
 
 
-def check_names(files: Mapping[str, object], *, where: str, kind: Kind = ADAPTER) -> None:
-    """Check that the files are ones a version may have and that none is missing.
-
-    Raises:
-        IntegrityError: names the files.
-    """
+def _check_names(files: Mapping[str, object], *, where: str, kind: Kind) -> None:
     strange = sorted(set(files) - set(kind.limits))
     if strange:
         raise IntegrityError(
@@ -200,9 +184,7 @@ def check_payload(
     """
     if MANIFEST not in files:
         raise IntegrityError(f"{where} lacks {MANIFEST}", fix=fix)
-    got = version_digest(files[MANIFEST])
-    if got != digest:
-        raise IntegrityError(f"{where}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix)
+    _check_hash(files[MANIFEST], digest, f"{where}/{MANIFEST}", fix)
     records = parse_manifest(files[MANIFEST], where=f"{where}/{MANIFEST}", kind=kind)
     extra = sorted(set(files) - set(records) - {MANIFEST})
     if extra:
@@ -214,11 +196,13 @@ def check_payload(
             raise IntegrityError(
                 f"{where}/{name} has {len(files[name]):,} bytes, expected {record.size:,}", fix=fix
             )
-        got = hashlib.sha256(files[name]).hexdigest()
-        if got != record.sha256:
-            raise IntegrityError(
-                f"{where}/{name} has SHA-256 {got}, expected {record.sha256}", fix=fix
-            )
+        _check_hash(files[name], record.sha256, f"{where}/{name}", fix)
+
+
+def _check_hash(data: bytes, expected: str, where: str, fix: str | None) -> None:
+    got = hashlib.sha256(data).hexdigest()
+    if got != expected:
+        raise IntegrityError(f"{where} has SHA-256 {got}, expected {expected}", fix=fix)
 
 
 def check_files(directory: Path, digest: str, kind: Kind = ADAPTER) -> dict[str, bytes]:
@@ -254,12 +238,8 @@ def check_some(
     """
     _refuse_links(directory, ADAPTER)
     fix = ADAPTER.mend.format(shlex.quote(str(directory)))
-    manifest = _read_one(directory / MANIFEST, _MANIFEST_LIMIT, fix)
-    got = version_digest(manifest)
-    if got != digest:
-        raise IntegrityError(
-            f"{directory}/{MANIFEST} has SHA-256 {got}, expected {digest}", fix=fix
-        )
+    manifest = _read_one(directory / MANIFEST, MANIFEST_LIMIT, fix)
+    _check_hash(manifest, digest, f"{directory}/{MANIFEST}", fix)
     records = parse_manifest(manifest, where=f"{directory}/{MANIFEST}")
     try:
         with os.scandir(directory) as entries:
@@ -277,11 +257,7 @@ def check_some(
     files = {}
     for name in sorted(records.keys() & set(names)):
         files[name] = _read_one(directory / name, FILE_LIMITS[name], fix)
-        got = hashlib.sha256(files[name]).hexdigest()
-        if got != records[name].sha256:
-            raise IntegrityError(
-                f"{directory}/{name} has SHA-256 {got}, expected {records[name].sha256}", fix=fix
-            )
+        _check_hash(files[name], records[name].sha256, f"{directory}/{name}", fix)
     return files, dict(sorted(expected.items()))
 
 
@@ -291,14 +267,13 @@ def read_folder(
     """Read all files of a folder that holds, or is to become, a version.
 
     Raises:
-        IntegrityError: there is no such folder, or it holds anything but plain files of allowed
-            names and sizes.
+        IntegrityError: no such folder, or it has more than plain files of allowed names and sizes.
     """
     try:
         names = sorted(path.name for path in directory.iterdir())
     except OSError as error:
         raise IntegrityError(f"{directory} cannot be read: {error.strerror}", fix=fix) from error
-    limits = {**kind.limits, MANIFEST: _MANIFEST_LIMIT}
+    limits = {**kind.limits, MANIFEST: MANIFEST_LIMIT}
     for name in names:
         if name not in limits:
             raise IntegrityError(f"{directory}/{name} is no file of a version", fix=fix)

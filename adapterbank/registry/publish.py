@@ -20,8 +20,8 @@ def publish(layout: Layout, task: str, digest: str, files: Mapping[str, bytes]) 
         IntegrityError: the folder of the task, or of all tasks, leads out of the registry.
     """
     folder, target = layout.versions(task), layout.version(task, digest)
-    for path in layout.guarded(task):
-        if path.is_symlink():
+    for path in (folder.parent, folder):
+        if path.is_symlink() and path != layout.root:
             raise IntegrityError(f"{path} is a symbolic link; nothing is written through it")
     durable.make_directory(folder)
     durable.remove_temporaries(folder)
@@ -63,10 +63,6 @@ def choose_backbone(layout: Layout, record: BackboneRecord) -> None:
 
 def save_weights(root: Path, data: bytes) -> None:
     """Put the backbone's weights in place of what may be there, under the lock of all writers.
-
-    Args:
-        root: the registry.
-        data: the file's content.
 
     Raises:
         AdapterBankError: the disk is full or read-only.

@@ -164,7 +164,6 @@ class Registry:
         *,
         actor: str | None = None,
         reason: str = "",
-        time: str | None = None,
     ) -> Version:
         """Publish a version. The same bytes are the same version, however often they come.
 
@@ -177,7 +176,6 @@ class Registry:
             files: content by file name; a ``manifest.json`` among them must be the right one.
             actor: who does it; the current user if None.
             reason: why, for the history.
-            time: when; the registry's clock if None.
 
         Raises:
             AdapterBankError: the disk is full or read-only.
@@ -201,7 +199,7 @@ class Registry:
             record = self._layout.load_record(task) or TaskRecord(task=task)
             number = record.find(digest)
             if number is None:
-                record = add_version(record, digest, self._stamp(actor, reason, time))
+                record = add_version(record, digest, self._stamp(actor, reason))
                 save_record(self._layout, record)
             return self._version(record, number or len(record.versions))
 
@@ -212,17 +210,15 @@ class Registry:
         task: str,
         actor: str | None = None,
         reason: str = "",
-        time: str | None = None,
     ) -> Version:
         """Publish the version whose files lie in ``directory``; see ``register``.
 
         Raises:
             IntegrityError: the folder holds anything but the files of a version.
         """
-        files = read_folder(Path(directory))
-        return self.register(task, files, actor=actor, reason=reason, time=time)
+        return self.register(task, read_folder(Path(directory)), actor=actor, reason=reason)
 
-    def promote(  # noqa: PLR0913  # a line of history has as many
+    def promote(
         self,
         ref: str | Reference,
         *,
@@ -230,7 +226,6 @@ class Registry:
         alias: str = CHAMPION,
         actor: str | None = None,
         reason: str = "",
-        time: str | None = None,
         verdict: Mapping[str, Any] | None = None,
         files: Files | None = None,
     ) -> Move:
@@ -246,7 +241,6 @@ class Registry:
             alias: the alias to move.
             actor: who does it; the current user if None.
             reason: why, for the history.
-            time: when; the registry's clock if None.
             verdict: what the gates said, kept in the history.
             files: what ``read`` has just given of the version; read here if None.
 
@@ -260,7 +254,7 @@ class Registry:
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
-            stamp = self._stamp(actor, reason, time)
+            stamp = self._stamp(actor, reason)
             moved = move_alias(record, alias, number, expected, stamp, verdict)
             return self._finish_move(record, moved, alias, files)
 
@@ -272,7 +266,6 @@ class Registry:
         expected: Expected = ANY,
         actor: str | None = None,
         reason: str = "",
-        time: str | None = None,
     ) -> Move:
         """Move an alias back to the version it had before; repeated, further back.
 
@@ -285,12 +278,10 @@ class Registry:
         check_task_name(task)
         with self._writing():
             record = self._layout.require_record(task)
-            moved = roll_back(record, alias, expected, self._stamp(actor, reason, time))
+            moved = roll_back(record, alias, expected, self._stamp(actor, reason))
             return self._finish_move(record, moved, alias)
 
-    def retire(
-        self, task: str, *, actor: str | None = None, reason: str = "", time: str | None = None
-    ) -> tuple[Event, ...]:
+    def retire(self, task: str, *, actor: str | None = None, reason: str = "") -> tuple[Event, ...]:
         """Take all aliases of a task away; versions and history stay.
 
         Returns:
@@ -302,7 +293,7 @@ class Registry:
         check_task_name(task)
         with self._writing():
             record = self._layout.require_record(task)
-            retired = retire(record, self._stamp(actor, reason, time))
+            retired = retire(record, self._stamp(actor, reason))
             save_record(self._layout, retired)
             return retired.history[len(record.history) :]
 
@@ -313,7 +304,6 @@ class Registry:
         *,
         actor: str | None = None,
         reason: str = "",
-        time: str | None = None,
     ) -> Event:
         """Keep in history why a version was refused; no alias moves.
 
@@ -324,7 +314,7 @@ class Registry:
         with self._writing():
             record = self._layout.require_record(reference.task)
             number = find_version(record, reference)
-            refused = add_verdict(record, number, verdict, self._stamp(actor, reason, time))
+            refused = add_verdict(record, number, verdict, self._stamp(actor, reason))
             save_record(self._layout, refused)
             return refused.history[-1]
 
@@ -366,9 +356,9 @@ class Registry:
         path = self._layout.version(record.task, digest)
         return Version(task=record.task, version=number, digest=digest, path=path)
 
-    def _stamp(self, actor: str | None, reason: str, time: str | None) -> Stamp:
+    def _stamp(self, actor: str | None, reason: str) -> Stamp:
         who = current_actor() if actor is None else actor
-        return Stamp(actor=who, reason=reason, time=self._clock() if time is None else time)
+        return Stamp(actor=who, reason=reason, time=self._clock())
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -56,11 +56,7 @@ class TaskRow:
 
 
 def summarise(version: Version, *, whole: bool = False) -> Summary:
-    """Read what a version says of itself, and check what is read.
-
-    Args:
-        version: any but a router's.
-        whole: read and check all of its bytes, not only what is summarised.
+    """Read what an adapter's version says of itself; check what is read, or the ``whole``.
 
     Raises:
         IntegrityError: its bytes are missing or not what was published.

@@ -12,11 +12,11 @@ pushes. ``previous`` is moved by nobody: it always is what a rollback of ``champ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, FailFast, Field, JsonValue
+from pydantic import ConfigDict, FailFast, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from adapterbank.errors import IntegrityError, UnknownName
@@ -68,18 +68,12 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, under the names the alias file has for them."""
-        line: dict[str, Any] = {
-            "step": self.step,
-            "action": self.action,
-            "alias": self.alias,
-            "from": self.from_version,
-            "to": self.to_version,
-            "digest": self.digest,
-            "actor": self.actor,
-            "reason": self.reason,
-            "time": self.time,
-        }
-        return line if self.verdict is None else {**line, "verdict": self.verdict}
+        unset = {"verdict"} if self.verdict is None else None
+        line: dict[str, Any] = _EVENT.dump_python(self, by_alias=True, exclude=unset)
+        return line
+
+
+_EVENT: Final = TypeAdapter(Event)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -133,10 +127,7 @@ def dump_record(record: TaskRecord) -> bytes:
         {
             "schema": record.schema,
             "task": record.task,
-            "versions": [
-                {"version": entry.version, "digest": entry.digest}
-                for entry in reversed(record.versions)
-            ],
+            "versions": [asdict(entry) for entry in reversed(record.versions)],
             "aliases": dict(sorted(record.aliases.items())),
             "history": [event.as_json() for event in reversed(record.history)],
         }
@@ -145,14 +136,10 @@ def dump_record(record: TaskRecord) -> bytes:
 
 def replay(history: Iterable[Event]) -> dict[str, int]:
     """Compute from history what every alias must mean."""
-    events = tuple(history)
-    aliases = {}
-    for alias in sorted({event.alias for event in events if event.alias is not None}):
-        stack = standing_moves(events, alias)
-        if stack:
-            aliases[alias] = stack[-1]
-        if alias == CHAMPION and len(stack) > 1:
-            aliases[PREVIOUS] = stack[-2]
+    stacks = standing_moves(history)
+    aliases = {alias: stack[-1] for alias, stack in sorted(stacks.items()) if stack}
+    if len(stacks.get(CHAMPION, ())) > 1:
+        aliases[PREVIOUS] = stacks[CHAMPION][-2]
     return aliases
 
 
@@ -162,13 +149,13 @@ def is_retired(record: TaskRecord) -> bool:
     return next(deeds, None) == RETIRE
 
 
-def standing_moves(history: Iterable[Event], alias: str) -> list[int]:
-    """Return the moves of ``alias`` that still stand, oldest first."""
-    stack: list[int] = []
+def standing_moves(history: Iterable[Event]) -> dict[str, list[int]]:
+    """Return the moves of each alias that still stand, oldest first."""
+    stacks: dict[str, list[int]] = {}
     for event in history:
-        if event.alias == alias:
-            _move(stack, event)
-    return stack
+        if event.alias is not None:
+            _move(stacks.setdefault(event.alias, []), event)
+    return stacks
 
 
 def _move(stack: list[int], event: Event) -> None:

@@ -155,8 +155,8 @@ def parse_verdict(content: Mapping[str, Any] | None) -> Verdict | None:
 
 def last_verdict(history: Iterable[Event], version: int) -> Event | None:
     """The newest event that has a verdict on a version."""
-    found = (e for e in history if e.to_version == version and e.verdict is not None)
-    return max(found, key=lambda event: event.step, default=None)
+    judged = (e for e in history if e.to_version == version and e.verdict is not None)
+    return max(judged, key=lambda event: event.step, default=None)
 
 
 def standing_refusal(history: Iterable[Event], version: int) -> Event | None:
@@ -171,14 +171,14 @@ def verdict_tags(history: Iterable[Event], version: int) -> dict[str, str]:
     verdict = None if event is None else parse_verdict(event.verdict)
     if verdict is None:
         return {}
-    found = verdict.comparison
+    test = verdict.comparison
     figures: dict[str, object] = {
         "reason": verdict.reason[:_REASON_LETTERS],
         "gate": verdict.gate,
-        "test": found and found.test,
-        "p": found and f"{found.p:.6g}",
-        "difference": found and f"{found.difference:+.6f}",
-        "interval": found and f"{found.interval[0]:+.6f} {found.interval[1]:+.6f}",
+        "test": test and test.test,
+        "p": test and f"{test.p:.6g}",
+        "difference": test and f"{test.difference:+.6f}",
+        "interval": test and f"{test.interval[0]:+.6f} {test.interval[1]:+.6f}",
     }
     return {
         _TAG: verdict.outcome,

@@ -13,7 +13,7 @@ from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import check_sound
-from adapterbank.registry.layout import Layout
+from adapterbank.registry.layout import TASK_FILE, Layout, listing
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord
 
@@ -60,20 +60,25 @@ def check_version(
 
 
 def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterator[Problem]:
-    """Check records, and find what is neither a registered version nor anything else's.
+    """Check records of tasks, and find what is neither a registered version nor anything else's.
 
-    Args:
-        layout: the registry; nobody may write to it meanwhile.
-        tasks: the tasks to look at.
-        everything: also look for what belongs to no task.
+    Nobody may write to the registry meanwhile. With ``everything`` it also finds what belongs to
+    no task.
     """
     for task in tasks:
         yield from _survey_task(layout, task)
-    if not everything:
-        return
-    for path in (*layout.leftovers(), *layout.strange_records()):
-        yield _stranger(None, path)
-    for path in layout.strange_adapters():
+    if everything:
+        yield from _survey_shared(layout)
+
+
+def _survey_shared(layout: Layout) -> Iterator[Problem]:
+    """Find what belongs to no task, in the folders that all of them share."""
+    beside = (*listing(layout.root), *listing(layout.backbone_weights.parent))
+    yield from (_stranger(None, path) for path in beside if path.name.startswith(TEMPORARY))
+    names = (path for path in listing(layout.records) if not TASK_FILE.fullmatch(path.name))
+    yield from (_stranger(None, path) for path in names)
+    tasks = set(layout.tasks())
+    for path in (path for path in listing(layout.root / "adapters") if path.name not in tasks):
         if path.is_symlink() or not path.is_dir() or path.name.startswith(TEMPORARY):
             yield _stranger(None, path)
             continue
@@ -83,21 +88,20 @@ def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterato
 
 def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
     try:
-        record = _router_record(layout) if task == ROUTER else layout.require_record(task)
+        if task == ROUTER:  # one whose writer was killed may have a version, and no record yet
+            record = layout.load_record(ROUTER) or TaskRecord(task=ROUTER)
+        else:
+            record = layout.require_record(task)
     except IntegrityError as error:
         yield _damaged(task, layout.record(task), error)
         return
     try:
-        digests = frozenset(version.digest for version in record.versions)
-        for path in layout.strange_versions(task, digests):
-            yield _stranger(task, path)
+        digests = {version.digest for version in record.versions}
+        for path in listing(layout.versions(task)):
+            if path.name not in digests:
+                yield _stranger(task, path)
     except IntegrityError as error:
         yield _damaged(task, layout.versions(task), error)
-
-
-def _router_record(layout: Layout) -> TaskRecord:
-    # One whose writer was killed may have a version, and no record yet.
-    return layout.load_record(ROUTER) or TaskRecord(task=ROUTER)
 
 
 def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
@@ -105,29 +109,17 @@ def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
 
 
 def _stranger(task: str | None, path: Path) -> Problem:
+    kind: ProblemKind
     if path.name.startswith(TEMPORARY):
-        return Problem(
-            kind="unfinished",
-            task=task,
-            path=path,
-            message=f"{path} was left by a writer that was killed; nothing is served from it",
-            fix="repeat the command that was killed, or: adapterbank gc",
-        )
-    if task is not None and _holds_version(task, path):
-        return Problem(
-            kind="orphan",
-            task=task,
-            path=path,
-            message=f"{path} is a whole version that was never registered; it is not served",
-            fix=kind_of(task).adopt.format(shlex.quote(str(path))),
-        )
-    return Problem(
-        kind="foreign",
-        task=task,
-        path=path,
-        message=f"{path} is not the registry's; nothing is served from it",
-        fix=f"mv {shlex.quote(str(path))} somewhere else, after a look at it",
-    )
+        kind, what = "unfinished", "was left by a writer that was killed; nothing is served from it"
+        fix = "repeat the command that was killed, or: adapterbank gc"
+    elif task is not None and _holds_version(task, path):
+        kind, what = "orphan", "is a whole version that was never registered; it is not served"
+        fix = kind_of(task).adopt.format(shlex.quote(str(path)))
+    else:
+        kind, what = "foreign", "is not the registry's; nothing is served from it"
+        fix = f"mv {shlex.quote(str(path))} somewhere else, after a look at it"
+    return Problem(kind=kind, task=task, path=path, message=f"{path} {what}", fix=fix)
 
 
 def _holds_version(task: str, path: Path) -> bool:

@@ -9,11 +9,7 @@ from adapterbank.bank.mirror import follow_version, mirror_aliases, why_not
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.dvc.repo import keep_output
 from adapterbank.integrations.mlflow.mirror import lookup
-from adapterbank.integrations.mlflow.store import (
-    displaced_experiments,
-    set_aside,
-    store_exists,
-)
+from adapterbank.integrations.mlflow.store import displaced_experiments, set_aside, store_exists
 from adapterbank.registry.task_record import PREVIOUS
 from adapterbank.release.moves import promote
 from adapterbank.sync.status import (
@@ -28,17 +24,17 @@ from adapterbank.sync.status import (
 ADOPTED = "adopted from MLflow"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SyncReport:
-    """What was done, what could not be, and the differences there still are.
+    """What was done so far, what could not be, and in the end the differences there still are.
 
     ``refused`` has the exit codes of the errors that kept aliases from being adopted.
     """
 
-    done: tuple[str, ...]
-    failed: tuple[str, ...]
-    left: tuple[Discrepancy, ...]
-    refused: frozenset[int] = frozenset()
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    left: tuple[Discrepancy, ...] = ()
+    refused: set[int] = field(default_factory=set)
 
     @property
     def complete(self) -> bool:
@@ -55,15 +51,6 @@ class SyncReport:
         return next(iter(self.refused)) if len(self.refused) == 1 else 1
 
 
-@dataclass(kw_only=True)
-class _Log:
-    """What happened so far; ``refused`` are exit codes."""
-
-    done: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    refused: set[int] = field(default_factory=set)
-
-
 def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
     """Repair the mirrors; where nothing differs nothing is written.
 
@@ -77,62 +64,55 @@ def sync(bank: Bank, *, adopt: bool = False) -> SyncReport:
             swapped. MLflow does not say when an alias was moved, so an MLflow that has only not
             followed yet looks the same as one where somebody moved an alias.
     """
-    log = _Log()
+    report = SyncReport()
     if adopt and store_exists(bank.root):
-        _adopt(bank, log)
+        _adopt(bank, report)
     before = find_discrepancies(bank.registry)
-    _repair_mlflow(
-        bank, [discrepancy for discrepancy in before if discrepancy.place == "mlflow"], log
-    )
-    _repair_dvc(bank, [discrepancy for discrepancy in before if discrepancy.place == "dvc"], log)
+    _repair_mlflow(bank, [item for item in before if item.place == "mlflow"], report)
+    _repair_dvc(bank, [item for item in before if item.place == "dvc"], report)
     # Nothing above has changed the registry and the router, whose every byte was just read.
-    own = [discrepancy for discrepancy in before if discrepancy.place in {"registry", "router"}]
-    left = (*own, *compare_mirrors(bank.registry)) if len(own) < len(before) else before
-    messages = {discrepancy.message for discrepancy in left}
-    log.done += [
-        f"mended: {discrepancy.message}"
-        for discrepancy in before
-        if discrepancy.message not in messages and discrepancy.task
+    own = [item for item in before if item.place in {"registry", "router"}]
+    report.left = (*own, *compare_mirrors(bank.registry)) if len(own) < len(before) else before
+    messages = {item.message for item in report.left}
+    report.done += [
+        f"mended: {item.message}" for item in before if item.message not in messages and item.task
     ]
-    return SyncReport(
-        done=tuple(log.done), failed=tuple(log.failed), left=left,
-        refused=frozenset(log.refused),
-    )  # fmt: skip
+    return report
 
 
-def _repair_mlflow(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
+def _repair_mlflow(bank: Bank, discrepancies: list[Discrepancy], report: SyncReport) -> None:
     silent = [item for item in discrepancies if item.task is None and item.fix != SYNC]
     if silent:  # asked once: a server that is down costs seconds each time
-        log.failed += [f"MLflow shows nothing: {item.message}" for item in silent]
+        report.failed += [f"MLflow shows nothing: {item.message}" for item in silent]
         return
     rebuilt = not store_exists(bank.root)
     tasks = {item.task for item in discrepancies}
     for task in bank.registry.tasks():
         if task in tasks or rebuilt:
-            _repair_task(bank, task, log)
+            _repair_task(bank, task, report)
     for experiment in displaced_experiments(bank.root):
         name = set_aside(bank.root, experiment)
-        log.done.append(f"MLflow's experiment {experiment.name!r} is {name!r} now")
-    if rebuilt and discrepancies and not log.failed:
-        log.done.append("MLflow's catalogue was rebuilt from the registry; the runs are gone")
+        report.done.append(f"MLflow's experiment {experiment.name!r} is {name!r} now")
+    if rebuilt and discrepancies and not report.failed:
+        report.done.append("MLflow's catalogue was rebuilt from the registry; the runs are gone")
 
 
-def _repair_task(bank: Bank, task: str, log: _Log) -> None:
+def _repair_task(bank: Bank, task: str, report: SyncReport) -> None:
     try:
         versions = bank.registry.versions(task)
     except AdapterBankError as error:
-        log.failed.append(f"MLflow does not show {task}: {error.message}")
+        report.failed.append(f"MLflow does not show {task}: {error.message}")
         return
     for version in versions:  # where the bytes of one are damaged, the others are shown
         problem = follow_version(bank, version)
         if problem is not None:
-            log.failed.append(f"MLflow does not show {version}: {problem}")
+            report.failed.append(f"MLflow does not show {version}: {problem}")
     problem = why_not(lambda: mirror_aliases(bank, task, strays=True))
     if problem is not None:
-        log.failed.append(f"MLflow does not show the aliases of {task}: {problem}")
+        report.failed.append(f"MLflow does not show the aliases of {task}: {problem}")
 
 
-def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None:
+def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], report: SyncReport) -> None:
     outputs = {
         f"register@{item.task}": f"registry/adapters/{item.task}"
         for item in discrepancies
@@ -143,21 +123,21 @@ def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], log: _Log) -> None
     for stage, output in outputs.items():
         problem = keep_output(bank.root, stage, output)
         if problem is not None:
-            log.failed.append(f"DVC does not keep {output}: {problem}")
+            report.failed.append(f"DVC does not keep {output}: {problem}")
 
 
-def _adopt(bank: Bank, log: _Log) -> None:
+def _adopt(bank: Bank, report: SyncReport) -> None:
     """Promote what MLflow's aliases mean."""
     for task in bank.registry.tasks():
         try:
             versions, ours = bank.registry.overview(task)
         except AdapterBankError as error:
-            log.failed.append(f"nothing of {task} was adopted: {error.message}")
+            report.failed.append(f"nothing of {task} was adopted: {error.message}")
             continue
         try:
             theirs = lookup(bank.root, task).aliases
         except AdapterBankError as error:
-            log.failed.append(f"nothing was adopted: {error.message}")
+            report.failed.append(f"nothing was adopted: {error.message}")
             return  # MLflow would not answer for the next task either
         numbers = {version.digest: version.version for version in versions}
         for alias, shown in theirs:
@@ -168,7 +148,7 @@ def _adopt(bank: Bank, log: _Log) -> None:
             try:
                 promote(bank, ref, alias=alias, expected=ours.get(alias), reason=ADOPTED)
             except AdapterBankError as error:
-                log.failed.append(f"{task}@{alias} was not adopted: {error.message}")
-                log.refused.add(error.exit_code)
+                report.failed.append(f"{task}@{alias} was not adopted: {error.message}")
+                report.refused.add(error.exit_code)
             else:
-                log.done.append(f"{task}@{alias} is version {number} now, {ADOPTED}")
+                report.done.append(f"{task}@{alias} is version {number} now, {ADOPTED}")

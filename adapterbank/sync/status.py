@@ -80,21 +80,16 @@ def find_discrepancies(
 
 
 def compare_mirrors(registry: Registry) -> Iterator[Discrepancy]:
-    """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry.
-
-    Yields:
-        every difference.
-    """
+    """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry."""
     versions = _readable(registry)
     yield from _compare_git(registry)
-    try:
-        yield from _compare_dvc(registry, versions)
-    except AdapterBankError as error:
-        yield Discrepancy(place="dvc", task=None, message=error.message, fix=error.fix)
-    try:
-        yield from _compare_mlflow(registry, versions)
-    except AdapterBankError as error:
-        yield Discrepancy(place="mlflow", task=None, message=error.message, fix=error.fix)
+    mirrors: Mapping[Place, Callable[[Registry, Manifests], Iterator[Discrepancy]]]
+    mirrors = {"dvc": _compare_dvc, "mlflow": _compare_mlflow}
+    for place, compare in mirrors.items():
+        try:
+            yield from compare(registry, versions)
+        except AdapterBankError as error:
+            yield Discrepancy(place=place, task=None, message=error.message, fix=error.fix)
 
 
 def _readable(registry: Registry) -> Manifests:
@@ -217,21 +212,17 @@ def _compare_objects(
             place="dvc", task=version.task, message=f"dvc.lock does not have {version}", fix=SYNC
         )
         return
-    missing = [file for file, md5 in files.items() if not objects.in_cache(md5)]
-    if missing:
-        yield Discrepancy(
-            place="dvc", task=version.task,
-            message=f"the DVC cache lacks {_missing(missing, files, version)}",
-            fix=f"dvc commit --force register@{version.task}",
-        )  # fmt: skip
+    commit = f"dvc commit --force register@{version.task}"
+    stores: list[tuple[Place, str, Callable[[str], bool], str]]
+    stores = [("dvc", "cache", objects.in_cache, commit)]
     if objects.has_near_remote:
-        absent = [file for file, md5 in files.items() if not objects.in_remote(md5)]
+        stores.append(("remote", "remote", objects.in_remote, f"adapterbank push {version}"))
+    for place, store, has, fix in stores:
+        absent = sorted(file for file, md5 in files.items() if not has(md5))
         if absent:
-            yield Discrepancy(
-                place="remote", task=version.task,
-                message=f"the DVC remote lacks {_missing(absent, files, version)}",
-                fix=f"adapterbank push {version}",
-            )  # fmt: skip
+            names = "" if len(absent) == len(files) else f"{', '.join(absent)} of "
+            message = f"the DVC {store} lacks {names}{version}"
+            yield Discrepancy(place=place, task=version.task, message=message, fix=fix)
 
 
 def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
@@ -250,33 +241,17 @@ def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrep
             f" would go to {experiment.artifact_location}",
         )  # fmt: skip
     for task, entries in versions.items():
-        model = lookup(root, task)
-        messages = [
-            message
-            for version, manifest in entries
-            for message in _compare_version(
-                model, version, None if manifest is None else source_uri(md5_of(manifest))
-            )
-        ]
-        for message in messages:
-            yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
-        yield from _unknown(model, entries)
+        model, ours = lookup(root, task), set[str | None]()
+        for version, manifest in entries:
+            source = None if manifest is None else source_uri(md5_of(manifest))
+            for message in _compare_version(model, version, source):
+                yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
+            ours |= {version.digest, source}
+        for shown in model.versions:  # what says it is a version of a bank, and is none of this one
+            if shown.digest is not None and not {shown.digest, shown.source} & ours:
+                message = f"MLflow's version {shown.number} of {task} is none of the registry's"
+                yield Discrepancy(place="mlflow", task=task, message=message, fix=UNKNOWN)
         yield from _compare_aliases(registry, model)
-
-
-def _unknown(
-    model: MirroredModel, entries: tuple[tuple[Version, bytes | None], ...]
-) -> Iterator[Discrepancy]:
-    """What says it is a version of a bank, and of which the registry has never heard."""
-    digests = {version.digest for version, _ in entries}
-    sources = {source_uri(md5_of(manifest)) for _, manifest in entries if manifest is not None}
-    for shown in model.versions:
-        if shown.digest is not None and shown.digest not in digests and shown.source not in sources:
-            yield Discrepancy(
-                place="mlflow", task=model.task, fix=UNKNOWN,
-                message=f"MLflow's version {shown.number} of {model.task} is none of the"
-                " registry's",
-            )  # fmt: skip
 
 
 def _compare_version(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:
@@ -318,8 +293,3 @@ def _compare_aliases(registry: Registry, model: MirroredModel) -> Iterator[Discr
             fix="adapterbank sync, which puts MLflow right"
             + ("; adapterbank sync --adopt, if it was moved there on purpose" if adopt else ""),
         )
-
-
-def _missing(missing: list[str], files: Mapping[str, str], version: Version) -> str:
-    names = "" if len(missing) == len(files) else f"{', '.join(sorted(missing))} of "
-    return f"{names}{version}"

@@ -164,7 +164,7 @@ def test_an_alias_that_moves_while_it_is_adopted_stays_the_other_s(
 
 
 def test_adopting_twice_refused_in_two_ways_is_a_plain_failure() -> None:
-    report = SyncReport(done=(), failed=("a", "b"), left=(), refused=frozenset({4, 5}))
+    report = SyncReport(failed=["a", "b"], refused={4, 5})
     assert (report.complete, report.exit_code) == (False, 1)
 
 

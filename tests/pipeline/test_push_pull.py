@@ -141,7 +141,7 @@ def test_sync_lets_dvc_keep_what_it_does_not(registry: Registry) -> None:
     registry.register("digits", files_of("digits", 9))
     report = sync(Bank.open(registry.root.parent))
     assert report.complete, report
-    assert report.failed == ()
+    assert report.failed == []
     assert {one.place for one in report.left} == {"git", "remote"}  # the user's to do
     assert names(push(registry, "digits").new) == ["digits@1", "digits@2", "digits@3"]
 

@@ -13,13 +13,14 @@ import pytest
 from safetensors.numpy import save
 
 from adapterbank.errors import BackboneMismatch, IntegrityError
+from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_content, load_tensors
+from adapterbank.registry.checks import check_sound, load_tensors
 from tests.registry_samples import BACKBONE, WIDTH, config_of, files_of, tensors_of
 
 
 def _check(files: dict[str, bytes], task: str = "dtd") -> None:
-    check_content(task, files, BACKBONE, where="new")
+    check_sound(task, files, BACKBONE, where="new")
 
 
 def _with_header(header: dict[str, Any], data: bytes) -> bytes:
@@ -28,7 +29,9 @@ def _with_header(header: dict[str, Any], data: bytes) -> bytes:
 
 
 def test_sound_files_give_their_configuration() -> None:
-    config = check_content("dtd", files_of("dtd"), BACKBONE, where="new")
+    files = files_of("dtd")
+    _check(files)
+    config = parse_adapter_config(files["adapter_config.json"])
     assert config.classes == ("cat", "dog", "öre")
     assert config.input == BACKBONE.spec
     assert config.method.hyper["rank"] == 8

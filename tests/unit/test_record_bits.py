@@ -59,7 +59,7 @@ RECORDS = {"served": _served(), "retired": _retired(), "revived": _revived()}
 def _meaning(record: TaskRecord) -> tuple[Any, ...]:
     """All that anything is decided by."""
     events = [{k: v for k, v in e.as_json().items() if k not in FREE} for e in record.history]
-    stacks = [standing_moves(record.history, alias) for alias in ("champion", "challenger")]
+    stacks = [standing_moves(record.history).get(alias, []) for alias in ("champion", "challenger")]
     return record.task, record.versions, record.aliases, stacks, is_retired(record), events
 
 

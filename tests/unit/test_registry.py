@@ -65,11 +65,11 @@ def test_numbers_are_per_task(registry: Registry) -> None:
 
 def test_history_has_the_clock_the_actor_and_the_reason(registry: Registry) -> None:
     registry.register("dtd", files_of("dtd"), actor="ada", reason="first")
-    registry.promote("dtd@1", expected=None, actor="bob", reason="why not", time="later")
+    registry.promote("dtd@1", expected=None, actor="bob", reason="why not")
     events = registry.history("dtd")
     assert [(e.actor, e.reason, e.time) for e in events] == [
         ("ada", "first", "2026-01-02T03:04:05Z"),
-        ("bob", "why not", "later"),
+        ("bob", "why not", "2026-01-02T03:04:05Z"),
     ]
 
 

@@ -35,7 +35,9 @@ def ensure_dvc(root: Path, *, git: bool) -> tuple[Path, ...]:
     files = (root / ".dvc" / "config", root / ".dvc" / ".gitignore", root / ".dvcignore")
     before = {path: path.read_bytes() if path.is_file() else None for path in files}
     if not (root / ".dvc").is_dir():
-        _dvc(root, "init", "--quiet", *_init_options(root, git=git))
+        at_top = git and git_toplevel(root) == root.resolve()
+        options = [] if at_top else ["--subdir" if git else "--no-scm"]
+        _dvc(root, "init", "--quiet", *options)
     if not files[0].is_file():  # left by a `dvc init` that was killed
         replace_file(files[0], b"")
     if git and not files[1].is_file():
@@ -96,12 +98,6 @@ def keep_output(root: Path, stage: str, output: str) -> str | None:
     except AdapterBankError as error:
         return error.message
     return None
-
-
-def _init_options(root: Path, *, git: bool) -> tuple[str, ...]:
-    if not git:
-        return ("--no-scm",)
-    return () if git_toplevel(root) == root.resolve() else ("--subdir",)
 
 
 def _core_settings(config: Path) -> dict[str, str]:

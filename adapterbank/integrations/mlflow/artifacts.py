@@ -30,6 +30,7 @@ from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_con
 from adapterbank.registry.manifest import (
     FILE_LIMITS,
     MANIFEST,
+    MANIFEST_LIMIT,
     FileRecord,
     md5_of,
     parse_manifest,
@@ -40,7 +41,6 @@ MLMODEL: Final = "MLmodel"
 TOP_K: Final = 5  # labels with each answer, if nobody says how many
 
 _ADDRESS: Final = re.compile(r"dvc://md5/([0-9a-f]{32})/?")
-_MANIFEST_LIMIT: Final = 1 << 16
 _CONFIG: Final = "adapter_config.json"
 _LOADER: Final = "adapterbank.integrations.mlflow.model"
 
@@ -84,16 +84,13 @@ class DvcArtifactRepository(ArtifactRepository):
             self._root = find_bank(start_of_bank())
             self._objects = DvcObjects(self._root)
             self._folder = self._registered()
-            self._manifest = self._bytes(MANIFEST, self._md5, _MANIFEST_LIMIT)
+            self._manifest = self._bytes(MANIFEST, self._md5, MANIFEST_LIMIT)
             self._files = parse_manifest(self._manifest, where=f"{artifact_uri} ({MANIFEST})")
         except AdapterBankError as error:
             raise MlflowException(str(error), error_code=RESOURCE_DOES_NOT_EXIST) from error
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """List the files of the version, which has no folders, and the ``MLmodel``.
-
-        Args:
-            path: none for the version itself; of a file the list is empty.
 
         Raises:
             MlflowException: the version's configuration, which the ``MLmodel`` tells, is damaged.
@@ -123,7 +120,7 @@ class DvcArtifactRepository(ArtifactRepository):
                 error_code=RESOURCE_DOES_NOT_EXIST,
             )
         try:
-            limit = FILE_LIMITS.get(name, _MANIFEST_LIMIT)
+            limit = FILE_LIMITS.get(name, MANIFEST_LIMIT)
             data = self._bytes(name, record.md5, limit)
             if (got := FileRecord.of(data)) != record:
                 raise IntegrityError(
@@ -135,19 +132,11 @@ class DvcArtifactRepository(ArtifactRepository):
         return data
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> NoReturn:
-        """Refuse: versions come by ``adapterbank register``.
-
-        Raises:
-            MlflowException: always.
-        """
+        """Refuse, by MlflowException: versions come by ``adapterbank register``."""
         raise _read_only(local_file, artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> NoReturn:
-        """Refuse: versions come by ``adapterbank register``.
-
-        Raises:
-            MlflowException: always.
-        """
+        """Refuse, by MlflowException: versions come by ``adapterbank register``."""
         raise _read_only(local_dir, artifact_path)
 
     def _bytes(self, name: str, md5: str, limit: int) -> bytes:
@@ -155,28 +144,26 @@ class DvcArtifactRepository(ArtifactRepository):
         data = self._objects.read(md5)
         if data is not None:
             return data
-        where = self._folder
-        if where is None:
+        if self._folder is None:
             raise AdapterBankError(
                 f"{self.artifact_uri}: neither the DVC cache, nor the default remote, nor"
                 f" registry/adapters of {self._root} has {name} (MD5 {md5})",
                 fix="adapterbank pull, in the bank; or set ADAPTERBANK_BANK to the right bank",
             )
+        path, fix = self._folder / name, "adapterbank verify"
         try:
-            data = read_file(where / name, limit=limit)
+            data = read_file(path, limit=limit)
         except FileNotFoundError as error:
-            raise IntegrityError(f"{where / name} is missing", fix="adapterbank verify") from error
+            raise IntegrityError(f"{path} is missing", fix=fix) from error
         if (got := md5_of(data)) != md5:
-            raise IntegrityError(
-                f"{where / name} has MD5 {got}, expected {md5}", fix="adapterbank verify"
-            )
+            raise IntegrityError(f"{path} has MD5 {got}, expected {md5}", fix=fix)
         return data
 
     def _registered(self) -> Path | None:
         """Find the folder of the registry whose manifest has the MD5."""
         for path in sorted((self._root / "registry" / "adapters").glob(f"*/*/{MANIFEST}")):
             try:
-                data = read_file(path, limit=_MANIFEST_LIMIT)
+                data = read_file(path, limit=MANIFEST_LIMIT)
             except (FileNotFoundError, IntegrityError):
                 continue  # of another version, or reported as missing below
             if md5_of(data) == self._md5:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ DIGEST_TAG: Final = "adapterbank.digest"
 _HEX: Final = {"digest": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
 _PAGE: Final = 1000
 _ALIAS_ATTEMPTS: Final = 4
+_ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +105,8 @@ def mirror_version(
     """
     check_task_name(task)
     source = source_uri(manifest_md5)
-    wanted = dict(tags) | {
-        VERSION_TAG: str(version_number),
-        DIGEST_TAG: _checked("digest", digest),
-    }
+    ours = {VERSION_TAG: str(version_number), DIGEST_TAG: _checked("digest", digest)}
+    wanted = dict(tags) | ours
     with reported(root):
         client = open_client(root)
         with store_lock(root):
@@ -118,7 +118,8 @@ def mirror_version(
                 client.delete_model_version(task, str(shown.version))
                 shown = None
             if shown is None:
-                _create_model(client, task)
+                with _unless("RESOURCE_ALREADY_EXISTS"):
+                    client.create_registered_model(task, tags={"kind": "adapter"})
                 shown = client.create_model_version(
                     task, source=source, run_id=_existing(client, run_id), tags=wanted
                 )
@@ -134,7 +135,7 @@ def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
     Args:
         root: the bank.
         task: the registered model's name.
-        alias: ``champion``, ``challenger``, ``previous``...
+        alias: one of the registry's.
         digest: the version it stands on; None takes the alias away.
 
     Raises:
@@ -148,7 +149,8 @@ def mirror_alias(root: Path, task: str, alias: str, digest: str | None) -> None:
         client = open_client(root)
         with store_lock(root):
             if digest is None:
-                _delete_alias(client, task, alias)
+                with _unless(_ABSENT):
+                    client.delete_registered_model_alias(task, alias)
                 return
             wanted = f"tags.`{DIGEST_TAG}` = '{_checked('digest', digest)}'"
             shown = _first(_search(client, task, wanted))
@@ -200,34 +202,26 @@ def _first(entries: list[ModelVersion]) -> ModelVersion | None:
     return min(entries, key=lambda entry: int(entry.version), default=None)
 
 
-def _create_model(client: MlflowClient, task: str) -> None:
+@contextmanager
+def _unless(code: str) -> Iterator[None]:
     try:
-        client.create_registered_model(task, tags={"kind": "adapter"})
+        yield
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code != code:
             raise
 
 
 def _existing(client: MlflowClient, run_id: str | None) -> str | None:
-    if run_id is None:
-        return None
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return run_id
+    with _unless(_ABSENT):
+        return run_id and client.get_run(run_id).info.run_id
+    return None
 
 
 def _alias_numbers(client: MlflowClient, task: str) -> dict[str, int]:
-    try:
-        model = client.get_registered_model(task)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
-    return {alias: int(number) for alias, number in model.aliases.items()}
+    with _unless(_ABSENT):
+        aliases = client.get_registered_model(task).aliases
+        return {alias: int(number) for alias, number in aliases.items()}
+    return {}
 
 
 def _set_alias(client: MlflowClient, task: str, alias: str, number: int) -> None:
@@ -241,14 +235,6 @@ def _set_alias(client: MlflowClient, task: str, alias: str, number: int) -> None
             time.sleep(0.1 * attempt)
         else:
             return
-
-
-def _delete_alias(client: MlflowClient, task: str, alias: str) -> None:
-    try:
-        client.delete_registered_model_alias(task, alias)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _mirrored(entry: ModelVersion) -> MirroredVersion:

@@ -31,6 +31,7 @@ from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import (
     FILE_LIMITS,
     MANIFEST,
+    MANIFEST_LIMIT,
     check_payload,
     parse_manifest,
     version_digest,
@@ -41,7 +42,6 @@ from adapterbank.registry.versions import Version
 COLUMN: Final = "image"
 
 _DATA_URI: Final = "data:"
-_MANIFEST_LIMIT: Final = 1 << 16
 
 
 class BankModel:
@@ -83,29 +83,17 @@ class BankModel:
                 f"this model answers for {self.version.task!r} alone, not for {task!r}: load"
                 f" models:/{task}@champion"
             )
+        ref = f"{task}@sha256:{self.version.digest}"
         try:
-            answers = self._predictor.predict(
-                _images(model_input), task=self._ref, top_k=int(top_k)
-            )
+            answers = self._predictor.predict(_images(model_input), task=ref, top_k=int(top_k))
         except (InputError, UnknownName) as error:
             raise _refused(str(error)) from error
         rows = [
-            {
-                "image": answer.image,
-                "task": answer.task,
-                "version": answer.version,
-                "digest": answer.digest,
-                "label": answer.label,
-                "probability": answer.probability,
-                "top_k": [list(pair) for pair in answer.top_k],
-            }
+            {name: getattr(answer, name) for name in _OUTPUT}
+            | {"top_k": [list(pair) for pair in answer.top_k]}
             for answer in answers
         ]
         return pd.DataFrame(rows, columns=_OUTPUT)
-
-    @property
-    def _ref(self) -> str:
-        return f"{self.version.task}@sha256:{self.version.digest}"
 
 
 _OUTPUT: Final = ("image", "task", "version", "digest", "label", "probability", "top_k")
@@ -138,7 +126,7 @@ def _load_pyfunc(path: str) -> BankModel:
 def _read(folder: Path) -> dict[str, bytes]:
     """Read the files of the version alone: MLflow may lay others beside them."""
     try:
-        manifest = read_file(folder / MANIFEST, limit=_MANIFEST_LIMIT)
+        manifest = read_file(folder / MANIFEST, limit=MANIFEST_LIMIT)
         names = parse_manifest(manifest, where=str(folder / MANIFEST))
         files = {name: read_file(folder / name, limit=FILE_LIMITS[name]) for name in names}
     except FileNotFoundError as error:
@@ -147,19 +135,12 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _images(given: Any) -> list[ImageInput]:  # noqa: ANN401  # whatever MLflow was given
-    if isinstance(given, pd.DataFrame):
-        if list(given.columns) != [COLUMN]:
-            raise InputError(
-                f"the table has the columns {', '.join(map(str, given.columns))}, expected"
-                f" {COLUMN!r} alone"
-            )
-        values: Any = given[COLUMN]
-    elif isinstance(given, Mapping):
+    values: Any = given
+    if isinstance(given, pd.DataFrame | Mapping):
         if list(given) != [COLUMN]:
-            raise InputError(f"got {', '.join(map(str, given))}, expected {COLUMN!r} alone")
+            what = "the table has the columns" if isinstance(given, pd.DataFrame) else "got"
+            raise InputError(f"{what} {', '.join(map(str, given))}, expected {COLUMN!r} alone")
         values = given[COLUMN]
-    else:
-        values = given
     if isinstance(values, str | bytes | Path | Image.Image):
         values = [values]
     if isinstance(values, np.ndarray):

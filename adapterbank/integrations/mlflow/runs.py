@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Final, Self
 
 from mlflow import MlflowClient
@@ -72,12 +71,7 @@ class RunLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.flush()
             with reported(self._root):
@@ -207,13 +201,8 @@ def open_run(
     the store was deleted or changed, or its files lie in a bank that this one was moved from, a
     new run is opened that says which one it continues.
 
-    Args:
-        root: the bank.
-        experiment: MLflow experiment, made if missing.
-        name: title of the run.
-        params: parameters; each keeps its first value.
-        tags: additional tags; those of ``environment_tags`` are always set.
-        run_id: a run to continue.
+    An experiment is made if it is missing, each parameter keeps its first value, and the tags of
+    ``environment_tags`` are set besides the given ones.
 
     Raises:
         AdapterBankError: the store refused or did not answer.

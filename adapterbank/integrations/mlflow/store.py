@@ -14,7 +14,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -139,11 +139,9 @@ def set_aside(root: Path, experiment: Experiment) -> str:
     return name
 
 
-@contextmanager
-def store_lock(root: Path) -> Iterator[None]:
+def store_lock(root: Path) -> AbstractContextManager[None]:
     """Hold the bank's tracking lock: read-then-write steps on the store exclude one another."""
-    with locked(root.resolve() / f"{DATABASE}.lock"):
-        yield
+    return locked(root.resolve() / f"{DATABASE}.lock")
 
 
 @contextmanager
