@@ -94,8 +94,8 @@ def print_matrix(matrix: Matrix, figures: dict[str, Any]) -> None:
         cells = []
         for task in tasks:
             oracle, routed = step.oracle.get(task), step.routed.get(task)
-            found = "" if routed is None else f" ({100 * routed.score.accuracy:.1f})"
-            cells.append("" if oracle is None else f"{100 * oracle.score.accuracy:.1f}{found}")
+            found = "" if routed is None else f" ({100 * routed.accuracy:.1f})"
+            cells.append("" if oracle is None else f"{100 * oracle.accuracy:.1f}{found}")
         rows.append((str(step.step + 1), f"{step.task}@{step.version}", step.kind, *cells))
     render.table(
         (">step", "learned", "kind", *(f">{task}" for task in tasks)),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from adapterbank import __version__
-from adapterbank.continual.matrix import Right, Step
+from adapterbank.continual.matrix import Figure, Step
 from adapterbank.integrations.figures import abstention_curves, accuracy_curves, svg
 from adapterbank.records import Score
 from adapterbank.report.overview import Overview
@@ -138,24 +138,14 @@ def _turned_away(rows: Sequence[Confusion | Unknown]) -> str:
 def _accuracy(steps: Sequence[Step]) -> dict[str, Any]:
     """What is said of the accuracy matrix: all of its tasks in the order of arrival, its curves."""
     seen = (task for step in steps for task in (step.task, *sorted(step.oracle)))
-    means = {
-        figure: [_mean_accuracy(answers) for answers in column]
-        for figure, column in (
-            ("oracle", [step.oracle for step in steps]),
-            ("routed", [step.routed for step in steps]),
-            ("identity", [step.identity for step in steps]),
-        )
-    }
+    figures: tuple[Figure, ...] = ("oracle", "routed", "identity")
+    means = {figure: [step.mean(figure) for step in steps] for figure in figures}
     title = "Mean accuracy over tasks after each step"
     return {
         "learned": tuple(dict.fromkeys(seen)),
         # A single step has no course yet.
         "accuracy_chart": svg(accuracy_curves(means), title) if len(steps) > 1 else None,
     }
-
-
-def _mean_accuracy(answers: Mapping[str, Right]) -> float | None:
-    return fmean(right.score.accuracy for right in answers.values()) if answers else None
 
 
 def _metrics(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
