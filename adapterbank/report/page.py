@@ -77,7 +77,7 @@ def _template() -> Template:
         "named": _named,
         "percent": percent,
         "score": _score,
-        "turned_away": _turned_away,
+        "rejected": _rejected,
         "verdict_words": verdict_words,
     }
     return environment.get_template("page.html")
@@ -131,7 +131,7 @@ def _auroc(unknown: Unknown | None) -> str:
     return "–" if unknown is None or math.isnan(unknown.auroc) else f"{unknown.auroc:.3f}"
 
 
-def _turned_away(rows: Sequence[Confusion | Unknown]) -> str:
+def _rejected(rows: Sequence[Confusion | Unknown]) -> str:
     return f"{100 * fmean(row.abstained / row.total for row in rows):.1f} %"
 
 
@@ -180,7 +180,7 @@ def _routing(figures: RoutingFigures) -> dict[str, Any]:
             (row, row.chosen[figures.tasks.index(row.task)], unknown.get(row.task))
             for row in figures.confusion
         ],
-        "abstention_chart": svg(chart, "Share of images turned away against alpha"),
+        "abstention_chart": svg(chart, "Share of images rejected against alpha"),
     }
 
 
