@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterbank.config.search import Range, SearchConfig, Space
-from adapterbank.errors import ConfigError
 from adapterbank.search.ledger import Trial
 from adapterbank.search.samplers import Sampler, make_sampler
 from adapterbank.search.space import PAPER, Values, draw, points
@@ -98,15 +97,6 @@ def test_a_grid_goes_in_order_with_the_last_name_fastest() -> None:
         for prompts in (2, 4, 8, 16)
         for rank in (1, 2, 3, 4)
         for rate in (0.01, 0.1)
-    ]
-
-
-def test_a_grid_over_a_range_is_refused() -> None:
-    with pytest.raises(ConfigError) as caught:
-        make_sampler(SearchConfig(sampler="grid"), MIXED)
-    assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "rank",
-        "learning_rate",
     ]
 
 
