@@ -49,28 +49,16 @@ from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_lo
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """What became of a task's images.
+    """What became of a task's images."""
 
-    Args:
-        version: whose record and answers they were compared with.
-        settings: how.
-        held_out: images of the record.
-        compared: what the version's confidence was compared with; "" where with nothing.
-        confidence: its mean there.
-        windows: all that were judged.
-        advice: what to do.
-        left_over: images at the end that fill no window.
-        unreadable: images that could not be decoded.
-    """
-
-    version: Version
+    version: Version  # whose record and answers they were compared with
     settings: Settings
-    held_out: int
-    compared: str
-    confidence: float | None
+    held_out: int  # images of the record
+    compared: str  # split on which the version's confidence was compared; "" where on none
+    confidence: float | None  # its mean there
     windows: tuple[Window, ...]
     advice: Advice
-    left_over: int
+    left_over: int  # images at the end that fill no window
     unreadable: tuple[ImageError, ...]
 
     @property

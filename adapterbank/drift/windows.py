@@ -40,32 +40,20 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How windows are judged.
+    """How windows are judged."""
 
-    Args:
-        window: images in each.
-        alpha: the share of unchanged windows that may be said to have moved.
-        permutations: of each test.
-        dimensions: of the features that are compared.
-        seed: of the permutations.
-        least_shift: least effect of the kernel test that counts.
-        least_distance: the same of the Kolmogorov-Smirnov test.
-        least_fall: the same of the fall of confidence.
-        most: the share of images of no task from which on they are a new one.
-        most_elsewhere: the share of images of one other task from which on they are its, and of
-            images of any other or none from which on they are a new one: more than ``most``, for
-            a router sends many images that are merely spoilt to other tasks.
-    """
-
-    window: int = 200
-    alpha: float = 0.01
-    permutations: int = 999
-    dimensions: int = 128
-    seed: int = 0
-    least_shift: float = 0.05
-    least_distance: float = 0.1
-    least_fall: float = 0.03
-    most: float = 0.5
+    window: int = 200  # images in each
+    alpha: float = 0.01  # the share of unchanged windows that may be said to have moved
+    permutations: int = 999  # of each test
+    dimensions: int = 128  # of the features that are compared
+    seed: int = 0  # of the permutations
+    least_shift: float = 0.05  # least effect of the kernel test that counts
+    least_distance: float = 0.1  # the same of the Kolmogorov-Smirnov test
+    least_fall: float = 0.03  # the same of the fall of confidence
+    most: float = 0.5  # the share of images of no task from which on they are a new one
+    # The share of images of one other task from which on they are its, and of images of any other
+    # or none from which on they are a new one: more than ``most``, for a router sends many images
+    # that are merely spoilt to other tasks.
     most_elsewhere: float = 0.75
 
     def __post_init__(self) -> None:
@@ -87,35 +75,22 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """The held-out images of a task, with which new ones are compared.
+    """The held-out images of a task, with which new ones are compared."""
 
-    Args:
-        features: (K, D) whitened, of images that no fit has seen.
-        familiarity: (K,) of the same images under the task.
-        confidence: (V,) probabilities of the version's answers to images that it was not trained
-            on; None where there are none.
-    """
-
-    features: Floats
-    familiarity: Floats
+    features: Floats  # (K, D) whitened, of images that no fit has seen
+    familiarity: Floats  # (K,) of the same images under the task
+    # (V,) probabilities of the version's answers to images that it was not trained on, if any
     confidence: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """New images, in the order they came.
+    """New images, in the order they came."""
 
-    Args:
-        features: (n, D) whitened.
-        familiarity: (n,) under the task.
-        confidence: (n,) probabilities of the version's answers.
-        tasks: (n,) the task the router finds for each; "" where it finds none.
-    """
-
-    features: Floats
-    familiarity: Floats
-    confidence: Floats
-    tasks: Sequence[str]
+    features: Floats  # (n, D) whitened
+    familiarity: Floats  # (n,) under the task
+    confidence: Floats  # (n,) probabilities of the version's answers
+    tasks: Sequence[str]  # (n,) the task the router finds for each; "" where it finds none
 
     def rows(self, rows: slice) -> Images:
         """Some of the images."""
@@ -129,40 +104,24 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one test says of a window.
+    """What one test says of a window."""
 
-    Args:
-        p: of the test alone.
-        adjusted: of the test as one of several (Holm).
-        effect: whatever the number of images; see the test.
-        moved: both are worth an alarm.
-    """
-
-    p: float
-    adjusted: float
-    effect: float
-    moved: bool
+    p: float  # of the test alone
+    adjusted: float  # p of the test as one of several (Holm)
+    effect: float  # whatever the number of images; see the test
+    moved: bool  # both are worth an alarm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One window, judged.
+    """One window, judged."""
 
-    Args:
-        first: number of its first image, from 0.
-        images: how many it has.
-        findings: by test: ``features``, ``familiarity``, ``confidence``.
-        confidence: mean probability of the answers.
-        abstained: share that the router gives to no task.
-        elsewhere: share that it gives to each other task.
-    """
-
-    first: int
-    images: int
-    findings: Mapping[str, Finding]
-    confidence: float
-    abstained: float
-    elsewhere: Mapping[str, float]
+    first: int  # number of its first image, from 0
+    images: int  # how many it has
+    findings: Mapping[str, Finding]  # by test: ``features``, ``familiarity``, ``confidence``
+    confidence: float  # mean probability of the answers
+    abstained: float  # share that the router gives to no task
+    elsewhere: Mapping[str, float]  # share that it gives to each other task
 
     @property
     def moved(self) -> bool:
