@@ -139,7 +139,9 @@ def _accuracy(steps: Sequence[Step]) -> dict[str, Any]:
     """What is said of the accuracy matrix: all of its tasks in the order of arrival, its curves."""
     seen = (task for step in steps for task in (step.task, *sorted(step.oracle)))
     figures: tuple[Figure, ...] = ("oracle", "routed", "identity")
-    means = {figure: [step.mean(figure) for step in steps] for figure in figures}
+    means: dict[str, list[float | None]] = {
+        figure: [step.mean(figure) for step in steps] for figure in figures
+    }
     title = "Mean accuracy over tasks after each step"
     return {
         "learned": tuple(dict.fromkeys(seen)),
