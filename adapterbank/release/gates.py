@@ -17,16 +17,12 @@ from adapterbank.release.compare import compare_answers, compare_counts
 class Answers:
     """A version on n images.
 
-    Args:
-        score: its count.
-        right: (n,) whether it answered each right; None where it has seen the images, and the
-            count is that of the trial that chose it.
-        confidence: (n,) probability of the label it gave; None as above.
+    Of one that has seen them only the count of the trial that chose it is there.
     """
 
     score: Score
-    right: NDArray[np.bool_] | None = None
-    confidence: NDArray[np.float64] | None = None
+    right: NDArray[np.bool_] | None = None  # (n,) whether it answered each right
+    confidence: NDArray[np.float64] | None = None  # (n,) probability of the label it gave
 
 
 @dataclass(frozen=True, kw_only=True)
