@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from adapterbank.continual.matrix import Champion, Matrix, Right, Step, summary
+from adapterbank.continual.matrix import Champion, Matrix, Step, summary
 from adapterbank.records import InputSpec, Score, Traits
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.task_record import Event
@@ -53,10 +53,10 @@ def steps(tasks: tuple[str, ...], lost: int = 3) -> tuple[Step, ...]:
                 version=1,
                 kind="new domain",
                 champions={one: Champion(version=1, digest=DIGEST) for one in seen},
-                oracle={one: Right(correct=90, total=100) for one in seen},
-                routed={one: Right(correct=right[one], total=100) for one in seen},
-                identity={one: Right(correct=right[one] + 5, total=100) for one in seen},
-                abstained={one: Right(correct=2, total=100) for one in seen},
+                oracle={one: Score(correct=90, total=100) for one in seen},
+                routed={one: Score(correct=right[one], total=100) for one in seen},
+                identity={one: Score(correct=right[one] + 5, total=100) for one in seen},
+                abstained={one: Score(correct=2, total=100) for one in seen},
             )
         )
     return tuple(found)

@@ -129,7 +129,7 @@ def proposals(sampler: Sampler, count: int, before: Sequence[Trial] = ()) -> lis
     """Propose one at a time, each ended before the next, after what was there already."""
     trials = list(before)
     while len(trials) < count:
-        values = sampler.propose(trials, everything)
+        values = sampler(trials, everything)
         if values is None:
             break
         trials.append(scored(len(trials), values, worth(values)))

@@ -12,8 +12,9 @@ from adapterbank.cli.render import Answer, Table, cell
 
 if TYPE_CHECKING:
     from adapterbank.continual.learn import Learned
-    from adapterbank.continual.matrix import Matrix, Right
+    from adapterbank.continual.matrix import Matrix
     from adapterbank.continual.scenario import Entry
+    from adapterbank.records import Score
 
 app = typer.Typer()
 
@@ -124,11 +125,11 @@ def _matrix_text(matrix: Matrix, figures: dict[str, Any]) -> list[str | Table]:
     return text
 
 
-def _accuracies(oracle: Right | None, routed: Right | None) -> str:
+def _accuracies(oracle: Score | None, routed: Score | None) -> str:
     if oracle is None:
         return ""
-    by_router = "" if routed is None else f" ({100 * routed.score.accuracy:.1f})"
-    return f"{100 * oracle.score.accuracy:.1f}{by_router}"
+    by_router = "" if routed is None else f" ({100 * routed.accuracy:.1f})"
+    return f"{100 * oracle.accuracy:.1f}{by_router}"
 
 
 def _points(share: float | None) -> str:

@@ -40,11 +40,11 @@ class AuditedVersion:
     """What an audit found of one version; ``version`` is None where a task's record is damaged."""
 
     task: str
-    version: int | None
-    digest: str | None
-    published: str | None  # as history states it
-    bytes_equal: bool
-    canary_difference: float | None  # of the largest logit; None where it was not replayed
+    version: int | None = None
+    digest: str | None = None
+    published: str | None = None  # as history states it
+    bytes_equal: bool = False
+    canary_difference: float | None = None  # of the largest logit; None where it was not replayed
     problem: str | None
 
     @property
@@ -129,18 +129,18 @@ def audit(
         backbone = load_bank_backbone(bank.registry, place)
     except IntegrityError as error:
         problem = error.message
-    found = list(damaged)
-    for done, (version, event) in enumerate(chosen, start=1):
-        found.append(_check(bank.registry, version, event, record, backbone))
+    audited = list(damaged)
+    for number, (version, event) in enumerate(chosen, start=1):
+        audited.append(_check(bank.registry, version, event, record, backbone))
         if progress is not None:
-            progress(done, len(chosen))
+            progress(number, len(chosen))
     report = AuditReport(
         time=clock(),
         before=before,
         device=place,
         backbone=record,
         backbone_problem=problem,
-        versions=tuple(sorted(found, key=lambda one: (one.task, one.version or 0))),
+        versions=tuple(sorted(audited, key=lambda entry: (entry.task, entry.version or 0))),
     )
     with durable.writable(bank.root / "reports"):
         write_json(bank.root / REPORT, report.as_json())
@@ -209,10 +209,7 @@ def _choose(
             continue
         except (IntegrityError, ValueError) as error:  # ValueError: a time that is none
             message = error.message if isinstance(error, IntegrityError) else str(error)
-            damaged.append(
-                AuditedVersion(task=task, version=None, digest=None, published=None,
-                               bytes_equal=False, canary_difference=None, problem=message)
-            )  # fmt: skip
+            damaged.append(AuditedVersion(task=task, problem=message))
     return chosen, damaged
 
 

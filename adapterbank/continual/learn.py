@@ -21,31 +21,22 @@ from adapterbank.errors import GateRefused
 from adapterbank.integrations.dvc.repo import repro
 
 Outcome = Literal["learned", "learned before", "refused", "kept"]
+"""Its version is the champion; a later entry was begun already; a gate refused its version; its
+version is not served for another reason."""
 
 _FIX: Final = "dvc repro"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What became of one entry.
+    """What became of one entry."""
 
-    Args:
-        step: its place in the scenario, from 1.
-        task: its name.
-        kind: what it was to the bank.
-        outcome: ``learned``: its version is the champion; ``learned before``: a later entry was
-            begun already; ``refused``: a gate refused its version; ``kept``: its version is not
-            served for another reason.
-        version: number of the version that was judged; None for ``learned before``.
-        reason: in ``release``'s words; empty for ``learned before``.
-    """
-
-    step: int
+    step: int  # its place in the scenario, from 1
     task: str
-    kind: Kind
+    kind: Kind  # what it was to the bank
     outcome: Outcome
-    version: int | None = None
-    reason: str = ""
+    version: int | None = None  # that was judged; None for ``learned before``
+    reason: str = ""  # in ``release``'s words; empty for ``learned before``
 
 
 def learn(
@@ -75,30 +66,30 @@ def learn(
     """
     entries, past = scenario.entries, {step.task for step in read_matrix(bank.root).steps}
     begun = first_to_run(bank.config.tasks, entries)
-    found: list[Learned] = []
+    learned: list[Learned] = []
     for place, entry in enumerate(entries):
-        again = any(one.task == entry.task for one in entries[:place])
+        again = any(earlier.task == entry.task for earlier in entries[:place])
         kind = kind_of(entry.config, known=again or (entry.task in past and place >= begun))
         if place < begun:
-            found.append(Learned(step=place + 1, task=entry.task, kind=kind,
-                                 outcome="learned before"))  # fmt: skip
+            learned.append(Learned(step=place + 1, task=entry.task, kind=kind,
+                                   outcome="learned before"))  # fmt: skip
             continue
         if show is not None:
             show(None, place + 1, entry)
         _write(bank.root, entry)
         run(bank.root)
-        done = _outcome(bank.root, place + 1, entry, kind)
-        found.append(done)
+        result = _outcome(bank.root, place + 1, entry, kind)
+        learned.append(result)
         if show is not None:
-            show(done, place + 1, entry)
-        if done.outcome == "refused" and not keep_going:
+            show(result, place + 1, entry)
+        if result.outcome == "refused" and not keep_going:
             raise GateRefused(
-                f"entry {place + 1} of {len(entries)}: {entry.task}@{done.version} was refused:"
-                f" {done.reason}",
+                f"entry {place + 1} of {len(entries)}: {entry.task}@{result.version} was refused:"
+                f" {result.reason}",
                 fix=f"adapterbank learn {scenario.path} --keep-going goes on without it; or mend"
                 " the entry, or gates: in pipelines/params.yaml, and repeat the command",
             )
-    return tuple(found)
+    return tuple(learned)
 
 
 def first_to_run(tasks: Mapping[str, TaskConfig], entries: Sequence[Entry]) -> int:
@@ -137,15 +128,12 @@ def _write(root: Path, entry: Entry) -> None:
 def _outcome(root: Path, step: int, entry: Entry, kind: Kind) -> Learned:
     report = read_json(root / RELEASE_REPORT, fix=_FIX)
     verdict: Mapping[str, Any] = next(
-        (one for one in report["verdicts"] if one["task"] == entry.task),
+        (verdict for verdict in report["verdicts"] if verdict["task"] == entry.task),
         {"outcome": "kept", "version": None, "reason": "there is no version of it"},
     )
-    outcomes: Mapping[str, Outcome] = {
-        "promoted": "learned",
-        "unchanged": "learned",
-        "refused": "refused",
-    }
-    steps = [one for one in read_matrix(root).steps if one.task == entry.task]
+    outcomes: Mapping[str, Outcome] = {"promoted": "learned", "unchanged": "learned",
+                                       "refused": "refused"}  # fmt: skip
+    steps = [past for past in read_matrix(root).steps if past.task == entry.task]
     noted = steps[-1].kind if steps and steps[-1].version == verdict["version"] else kind
     return Learned(
         step=step,

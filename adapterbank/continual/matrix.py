@@ -17,20 +17,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, FailFast, Field
 
 from adapterbank.config.bank import TaskConfig
-from adapterbank.continual.metrics import (
-    AccuracyMatrix,
-    RoutedScore,
-    oracle_gap,
-    routing_interference,
-    summarise,
-    task_identity,
-)
+from adapterbank.continual.metrics import AccuracyMatrix, summarise
 from adapterbank.durable import make_directory, replace_file
 from adapterbank.errors import IntegrityError
 from adapterbank.records import Score
@@ -64,20 +58,6 @@ class Champion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Right:
-    """So many of so many images."""
-
-    __pydantic_config__ = _STRICT
-    correct: _Count
-    total: _Number
-
-    @property
-    def score(self) -> Score:
-        """The same as all others count."""
-        return Score(correct=self.correct, total=self.total)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Step:
     """One champion that was new, and what all champions of that moment reached.
 
@@ -99,16 +79,21 @@ class Step:
     version: _Number
     kind: Kind
     champions: dict[str, Champion]
-    oracle: dict[str, Right]
-    routed: dict[str, Right]
-    identity: dict[str, Right]
-    abstained: dict[str, Right]
+    oracle: dict[str, Score]
+    routed: dict[str, Score]
+    identity: dict[str, Score]
+    abstained: dict[str, Score]
     carried: tuple[str, ...] = ()
 
-    def of(self, figure: Figure) -> Mapping[str, Right]:
+    def of(self, figure: Figure) -> Mapping[str, Score]:
         """One of its figures, by task."""
-        counts: Mapping[str, Right] = getattr(self, figure)
-        return counts
+        scores: Mapping[str, Score] = getattr(self, figure)
+        return scores
+
+    def mean(self, figure: Figure) -> float | None:
+        """Mean accuracy over tasks; None where none was measured."""
+        scores = self.of(figure).values()
+        return fmean(score.accuracy for score in scores) if scores else None
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values, in a fixed order; ``carried`` only where there is any."""
@@ -133,10 +118,6 @@ class Matrix:
     def upto(self, count: int) -> Matrix:
         """The matrix as it was after so many steps."""
         return Matrix(steps=self.steps[:count])
-
-    def with_step(self, step: Step) -> Matrix:
-        """The matrix with one step more."""
-        return Matrix(steps=(*self.steps, step))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,17 +219,17 @@ def _fold(steps: Iterable[Step]) -> Iterator[dict[str, Any]]:
 def _unfold(lines: Iterable[_Line]) -> Iterator[tuple[Step, Collection[str]]]:
     """Give each step with all of its counts, and the tasks of which anything changed."""
     champions: dict[str, Champion] = {}
-    counts: dict[Figure, dict[str, Right]] = {figure: {} for figure in FIGURES}
+    scores: dict[str, dict[str, Score]] = {figure: {} for figure in FIGURES}
     carried: dict[str, Literal[True]] = {}
     for line in lines:
         champions = _with_changes(champions, line.champions)
         for figure in FIGURES:
             pairs: Mapping[str, _Pair | None] = getattr(line, figure)
             changes = {
-                task: None if pair is None else Right(correct=pair[0], total=pair[1])
+                task: None if pair is None else Score(correct=pair[0], total=pair[1])
                 for task, pair in pairs.items()
             }
-            counts[figure] = _with_changes(counts[figure], changes)
+            scores[figure] = _with_changes(scores[figure], changes)
         carried = _with_changes(carried, line.carried)
         step = Step(
             step=line.step,
@@ -256,17 +237,14 @@ def _unfold(lines: Iterable[_Line]) -> Iterator[tuple[Step, Collection[str]]]:
             version=line.version,
             kind=line.kind,
             champions=champions,
-            oracle=counts["oracle"],
-            routed=counts["routed"],
-            identity=counts["identity"],
-            abstained=counts["abstained"],
+            **scores,
             carried=tuple(sorted(carried)),
         )
         yield step, line.tasks
 
 
-def _as_line(value: Champion | Right | Literal[True] | None) -> object:
-    if isinstance(value, Right):
+def _as_line(value: Champion | Score | Literal[True] | None) -> object:
+    if isinstance(value, Score):
         return [value.correct, value.total]
     return asdict(value) if isinstance(value, Champion) else value
 
@@ -319,7 +297,7 @@ def arrivals(
     Yields:
         The task whose champion is new, and the champions at that moment.
     """
-    standing = {task: one for task, one in before.items() if task in now}
+    standing = {task: champion for task, champion in before.items() if task in now}
     listed = [task for task in order if task in now]
     for task in [*listed, *sorted(now.keys() - set(listed))]:
         if task not in before or before[task].digest != now[task].digest:
@@ -347,9 +325,9 @@ def matrix_of(matrix: Matrix, figure: Figure) -> AccuracyMatrix | None:
     counts = np.zeros((2, len(matrix.steps) - first, len(tasks)), dtype=np.int64)
     for column, task in enumerate(tasks):
         begun = learned[task][0]
-        rights = [step.of(figure)[task] for step in matrix.steps[begun:]]
-        counts[0, begun - first :, column] = [right.correct for right in rights]
-        counts[1, begun - first :, column] = [right.total for right in rights]
+        scores = [step.of(figure)[task] for step in matrix.steps[begun:]]
+        counts[0, begun - first :, column] = [score.correct for score in scores]
+        counts[1, begun - first :, column] = [score.total for score in scores]
     return AccuracyMatrix(
         tasks=tasks,
         correct=counts[0],
@@ -371,33 +349,23 @@ def summary(matrix: Matrix) -> dict[str, Any]:
     if oracle is not None:
         figures["oracle"] = summarise(oracle)
     if routed is not None:
-        alone = {task: last.oracle[task].score.accuracy for task in routed.tasks}
+        alone = {task: last.oracle[task].accuracy for task in routed.tasks}
         figures["routed"] = summarise(routed, alone=alone)
         figures["routing"] = _routing(matrix, last, routed.tasks)
     return figures
 
 
 def _routing(matrix: Matrix, last: Step, tasks: Sequence[str]) -> dict[str, Any]:
-    scores = {
-        task: RoutedScore(
-            routed=last.routed[task].score,
-            identity=last.identity[task].score,
-            oracle=last.oracle[task].score,
-        )
-        for task in tasks
-    }
-    rejected = [last.abstained[task].score.accuracy for task in tasks]
+    """What choosing the task costs, in shares of images."""
     figures: dict[str, Any] = {
-        "task_identity": task_identity(scores),
-        "oracle_gap": oracle_gap(scores),
-        "false_abstention": sum(rejected) / len(rejected),
+        "task_identity": fmean(last.identity[task].accuracy for task in tasks),
+        "oracle_gap": fmean(last.oracle[t].accuracy - last.routed[t].accuracy for t in tasks),
+        "false_abstention": fmean(last.abstained[task].accuracy for task in tasks),
     }
     recall = matrix_of(matrix, "identity")
-    if recall is not None:
-        first, now = recall.at_first[-1].tolist(), recall.accuracy[-1].tolist()
-        figures["interference"] = routing_interference(
-            dict(zip(recall.tasks, first, strict=True)), dict(zip(recall.tasks, now, strict=True))
-        )
+    if recall is not None:  # recall lost since a task was learned: all that such a bank forgets
+        lost = (recall.at_first[-1] - recall.accuracy[-1]).tolist()
+        figures["interference"] = dict(sorted(zip(recall.tasks, lost, strict=True)))
     return figures
 
 
@@ -418,13 +386,13 @@ def _problems(place: int, step: Step, changed: Collection[str]) -> Iterator[str]
     if champion is None or champion.version != step.version:
         yield f"{step.task}@{step.version} is none of its champions"
     for task in sorted(changed):
-        counts = {figure: step.of(figure)[task] for figure in FIGURES if task in step.of(figure)}
-        for figure, right in counts.items():
+        scores = {figure: step.of(figure)[task] for figure in FIGURES if task in step.of(figure)}
+        for figure, score in scores.items():
             if task not in step.champions:
                 yield f"{figure}.{task}: it was not served"
-            if right.correct > right.total:
-                yield f"{figure}.{task}: {right.correct} of {right.total}"
-        if counts.keys() - {"oracle"} and len(counts) < len(FIGURES):
+            if not 0 <= score.correct <= score.total or not score.total:
+                yield f"{figure}.{task}: {score.correct} of {score.total}"
+        if scores.keys() - {"oracle"} and len(scores) < len(FIGURES):
             yield f"{task} has not all figures"
-        elif len(counts) == len(FIGURES) and counts["routed"].correct > counts["identity"].correct:
+        elif len(scores) == len(FIGURES) and scores["routed"].correct > scores["identity"].correct:
             yield f"routed.{task}: more right answers than images whose task was found"

@@ -25,15 +25,13 @@ name of its own, with the library it agrees with:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-
-from adapterbank.records import Score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -67,31 +65,6 @@ class AccuracyMatrix:
         assert not self.steps or seen[0].any(), "step 0 learned none of the tasks"
         assert not (seen & (self.total == 0)).any(), "a task that was learned was not measured"
 
-    @classmethod
-    def of(
-        cls,
-        tasks: Sequence[str],
-        rows: Iterable[Sequence[Score | None]],
-        learned: Sequence[Sequence[int]] | None = None,
-    ) -> AccuracyMatrix:
-        """Make a matrix of scores.
-
-        Args:
-            tasks: names in the order of arrival.
-            rows: for each step a score for each task; None where it was not measured.
-            learned: see the class. None: step ``i`` learned ``tasks[i]``.
-        """
-        scores = [[score or Score(correct=0, total=0) for score in row] for row in rows]
-        shape = (len(scores), len(tasks))
-        if learned is None:
-            learned = [(place,) if place < len(scores) else () for place in range(len(tasks))]
-        return cls(
-            tasks=tuple(tasks),
-            correct=np.array([[s.correct for s in row] for row in scores], np.int64).reshape(shape),
-            total=np.array([[s.total for s in row] for row in scores], np.int64).reshape(shape),
-            learned=tuple(tuple(steps) for steps in learned),
-        )
-
     @property
     def steps(self) -> int:
         """How many steps there are."""
@@ -122,28 +95,6 @@ class AccuracyMatrix:
     def at_first(self) -> Floats:
         """(S, T) accuracy just after a task was last learned; meaningless before it arrived."""
         return np.take_along_axis(self.accuracy, np.maximum(self.begun, 0), axis=0)
-
-    def renewals(self) -> Iterator[float]:
-        """What each task gained that was learned anew, in that step."""
-        for column, steps in enumerate(self.learned):
-            for step in steps[1:]:
-                yield float(self.accuracy[step, column] - self.accuracy[step - 1, column])
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoutedScore:
-    """One task's test images, answered by the version the router chose.
-
-    Args:
-        routed: right labels under the task that was chosen. Who counts abstentions as wrong labels
-            must do so in ``identity`` too.
-        identity: images whose task was found.
-        oracle: right labels under the true task.
-    """
-
-    routed: Score
-    identity: Score
-    oracle: Score
 
 
 def summarise(
@@ -181,7 +132,11 @@ def summarise(
         }
     if old.any():
         metrics["bwt/all_pairs"] = float((accuracy - matrix.at_first)[old].mean())
-    gains = list(matrix.renewals())
+    gains = [
+        float(accuracy[step, column] - accuracy[step - 1, column])
+        for column, steps in enumerate(matrix.learned)
+        for step in steps[1:]
+    ]
     if gains:
         metrics["renewal"] = fmean(gains)
     if alone is not None:
@@ -189,30 +144,3 @@ def summarise(
         assert not np.isnan(wanted[now]).any(), "a task has no figure of it alone"
         metrics["intransigence"] = float((wanted - matrix.at_first[-1])[now].mean())
     return metrics
-
-
-def oracle_gap(scores: Mapping[str, RoutedScore]) -> float:
-    """What choosing the task costs: mean accuracy under the true task, less under the chosen."""
-    return fmean(score.oracle.accuracy - score.routed.accuracy for score in scores.values())
-
-
-def task_identity(scores: Mapping[str, RoutedScore]) -> float:
-    """Mean share of images whose task was found."""
-    return fmean(score.identity.accuracy for score in scores.values())
-
-
-def routing_interference(
-    after_learning: Mapping[str, float], now: Mapping[str, float]
-) -> dict[str, float]:
-    """What later tasks cost each task in being recognised.
-
-    Isolated adapters forget nothing; this is the only forgetting such a bank has.
-
-    Args:
-        after_learning: recall of each task's identity just after it was added.
-        now: recall now.
-
-    Returns:
-        By task, the recall that was lost; negative where it was gained.
-    """
-    return {task: after_learning[task] - now[task] for task in sorted(after_learning)}

@@ -28,17 +28,11 @@ from adapterbank.errors import AdapterBankError, ConfigError, InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One task's turn.
+    """One task's turn."""
 
-    Args:
-        task: its name; one that was there before means a new version of that task.
-        section: keys and values as ``pipelines/params.yaml`` gets them.
-        config: the same, checked.
-    """
-
-    task: str
-    section: Mapping[str, Any]
-    config: TaskConfig
+    task: str  # one that was there before means a new version of that task
+    section: Mapping[str, Any]  # keys and values as ``pipelines/params.yaml`` gets them
+    config: TaskConfig  # the same, checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +89,9 @@ def _entry(item: object) -> Entry:
     """
     if not isinstance(item, dict):
         raise ConfigError("entry", ["expected keys and values"])
-    section = {key: value for key, value in item.items() if key != "task"}
-    if isinstance(item.get("task"), str):
-        config = check_task(item["task"], section)
-        return Entry(task=item["task"], section=section, config=config)
+    section, task = {key: value for key, value in item.items() if key != "task"}, item.get("task")
+    if isinstance(task, str):
+        return Entry(task=task, section=section, config=check_task(task, section))
     problems = ["task: a name is missing"]
     try:
         check_task("unnamed", section)

@@ -13,8 +13,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,8 @@ from adapterbank.bank.features import adapter_logits, frozen_split
 from adapterbank.continual.matrix import (
     FIGURES,
     Champion,
+    Figure,
     Matrix,
-    Right,
     Step,
     arrivals,
     kind_of,
@@ -49,15 +48,7 @@ from adapterbank.routing.router import Router
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
 CURVE: Final = "reports/accuracy_curve.csv"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Measured:
-    """The router's figures of one task at one step."""
-
-    routed: Right
-    identity: Right
-    abstained: Right
+_ROUTER_FIGURES: Final[tuple[Figure, ...]] = ("routed", "identity", "abstained")
 
 
 def record_steps(bank: Bank, predictor: Predictor) -> list[tuple[str, str | None]]:
@@ -106,7 +97,7 @@ def _grow(bank: Bank, predictor: Predictor, matrix: Matrix) -> Matrix:
         return matrix
     measuring = _Measuring(bank, predictor)
     for task, moment in new:
-        matrix = matrix.with_step(measuring.measure(matrix, task, moment))
+        matrix = Matrix(steps=(*matrix.steps, measuring.measure(matrix, task, moment)))
     return matrix
 
 
@@ -127,26 +118,21 @@ class _Measuring:
         }
         router = self._router(versions)
         last = matrix.steps[-1] if matrix.steps else None
-        figures: dict[str, _Measured] = {}
+        scores: dict[str, dict[str, Score]] = {figure: {} for figure in FIGURES}
         carried = []
-        oracle = {
-            name: right
-            for name, version in versions.items()
-            if (right := _oracle(self._read(version))) is not None
-        }
         for name, version in versions.items():
-            if router is None or name not in oracle or name == self._plan.aside:
+            oracle = _oracle(self._read(version))
+            if oracle is None:
+                continue
+            scores["oracle"][name] = oracle
+            if router is None or name == self._plan.aside:
                 continue
             if self._is_prepared(version):
-                figures[name] = self._judge(router, version)
-            elif (
-                last is not None and name in last.routed and (moment[name] == last.champions[name])
-            ):
-                figures[name] = _Measured(
-                    routed=last.routed[name],
-                    identity=last.identity[name],
-                    abstained=last.abstained[name],
-                )
+                for figure, score in self._judge(router, version).items():
+                    scores[figure][name] = score
+            elif last is not None and name in last.routed and moment[name] == last.champions[name]:
+                for figure in _ROUTER_FIGURES:
+                    scores[figure][name] = last.of(figure)[name]
                 carried.append(name)
         return Step(
             step=len(matrix.steps),
@@ -156,10 +142,7 @@ class _Measuring:
                 self._bank.config.tasks.get(task), known=task in {s.task for s in matrix.steps}
             ),
             champions=dict(moment),
-            oracle=oracle,
-            routed={name: measured.routed for name, measured in figures.items()},
-            identity={name: measured.identity for name, measured in figures.items()},
-            abstained={name: measured.abstained for name, measured in figures.items()},
+            **scores,
             carried=tuple(carried),
         )
 
@@ -190,7 +173,7 @@ class _Measuring:
         except InputError:
             return False
 
-    def _judge(self, router: Router, version: Version) -> _Measured:
+    def _judge(self, router: Router, version: Version) -> dict[Figure, Score]:
         bank, task, backbone = self._bank, version.task, self._predictor.backbone
         test = frozen_split(bank, backbone, task, "test", router.blocks)
         judgement = router.judge(test.features.numpy(), backbone=backbone.fingerprint)
@@ -198,20 +181,18 @@ class _Measuring:
         recognised = judgement.chosen == place
         _, loaded = self._predictor.load(f"{task}@sha256:{version.digest}")
         right = adapter_logits(bank, backbone, task, "test", loaded).right.numpy()
-        rejected = judgement.p_values <= router.alpha
-        total = len(test.labels)
-        return _Measured(
-            routed=Right(correct=int((recognised & right).sum()), total=total),
-            identity=Right(correct=int(recognised.sum()), total=total),
-            abstained=Right(correct=int(rejected.sum()), total=total),
-        )
+        marks = (recognised & right, recognised, judgement.p_values <= router.alpha)
+        return {
+            figure: Score(correct=int(marked.sum()), total=len(marked))
+            for figure, marked in zip(_ROUTER_FIGURES, marks, strict=True)
+        }
 
 
-def _oracle(files: Mapping[str, bytes]) -> Right | None:
+def _oracle(files: Mapping[str, bytes]) -> Score | None:
     """What a version reached on its test images; None where its figures do not say."""
     try:
         test = json.loads(files[METRICS])["test"]
-        return Right(correct=test["correct"], total=test["total"])
+        return Score(correct=test["correct"], total=test["total"])
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -229,11 +210,9 @@ def _table(matrix: Matrix) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = [("step", "learned", "kind", "task", "version", *FIGURES)]
     for step in matrix.steps:
         for task, champion in sorted(step.champions.items()):
-            counts = [step.of(figure).get(task) for figure in FIGURES]
-            shares = [None if count is None else round(count.score.accuracy, 6) for count in counts]
-            rows.append(
-                (step.step + 1, step.task, step.kind, task, champion.version, *shares)
-            )  # fmt: skip
+            scores = [step.of(figure).get(task) for figure in FIGURES]
+            shares = [None if score is None else round(score.accuracy, 6) for score in scores]
+            rows.append((step.step + 1, step.task, step.kind, task, champion.version, *shares))
     return rows
 
 
@@ -241,13 +220,10 @@ def _curve(matrix: Matrix) -> list[tuple[Any, ...]]:
     """The mean over tasks of each figure after each step."""
     rows: list[tuple[Any, ...]] = [("step", "learned", "tasks", *FIGURES)]
     for step in matrix.steps:
-        means = [_mean([right.score for right in step.of(figure).values()]) for figure in FIGURES]
-        rows.append((step.step + 1, step.task, len(step.champions), *means))
+        means = [step.mean(figure) for figure in FIGURES]
+        shares = [None if mean is None else round(mean, 6) for mean in means]
+        rows.append((step.step + 1, step.task, len(step.champions), *shares))
     return rows
-
-
-def _mean(scores: Sequence[Score]) -> float | None:
-    return round(sum(score.accuracy for score in scores) / len(scores), 6) if scores else None
 
 
 def _rounded(content: Mapping[str, Any]) -> dict[str, Any]:

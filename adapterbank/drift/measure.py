@@ -49,39 +49,29 @@ from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_lo
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """What became of a task's images.
+    """What became of a task's images."""
 
-    Args:
-        version: whose record and answers they were compared with.
-        settings: how.
-        held_out: images of the record.
-        compared: what the version's confidence was compared with; "" where with nothing.
-        confidence: its mean there.
-        windows: all that were judged.
-        advice: what to do.
-        left_over: images at the end that fill no window.
-        unreadable: images that could not be decoded.
-    """
-
-    version: Version
+    version: Version  # whose record and answers they were compared with
     settings: Settings
-    held_out: int
-    compared: str
-    confidence: float | None
+    held_out: int  # images of the record
+    compared: str  # split on which the version's confidence was compared; "" where on none
+    confidence: float | None  # its mean there
     windows: tuple[Window, ...]
     advice: Advice
-    left_over: int
+    left_over: int  # images at the end that fill no window
     unreadable: tuple[ImageError, ...]
 
     @property
     def sentence(self) -> str:
         """The advice in words: what was seen and what to type."""
         advice, task = self.advice, self.version.task
+        moved = [str(index + 1) for index, window in enumerate(self.windows) if window.moved]
+        if advice.action == "none" and moved:
+            return f"none: only window {', '.join(moved)} moved; two in a row are an alarm"
         sure = f"the answers are {advice.confidence:.0%} sure"
         usual = "" if self.confidence is None else f", usually {self.confidence:.0%}"
-        only = " (by the only window; two in a row would be surer)"
         words = {
-            "none": self._nothing(),
+            "none": f"none: nothing tells them from the {self.held_out} held-out images",
             "recalibrate": f"recalibrate: the images changed, but {sure}{usual}. With some of them"
             f" among the validation images of {task}, dvc repro fits the router's thresholds anew",
             "retrain": f"retrain: the images changed and {sure}{usual}. Add some of them, labelled,"
@@ -97,13 +87,9 @@ class Drift:
                 f". Whether {self.version} is less sure than it was cannot be told: the images it"
                 " was trained by are not prepared here"
             )
-        return words + (only if advice.alarmed and len(self.windows) == 1 else "")
-
-    def _nothing(self) -> str:
-        moved = [str(index + 1) for index, window in enumerate(self.windows) if window.moved]
-        if moved:
-            return f"none: only window {', '.join(moved)} moved; two in a row are an alarm"
-        return f"none: nothing tells them from the {self.held_out} held-out images"
+        if advice.alarmed and len(self.windows) == 1:
+            words += " (by the only window; two in a row would be surer)"
+        return words
 
     def as_json(self) -> dict[str, Any]:
         """What ``drift --json`` prints."""
@@ -153,12 +139,12 @@ def measure_drift(
         IntegrityError: a version or the backbone is not what was published.
         UnknownName: no such task, version or alias.
     """
-    chosen = settings or Settings()
+    settings = settings or Settings()
     predictor = Predictor(bank.registry, device=device)
     version = bank.registry.resolve(ref)
     record = _record(version)
     held_out = len(record.last.calibration)
-    check_enough(version.task, held_out, len(images), chosen)  # before they are run
+    check_enough(version.task, held_out, len(images), settings)  # before they are run
     router = _router(bank, version, record)
     _, loaded = predictor.load(f"{version.task}@sha256:{version.digest}")
     features, confidence, unreadable = _run(
@@ -166,16 +152,16 @@ def measure_drift(
     )
     compared, usual = _usual_confidence(bank, version, loaded, predictor.backbone)
     reference, new = compare_images(router, version.task, record, (features, confidence), usual)
-    windows, advice = judge(version.task, reference, new, chosen)
+    windows, advice = judge(version.task, reference, new, settings)
     return Drift(
         version=version,
-        settings=chosen,
+        settings=settings,
         held_out=len(reference.features),
         compared=compared,
         confidence=None if usual is None else float(usual.mean()),
         windows=windows,
         advice=advice,
-        left_over=len(confidence) - chosen.window * len(windows),
+        left_over=len(confidence) - settings.window * len(windows),
         unreadable=unreadable,
     )
 
@@ -250,13 +236,13 @@ def _record(version: Version) -> RoutingRecord:
     """
     if version.task == ROUTER:
         raise InputError(f"{version} is the router, not a task", fix="adapterbank list")
-    found = read_routing(version)
-    if found is None:
+    routing = read_routing(version)
+    if routing is None:
         raise InputError(
             f"{version} stores no {ROUTING}, so nothing says what its images were like",
             fix=f"adapterbank train {version.task}",
         )
-    return found[0]
+    return routing[0]
 
 
 @torch.inference_mode()
@@ -268,19 +254,18 @@ def _run(
     progress: Progress | None,
 ) -> tuple[Floats, Floats, tuple[ImageError, ...]]:
     """Run the bare backbone and the version over the images that can be decoded."""
-    features, confidence, unreadable, done = [], [], [], 0
+    features, confidence, unreadable, decoded = [], [], [], 0
     for batch in decoded_batches(zip(images, repeat(None)), backbone.spec, EVALUATION_BATCH):
-        contents = [one.content for one, _ in batch]
+        contents = [image.content for image, _ in batch]
         unreadable += [content for content in contents if isinstance(content, ImageError)]
         pixels = [content for content in contents if isinstance(content, Tensor)]
         if pixels:
             normal = normalise(torch.stack(pixels).to(backbone.device), backbone.spec)
             features.append(forward.frozen_features(backbone, normal, blocks).double().cpu())
-            logits = forward.forward(backbone, normal, folded)
-            confidence.append(_confidence(logits))
-        done += len(batch)
+            confidence.append(_confidence(forward.forward(backbone, normal, folded)))
+        decoded += len(batch)
         if progress is not None:
-            progress(done, len(images))
+            progress(decoded, len(images))
     if not features:
         named = "; ".join(error.message for error in unreadable[:3])
         raise InputError(f"none of the {len(images)} images can be read: {named}")
@@ -297,10 +282,10 @@ def _usual_confidence(
     """
     folder = bank.data(version.task)
     try:
-        same = stored_digest(folder) == loaded.config.data.digest
-    except InputError:  # nothing is prepared here
-        return "", None
-    if not same:
+        digest = stored_digest(folder)
+    except InputError:
+        digest = None  # nothing is prepared here
+    if digest != loaded.config.data.digest:
         return "", None
     split = "test" if loaded.config.train.get("fit") == "train+val" else "val"
     images = load_task(folder, spec=backbone.spec).split(split)

@@ -24,32 +24,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """Which rows of pooled samples are of the first: as they are, and as a null would have them.
+    """Which rows of pooled samples are of the first: as they are, and as a null would have them."""
 
-    Args:
-        first: rows of the first sample, m; they come first in the pool.
-        second: rows of the second, n.
-        marks: (m + n, 1 + B) 1 for the first sample, 0 for the second; column 0 is the truth.
-        rows: of the pool, at most 1,000 and chosen blindly.
-    """
-
-    first: int
-    second: int
+    first: int  # rows of the first sample, m; they come first in the pool
+    second: int  # rows of the second, n
+    # (m + n, 1 + B) 1 for the first sample, 0 for the second; column 0 is the truth
     marks: NDArray[np.float32]
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # of the pool, at most 1,000 and chosen blindly
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A test's answer.
+    """A test's answer."""
 
-    Args:
-        p: the share of relabelled pools that differ as much, (1 + #) / (1 + B).
-        effect: how large the difference is, whatever the number of rows.
-    """
-
-    p: float
-    effect: float
+    p: float  # the share of relabelled pools that differ as much, (1 + #) / (1 + B)
+    effect: float  # how large the difference is, whatever the number of rows
 
 
 def relabel(first: int, second: int, permutations: int, seed: Sequence[int]) -> Labels:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapterbank.drift.two_sample import (
-    Difference,
     distribution_test,
     fall_test,
     holm,
@@ -31,9 +31,6 @@ from adapterbank.drift.two_sample import (
 from adapterbank.errors import InputError
 
 Action: TypeAlias = Literal["none", "recalibrate", "retrain", "new task", "other task"]
-FEATURES: Final = "features"
-FAMILIARITY: Final = "familiarity"
-CONFIDENCE: Final = "confidence"
 
 LEAST_HELD_OUT = 20  # held-out images; of fewer nothing can be told
 LEAST_WINDOW = 20
@@ -43,32 +40,20 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How windows are judged.
+    """How windows are judged."""
 
-    Args:
-        window: images in each.
-        alpha: the share of unchanged windows that may be said to have moved.
-        permutations: of each test.
-        dimensions: of the features that are compared.
-        seed: of the permutations.
-        least_shift: least effect of the kernel test that counts.
-        least_distance: the same of the Kolmogorov-Smirnov test.
-        least_fall: the same of the fall of confidence.
-        most: the share of images of no task from which on they are a new one.
-        most_elsewhere: the share of images of one other task from which on they are its, and of
-            images of any other or none from which on they are a new one: more than ``most``, for
-            a router sends many images that are merely spoilt to other tasks.
-    """
-
-    window: int = 200
-    alpha: float = 0.01
-    permutations: int = 999
-    dimensions: int = 128
-    seed: int = 0
-    least_shift: float = 0.05
-    least_distance: float = 0.1
-    least_fall: float = 0.03
-    most: float = 0.5
+    window: int = 200  # images in each
+    alpha: float = 0.01  # the share of unchanged windows that may be said to have moved
+    permutations: int = 999  # of each test
+    dimensions: int = 128  # of the features that are compared
+    seed: int = 0  # of the permutations
+    least_shift: float = 0.05  # least effect of the kernel test that counts
+    least_distance: float = 0.1  # the same of the Kolmogorov-Smirnov test
+    least_fall: float = 0.03  # the same of the fall of confidence
+    most: float = 0.5  # the share of images of no task from which on they are a new one
+    # The share of images of one other task from which on they are its, and of images of any other
+    # or none from which on they are a new one: more than ``most``, for a router sends many images
+    # that are merely spoilt to other tasks.
     most_elsewhere: float = 0.75
 
     def __post_init__(self) -> None:
@@ -90,83 +75,53 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """The held-out images of a task, with which new ones are compared.
+    """The held-out images of a task, with which new ones are compared."""
 
-    Args:
-        features: (K, D) whitened, of images that no fit has seen.
-        familiarity: (K,) of the same images under the task.
-        confidence: (V,) probabilities of the version's answers to images that it was not trained
-            on; None where there are none.
-    """
-
-    features: Floats
-    familiarity: Floats
+    features: Floats  # (K, D) whitened, of images that no fit has seen
+    familiarity: Floats  # (K,) of the same images under the task
+    # (V,) probabilities of the version's answers to images that it was not trained on, if any
     confidence: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """New images, in the order they came.
+    """New images, in the order they came."""
 
-    Args:
-        features: (n, D) whitened.
-        familiarity: (n,) under the task.
-        confidence: (n,) probabilities of the version's answers.
-        tasks: (n,) the task the router finds for each; "" where it finds none.
-    """
+    features: Floats  # (n, D) whitened
+    familiarity: Floats  # (n,) under the task
+    confidence: Floats  # (n,) probabilities of the version's answers
+    tasks: Sequence[str]  # (n,) the task the router finds for each; "" where it finds none
 
-    features: Floats
-    familiarity: Floats
-    confidence: Floats
-    tasks: Sequence[str]
-
-    def rows(self, rows: slice | Sequence[int] | NDArray[np.int64]) -> Images:
+    def rows(self, rows: slice) -> Images:
         """Some of the images."""
-        index = np.arange(len(self.tasks))[rows]
         return Images(
-            features=self.features[index],
-            familiarity=self.familiarity[index],
-            confidence=self.confidence[index],
-            tasks=[self.tasks[i] for i in index],
+            features=self.features[rows],
+            familiarity=self.familiarity[rows],
+            confidence=self.confidence[rows],
+            tasks=self.tasks[rows],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one test says of a window.
+    """What one test says of a window."""
 
-    Args:
-        p: of the test alone.
-        adjusted: of the test as one of several (Holm).
-        effect: whatever the number of images; see the test.
-        moved: both are worth an alarm.
-    """
-
-    p: float
-    adjusted: float
-    effect: float
-    moved: bool
+    p: float  # of the test alone
+    adjusted: float  # p of the test as one of several (Holm)
+    effect: float  # whatever the number of images; see the test
+    moved: bool  # both are worth an alarm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One window, judged.
+    """One window, judged."""
 
-    Args:
-        first: number of its first image, from 0.
-        images: how many it has.
-        findings: by test: ``features``, ``familiarity``, ``confidence``.
-        confidence: mean probability of the answers.
-        abstained: share that the router gives to no task.
-        elsewhere: share that it gives to each other task.
-    """
-
-    first: int
-    images: int
-    findings: Mapping[str, Finding]
-    confidence: float
-    abstained: float
-    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    first: int  # number of its first image, from 0
+    images: int  # how many it has
+    findings: Mapping[str, Finding]  # by test: ``features``, ``familiarity``, ``confidence``
+    confidence: float  # mean probability of the answers
+    abstained: float  # share that the router gives to no task
+    elsewhere: Mapping[str, float]  # share that it gives to each other task
 
     @property
     def moved(self) -> bool:
@@ -245,31 +200,37 @@ def judge(
     for index in range(len(images.tasks) // settings.window):
         first = index * settings.window
         rows = images.rows(slice(first, first + settings.window))
-        windows.append(_judge_one(task, held_out, rows, settings, first))
+        windows.append(_judge_window(task, held_out, rows, settings, first))
     return tuple(windows), _decide(windows, held_out, settings)
 
 
-def _judge_one(
+def _judge_window(
     task: str, held_out: HeldOut, images: Images, settings: Settings, first: int
 ) -> Window:
-    tested = _test(held_out, images, settings, first)
-    least = {
-        FEATURES: settings.least_shift,
-        FAMILIARITY: settings.least_distance,
-        CONFIDENCE: settings.least_fall,
+    """Run the tests, all on the same relabellings where they compare the same images."""
+    size, drawn = len(images.tasks), settings.permutations
+    labels = relabel(len(held_out.features), size, drawn, (settings.seed, first))
+    pooled = principal(np.concatenate([held_out.features, images.features]), settings.dimensions)
+    familiarity = np.concatenate([held_out.familiarity, images.familiarity])
+    tests = {
+        "features": (kernel_test(pooled, labels), settings.least_shift),
+        "familiarity": (distribution_test(familiarity, labels), settings.least_distance),
     }
-    adjusted = holm([one.p for one in tested.values()])
+    if held_out.confidence is not None:
+        labels = relabel(len(held_out.confidence), size, drawn, (settings.seed, first, 1))
+        pooled = np.concatenate([held_out.confidence, images.confidence])
+        tests["confidence"] = (fall_test(pooled, labels), settings.least_fall)
+    adjusted = holm([difference.p for difference, _ in tests.values()])
     findings = {
         name: Finding(
-            p=one.p,
-            adjusted=by_all,
-            effect=one.effect,
-            moved=by_all <= settings.alpha and one.effect >= least[name],
+            p=difference.p,
+            adjusted=p,
+            effect=difference.effect,
+            moved=p <= settings.alpha and difference.effect >= least,
         )
-        for (name, one), by_all in zip(tested.items(), adjusted, strict=True)
+        for (name, (difference, least)), p in zip(tests.items(), adjusted, strict=True)
     }
     counts = Counter(images.tasks)
-    size = len(images.tasks)
     return Window(
         first=first,
         images=size,
@@ -282,25 +243,6 @@ def _judge_one(
     )
 
 
-def _test(
-    held_out: HeldOut, images: Images, settings: Settings, first: int
-) -> dict[str, Difference]:
-    """Run the tests, all on the same relabellings where they compare the same images."""
-    size, drawn = len(images.tasks), settings.permutations
-    labels = relabel(len(held_out.features), size, drawn, (settings.seed, first))
-    pooled = principal(np.concatenate([held_out.features, images.features]), settings.dimensions)
-    familiarity = np.concatenate([held_out.familiarity, images.familiarity])
-    tested = {
-        FEATURES: kernel_test(pooled, labels),
-        FAMILIARITY: distribution_test(familiarity, labels),
-    }
-    if held_out.confidence is not None:
-        labels = relabel(len(held_out.confidence), size, drawn, (settings.seed, first, 1))
-        pooled = np.concatenate([held_out.confidence, images.confidence])
-        tested[CONFIDENCE] = fall_test(pooled, labels)
-    return tested
-
-
 def _decide(windows: Sequence[Window], held_out: HeldOut, settings: Settings) -> Advice:
     """Ask for two windows in a row, where there are two, and name what they have in common."""
     moved = [False, *(window.moved for window in windows), False]
@@ -310,10 +252,10 @@ def _decide(windows: Sequence[Window], held_out: HeldOut, settings: Settings) ->
         if moved[index + 1] and (len(windows) == 1 or moved[index] or moved[index + 2])
     )
     about = [windows[index] for index in alarmed] or list(windows)
-    abstained = _mean([window.abstained for window in about])
+    abstained = fmean(window.abstained for window in about)  # windows are of one size
     names = sorted({name for window in about for name in window.elsewhere})
-    elsewhere = {name: _mean([w.elsewhere.get(name, 0.0) for w in about]) for name in names}
-    confidence = _mean([window.confidence for window in about])
+    elsewhere = {name: fmean(w.elsewhere.get(name, 0.0) for w in about) for name in names}
+    confidence = fmean(window.confidence for window in about)
     action: Action = "none"
     if alarmed:
         if abstained >= settings.most:
@@ -342,9 +284,4 @@ def _fell(
     if held_out.confidence is None:
         return False
     fall = float(held_out.confidence.mean()) - confidence
-    return fall >= settings.least_fall and any(w.findings[CONFIDENCE].moved for w in about)
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean over windows, which are of one size."""
-    return sum(values) / len(values)
+    return fall >= settings.least_fall and any(w.findings["confidence"].moved for w in about)

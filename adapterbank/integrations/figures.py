@@ -176,7 +176,7 @@ def abstention_curves(
         unknown: of the images of unknown tasks; None where there are none.
         served: the alpha that is in use.
     """
-    figure, axes = _chart("alpha", "images turned away")
+    figure, axes = _chart("alpha", "images rejected")
     axes.plot(alphas, alphas, label="at most this, by design", color=COLOURS["muted"],
               linestyle="--", linewidth=1.2, clip_on=False)  # fmt: skip
     axes.plot(alphas, known, label="of known tasks", color=COLOURS["accent"], clip_on=False)

@@ -52,7 +52,7 @@ def check_bank(
         IntegrityError: a record or prepared data is damaged.
     """
     before = plan.champions(bank.registry)
-    terms = _terms(bank, version.task, before.sources)
+    terms = bank_terms(bank, version.task, before.sources)
     own = plan.read(version)
     source = "" if own is None else own[1]
     if version.task == plan.aside or source == before.sources.get(version.task, ""):
@@ -107,11 +107,10 @@ def route_task(
     task: str, features: NDArray[np.floating], before: Router, after: Router
 ) -> RoutedTask:
     """Ask two routers for images (n, L, D) of one task that both know."""
-    right, accepted = [], []
-    for router in (before, after):
-        judgement = router.judge(features)
-        right.append(judgement.chosen == router.tasks.index(task))
-        accepted.append(judgement.p_values > router.alpha)
+    routers = (before, after)
+    judged = [router.judge(features) for router in routers]
+    right = [j.chosen == r.tasks.index(task) for j, r in zip(judged, routers, strict=True)]
+    accepted = [j.p_values > r.alpha for j, r in zip(judged, routers, strict=True)]
     return RoutedTask(
         task=task,
         total=len(features),
@@ -141,7 +140,12 @@ def routing_failures(
     failures = []
     for task in routed:
         if is_worse(task.recall, gates, allowed=allowed):
-            failures.append(Failure(gate="max_routing_drop", reason=_loss(task)))
+            reason = (
+                f"the router would recognise {task.right[1]} of {task.total} images of {task.task},"
+                f" it recognises {task.right[0]} ({100 * task.recall.difference:+.1f} points,"
+                f" p {task.recall.p:.2g})"
+            )
+            failures.append(Failure(gate="max_routing_drop", reason=reason))
         now, limit = task.abstained[1], task.alpha + ABSTENTION_SLACK
         beyond = float(stats.binom.sf(now - 1, task.total, limit)) <= _LEVEL
         if beyond and task.p_abstained <= gates.alpha:
@@ -153,24 +157,11 @@ def routing_failures(
     return tuple(failures)
 
 
-def _loss(task: RoutedTask) -> str:
-    """What the router would lose of another task, in words."""
-    return (
-        f"the router would recognise {task.right[1]} of {task.total} images of {task.task}, it"
-        f" recognises {task.right[0]} ({100 * task.recall.difference:+.1f} points,"
-        f" p {task.recall.p:.2g})"
-    )
-
-
-def bank_terms(bank: Bank, plan: RouterPlan, task: str) -> str:
+def bank_terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
     """Hash what the bank gate judges a version of ``task`` on, besides itself.
 
-    That is how routers are built, and the other tasks' records and data.
+    That is how routers are built, and the other tasks' data and records, the latter by ``sources``.
     """
-    return _terms(bank, task, plan.champions(bank.registry).sources)
-
-
-def _terms(bank: Bank, task: str, sources: Mapping[str, str]) -> str:
     terms = []
     for other, source in sorted(sources.items()):
         if other == task:

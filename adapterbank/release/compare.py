@@ -64,7 +64,7 @@ def compare_pairs(total: int, gained: int, lost: int, *, level: float = _LEVEL) 
     )
 
 
-def compare_counts(challenger: Score, champion: Score, *, level: float = _LEVEL) -> Comparison:
+def compare_counts(challenger: Score, champion: Score) -> Comparison:
     """Compare two versions by their counts.
 
     The test is Fisher's (1935), one-sided: as few right answers or fewer, if the two did not
@@ -73,7 +73,6 @@ def compare_counts(challenger: Score, champion: Score, *, level: float = _LEVEL)
     Args:
         challenger: of at least one image.
         champion: likewise.
-        level: of the interval.
     """
     from scipy.stats import fisher_exact  # noqa: PLC0415  # as above
 
@@ -89,7 +88,7 @@ def compare_counts(challenger: Score, champion: Score, *, level: float = _LEVEL)
         test="fisher",
         p=_rounded(float(fisher_exact(table, alternative="less").pvalue)),
         difference=challenger.accuracy - champion.accuracy,
-        interval=_interval(mine - theirs, variance, level),
+        interval=_interval(mine - theirs, variance, _LEVEL),
     )
 
 

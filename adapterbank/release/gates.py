@@ -1,4 +1,4 @@
-"""The gates as pure rules: what a version was measured at, and which of them it does not pass."""
+"""The gates as pure rules: which of them a version does not pass, by what it was measured at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adapterbank.config.gates import GateConfig
 from adapterbank.records import Score
-from adapterbank.registry.verdicts import Comparison
+from adapterbank.registry.verdicts import Comparison, Verdict
 from adapterbank.release.compare import compare_answers, compare_counts
 
 
@@ -17,28 +17,12 @@ from adapterbank.release.compare import compare_answers, compare_counts
 class Answers:
     """A version on n images.
 
-    Args:
-        score: its count.
-        right: (n,) whether it answered each right; None where it has seen the images, and the
-            count is that of the trial that chose it.
-        confidence: (n,) probability of the label it gave; None as above.
+    Of one that has seen them only the count of the trial that chose it is there.
     """
 
     score: Score
-    right: NDArray[np.bool_] | None = None
-    confidence: NDArray[np.float64] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What the gates of a version's own judge by; None is what was not or cannot be measured."""
-
-    val: Score
-    champion: Score | None = None
-    comparison: Comparison | None = None
-    calibration_error: float | None = None
-    bytes: int | None = None
-    latency: float | None = None
+    right: NDArray[np.bool_] | None = None  # (n,) whether it answered each right
+    confidence: NDArray[np.float64] | None = None  # (n,) probability of the label it gave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +57,20 @@ def is_worse(comparison: Comparison, gates: GateConfig, *, allowed: float) -> bo
     return comparison.p <= gates.alpha or comparison.difference <= -gates.max_drop
 
 
-def find_failures(gates: GateConfig, measured: Measured) -> tuple[Failure, ...]:
-    """Name every gate a version does not pass, with the numbers."""
-    failures = []
-    if measured.val.accuracy < gates.min_accuracy:
-        failures.append(
-            Failure(
-                gate="min_accuracy",
-                reason=f"accuracy {measured.val.accuracy:.4f} is below gates.min_accuracy"
-                f" {gates.min_accuracy:.4f}",
-            )
-        )
-    if measured.comparison is not None and measured.champion is not None:
-        failures += _regression(gates, measured.val, measured.champion, measured.comparison)
+def find_failures(gates: GateConfig, measured: Verdict) -> tuple[Failure, ...]:
+    """Name every gate a version does not pass, with the numbers.
+
+    Args:
+        gates: the terms.
+        measured: with the version's score; None is what was not or cannot be measured.
+    """
+    val, failures = measured.challenger_val, []
+    assert val is not None
+    if val.accuracy < gates.min_accuracy:
+        reason = f"accuracy {val.accuracy:.4f} is below gates.min_accuracy {gates.min_accuracy:.4f}"
+        failures.append(Failure(gate="min_accuracy", reason=reason))
+    if measured.comparison is not None and measured.champion_val is not None:
+        failures += _regression(gates, val, measured.champion_val, measured.comparison)
     for gate, value, what in (
         ("max_calibration_error", measured.calibration_error, "the calibration error"),
         ("max_bytes", measured.bytes, "the adapter's size in bytes"),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import adapter_logits
+from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
-from adapterbank.inference.artifact import ADAPTER_MODEL
+from adapterbank.inference.artifact import ADAPTER_MODEL, METRICS
 from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
+from adapterbank.records import Score
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.registry.verdicts import Verdict, parse_verdict
 from adapterbank.registry.versions import Version
-from adapterbank.release.answers import val_answers
 from adapterbank.release.bank_gate import bank_terms, check_bank, routing_failures
 from adapterbank.release.compare import calibration_error
-from adapterbank.release.gates import Answers, Failure, Measured, contrast, find_failures
+from adapterbank.release.gates import Answers, Failure, contrast, find_failures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,37 +87,51 @@ class Judge:
         """Judge a version by its own answers, and against the champion's to the same images."""
         gates, task = self.bank.config.gates, newest.task
         data = load_task(self.bank.data(task), spec=self.predictor.backbone.spec)
-        mine = val_answers(self.bank, self.predictor, newest, data)
-        verdict = replace(verdict, challenger_val=None if mine is None else mine.score)
-        theirs = None
+        mine, theirs = self._answers(newest, data), None
         if verdict.champion is not None:
             champion = self.bank.registry.resolve(f"{task}@{verdict.champion}")
-            theirs = val_answers(self.bank, self.predictor, champion, data)
-        verdict = replace(verdict, champion_val=None if theirs is None else theirs.score)
+            theirs = self._answers(champion, data)
+        verdict = replace(verdict, challenger_val=None if mine is None else mine.score,
+                          champion_val=None if theirs is None else theirs.score)  # fmt: skip
         if mine is None:
             reason = "its classes are not those of the prepared data"
             return verdict, (Failure(gate="classes", reason=reason),)
         _, sizes = check_some(newest.path, newest.digest, ())
-        measured = Measured(
-            val=mine.score,
-            champion=verdict.champion_val,
-            comparison=None if theirs is None else contrast(mine, theirs),
-            calibration_error=_calibration(mine),
-            bytes=sizes[ADAPTER_MODEL],
-            latency=None if gates.max_latency is None else self._latency(newest),
-        )
-        skipped: tuple[str, ...] = ()
-        if gates.max_calibration_error is not None and measured.calibration_error is None:
+        calibration, skipped = _calibration(mine), tuple[str, ...]()
+        if gates.max_calibration_error is not None and calibration is None:
             skipped = ("max_calibration_error: it was trained on the validation images in the end",)
         verdict = replace(
             verdict,
-            comparison=measured.comparison,
-            calibration_error=measured.calibration_error,
-            bytes=measured.bytes,
-            latency=measured.latency,
+            comparison=None if theirs is None else contrast(mine, theirs),
+            calibration_error=calibration,
+            bytes=sizes[ADAPTER_MODEL],
+            latency=None if gates.max_latency is None else self._latency(newest),
             not_judged=skipped,
         )
-        return verdict, find_failures(gates, measured)
+        return verdict, find_failures(gates, verdict)
+
+    def _answers(self, version: Version, data: TaskData) -> Answers | None:
+        """Let a version answer its task's validation images, as they are prepared now.
+
+        A version that a search led to was trained on them in the end. Its score is that of the
+        trial that chose it, the same configuration trained without (``bank/plan.py``), a count
+        only. None where its classes are not those of the data, so that no comparison means
+        anything.
+        """
+        bank, task = self.bank, version.task
+        _, loaded = self.predictor.load(f"{task}@{version.version}")
+        if loaded.config.classes != data.classes:
+            return None
+        seen = loaded.config.train.get("fit") == "train+val"
+        if seen and loaded.config.data.digest == stored_digest(bank.data(task)):
+            files, _ = check_some(version.path, version.digest, (METRICS,))
+            val = json.loads(files[METRICS])["val"]
+            return Answers(score=Score(correct=val["correct"], total=val["total"]))
+        answers = adapter_logits(bank, self.predictor.backbone, task, "val", loaded)
+        confidence = answers.logits.double().softmax(1).amax(1).numpy()
+        right = answers.right.numpy()
+        score = Score(correct=int(right.sum()), total=len(right))
+        return Answers(score=score, right=right, confidence=confidence)
 
     def _judge_bank(self, newest: Version, verdict: Verdict) -> tuple[Verdict, tuple[Failure, ...]]:
         """Judge a version by what the router would lose of the other tasks."""
@@ -145,7 +162,10 @@ class Judge:
             if own != (terms.champion, terms.gates, terms.data):
                 continue
             check = verdict.bank  # None where it did not come so far: other tasks said nothing
-            if check is None or check.terms == bank_terms(self.bank, self.plan, terms.task):
+            if check is None:
+                return verdict
+            sources = self.plan.champions(self.bank.registry).sources
+            if check.terms == bank_terms(self.bank, terms.task, sources):
                 return verdict
         return None
 

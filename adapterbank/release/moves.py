@@ -24,15 +24,10 @@ from adapterbank.routing.storage import unpack_router
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseReport:
-    """One release.
+    """One release."""
 
-    Args:
-        verdicts: one for each task, in the order of their names.
-        notes: sentences on the router that was built.
-    """
-
-    verdicts: tuple[Verdict, ...]
-    notes: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...]  # one for each task, in the order of their names
+    notes: tuple[str, ...] = ()  # sentences on the router that was built
 
     @property
     def refused(self) -> tuple[Verdict, ...]:

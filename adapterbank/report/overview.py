@@ -33,29 +33,17 @@ from adapterbank.training.evaluation import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class ChampionView:
-    """What a served version's files say of it.
-
-    Args:
-        version: its number.
-        digest: its digest.
-        method: the recipe.
-        classes: names, in the order of the head.
-        data: where its images came from.
-        test: right answers on its test images.
-        probe: those of a linear probe of the bare backbone.
-        parameters: of the method and of the head.
-        adapter_bytes: of the adapter's weights.
-    """
+    """What a served version's files say of it."""
 
     version: int
     digest: str
     method: str
-    classes: tuple[str, ...]
-    data: str
+    classes: tuple[str, ...]  # names, in the order of the head
+    data: str  # where its images came from
     test: Score | None
-    probe: Score | None
-    parameters: tuple[int, int] | None
-    adapter_bytes: int
+    probe: Score | None  # of a linear probe of the bare backbone, on the same images
+    parameters: tuple[int, int] | None  # of the method and of the head
+    adapter_bytes: int  # of the adapter's weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,23 +78,14 @@ class MatrixView:
 
 @dataclass(frozen=True, kw_only=True)
 class RouterView:
-    """The served router on the prepared test images.
+    """The served router on the prepared test images."""
 
-    Args:
-        version: its number; None where none is served.
-        digest: its digest.
-        history: everything that was done to it.
-        figures: None where there is nothing to say.
-        left_out: why a task is not among them, by task.
-        missing: why there are no figures.
-    """
-
-    version: int | None
+    version: int | None  # None where none is served
     digest: str | None
     history: tuple[Event, ...]
     figures: RoutingFigures | None
-    left_out: dict[str, str]
-    missing: str | None
+    left_out: dict[str, str]  # why a task is not among the figures, by task
+    missing: str | None  # why there are no figures
 
 
 @dataclass(frozen=True, kw_only=True)

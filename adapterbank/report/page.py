@@ -12,7 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from adapterbank import __version__
-from adapterbank.continual.matrix import Right, Step
+from adapterbank.continual.matrix import Figure, Step
 from adapterbank.integrations.figures import abstention_curves, accuracy_curves, svg
 from adapterbank.records import Score
 from adapterbank.report.overview import Overview
@@ -77,7 +77,7 @@ def _template() -> Template:
         "named": _named,
         "percent": percent,
         "score": _score,
-        "turned_away": _turned_away,
+        "rejected": _rejected,
         "verdict_words": verdict_words,
     }
     return environment.get_template("page.html")
@@ -131,20 +131,16 @@ def _auroc(unknown: Unknown | None) -> str:
     return "–" if unknown is None or math.isnan(unknown.auroc) else f"{unknown.auroc:.3f}"
 
 
-def _turned_away(rows: Sequence[Confusion | Unknown]) -> str:
+def _rejected(rows: Sequence[Confusion | Unknown]) -> str:
     return f"{100 * fmean(row.abstained / row.total for row in rows):.1f} %"
 
 
 def _accuracy(steps: Sequence[Step]) -> dict[str, Any]:
     """What is said of the accuracy matrix: all of its tasks in the order of arrival, its curves."""
     seen = (task for step in steps for task in (step.task, *sorted(step.oracle)))
-    means = {
-        figure: [_mean_accuracy(answers) for answers in column]
-        for figure, column in (
-            ("oracle", [step.oracle for step in steps]),
-            ("routed", [step.routed for step in steps]),
-            ("identity", [step.identity for step in steps]),
-        )
+    figures: tuple[Figure, ...] = ("oracle", "routed", "identity")
+    means: dict[str, list[float | None]] = {
+        figure: [step.mean(figure) for step in steps] for figure in figures
     }
     title = "Mean accuracy over tasks after each step"
     return {
@@ -152,10 +148,6 @@ def _accuracy(steps: Sequence[Step]) -> dict[str, Any]:
         # A single step has no course yet.
         "accuracy_chart": svg(accuracy_curves(means), title) if len(steps) > 1 else None,
     }
-
-
-def _mean_accuracy(answers: Mapping[str, Right]) -> float | None:
-    return fmean(right.score.accuracy for right in answers.values()) if answers else None
 
 
 def _metrics(summary: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
@@ -190,7 +182,7 @@ def _routing(figures: RoutingFigures) -> dict[str, Any]:
             (row, row.chosen[figures.tasks.index(row.task)], unknown.get(row.task))
             for row in figures.confusion
         ],
-        "abstention_chart": svg(chart, "Share of images turned away against alpha"),
+        "abstention_chart": svg(chart, "Share of images rejected against alpha"),
     }
 
 

@@ -1,7 +1,7 @@
 """How the served router does on the test images that are prepared here.
 
 Nothing is chosen by these figures. An unknown task is made by leaving one out: a router of all
-other records is built, and the images of the one that was left out should be turned away.
+other records is built, and it should reject the images of the one that was left out.
 """
 
 from __future__ import annotations
@@ -27,19 +27,12 @@ Features = Mapping[str, NDArray[np.floating]]
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """The test images of one task: to which task each was sent.
+    """The test images of one task: to which task each was sent."""
 
-    Args:
-        task: the true one.
-        chosen: images by chosen task, in the order of the router's tasks.
-        abstained: images that were turned away.
-        ambiguous: of those that were not, how many had a second task nearly as likely.
-    """
-
-    task: str
-    chosen: tuple[int, ...]
-    abstained: int
-    ambiguous: int
+    task: str  # the true one
+    chosen: tuple[int, ...]  # images by chosen task, in the order of the router's tasks
+    abstained: int  # images that were rejected
+    ambiguous: int  # of those that were not, how many had a second task nearly as likely
 
     @property
     def total(self) -> int:
@@ -49,42 +42,27 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Unknown:
-    """What a router that never saw a task says of its images.
+    """What a router that never saw a task says of its images."""
 
-    Args:
-        task: the one that was left out.
-        abstained: images turned away, as they should be.
-        total: images.
-        auroc: chance that an image of the other tasks looks more familiar than one of these.
-    """
-
-    task: str
-    abstained: int
+    task: str  # the one that was left out
+    abstained: int  # images rejected, as they should be
     total: int
-    auroc: float
+    auroc: float  # chance that an image of the other tasks looks more familiar than one of these
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingFigures:
     """All that the page says of a router.
 
-    Args:
-        tasks: that it knows, in its order.
-        alpha: the share of a task's own images it may turn away.
-        confusion: a row for each task with test images here.
-        known_curve: share of images of known tasks turned away at each of ``ALPHAS``; mean over
-            tasks.
-        unknown: the tasks that were left out in turn.
-        unknown_curve: share of their images turned away at each of ``ALPHAS``; None where no task
-            could be left out.
+    A curve is the share of images that are rejected at each of ``ALPHAS``, as a mean over tasks.
     """
 
-    tasks: tuple[str, ...]
-    alpha: float
-    confusion: tuple[Confusion, ...]
+    tasks: tuple[str, ...]  # that it knows, in its order
+    alpha: float  # the share of a task's own images it may reject
+    confusion: tuple[Confusion, ...]  # a row for each task with test images here
     known_curve: tuple[float, ...]
-    unknown: tuple[Unknown, ...]
-    unknown_curve: tuple[float, ...] | None
+    unknown: tuple[Unknown, ...]  # the tasks that were left out in turn
+    unknown_curve: tuple[float, ...] | None  # None where no task could be left out
 
 
 def routing_figures(
@@ -108,23 +86,23 @@ def routing_figures(
         lesser = _without(router, records, task)
         if lesser is None:
             break
-        found = lesser.judge(features[task])
+        judgement = lesser.judge(features[task])
         others = [lesser.judge(features[name]).known for name in judged if name != task]
         known = np.concatenate(others) if others else np.empty(0)
         unknown.append(
             Unknown(
                 task=task,
-                abstained=int((found.p_values <= router.alpha).sum()),
-                total=len(found.p_values),
-                auroc=_auroc(known, found.known),
+                abstained=int((judgement.p_values <= router.alpha).sum()),
+                total=len(judgement.p_values),
+                auroc=_auroc(known, judgement.known),
             )
         )
-        curves.append(_curve(found))
+        curves.append(_curve(judgement))
     return RoutingFigures(
         tasks=router.tasks,
         alpha=router.alpha,
         confusion=confusion,
-        known_curve=_mean([_curve(found) for found in judged.values()]),
+        known_curve=_mean([_curve(judgement) for judgement in judged.values()]),
         unknown=tuple(unknown),
         unknown_curve=_mean(curves) if curves else None,
     )
@@ -156,8 +134,8 @@ def _confusion(router: Router, task: str, features: NDArray[np.floating]) -> Con
     )
 
 
-def _curve(found: Judgement) -> tuple[float, ...]:
-    return tuple(float((found.p_values <= alpha).mean()) for alpha in ALPHAS)
+def _curve(judgement: Judgement) -> tuple[float, ...]:
+    return tuple(float((judgement.p_values <= alpha).mean()) for alpha in ALPHAS)
 
 
 def _mean(curves: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

@@ -93,11 +93,7 @@ def choose(trials: Sequence[Trial]) -> Trial | None:
     Returns:
         None where no trial has a whole epoch.
     """
-    sound = [t for t in trials if t.points and t.error is None]
-    if not sound:
-        return None
-    furthest = max(len(trial.points) for trial in sound)
-    return min((t for t in sound if len(t.points) == furthest), key=_rank)
+    return min(_furthest(trials), key=_rank, default=None)
 
 
 def pareto(trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -106,8 +102,7 @@ def pareto(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     Of trials that are equal in all three the first counts. Best first. Latencies must have been
     measured.
     """
-    furthest = max((len(t.points) for t in trials if t.error is None), default=0)
-    whole = [t for t in trials if t.error is None and t.points and len(t.points) == furthest]
+    whole = _furthest(trials)
     front = [t for t in whole if not any(_beats(other, t) for other in whole)]
     return tuple(sorted(front, key=_rank))
 
@@ -132,6 +127,13 @@ def table(trials: Sequence[Trial], chosen: Trial | None) -> str:
              *marks, *values]
         )  # fmt: skip
     return stream.getvalue()
+
+
+def _furthest(trials: Sequence[Trial]) -> list[Trial]:
+    """Of the trials without an error, those with the most epochs, at least one."""
+    sound = [trial for trial in trials if trial.points and trial.error is None]
+    most = max((len(trial.points) for trial in sound), default=0)
+    return [trial for trial in sound if len(trial.points) == most]
 
 
 def _rank(trial: Trial) -> tuple[float, float, int, int]:

@@ -7,8 +7,8 @@ the proposal that would have been the next one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import optuna
@@ -29,98 +29,67 @@ Allowed = Callable[[Values], bool]
 _ATTEMPTS = 200  # at a configuration that is new and allowed
 
 
-class Sampler(Protocol):
-    """Proposes configurations."""
-
-    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
-        """Propose the configuration of the next trial.
-
-        Args:
-            trials: all that were started, in the order of their numbers.
-            allowed: what may be proposed.
-
-        Returns:
-            None where there is nothing new to propose.
-        """
+Sampler = Callable[[Sequence[Trial], Allowed], Values | None]
+"""Proposes the next trial's configuration, one that is allowed, by all trials that were started,
+in the order of their numbers; None where there is nothing new to propose."""
 
 
 def make_sampler(config: SearchConfig, space: Space) -> Sampler:
-    """Build the sampler a configuration names.
-
-    Raises:
-        ConfigError: a grid over a range.
-    """
+    """Build the sampler a configuration names."""
     if config.sampler in {"grid", "paper"}:
-        return _Grid(space)
+        return partial(_next_point, points(space))
     if config.sampler == "optuna":
-        return _Optuna(space, config.seed, config.trials or 0)
-    return _Random(space, config.seed)
+        return partial(_first_new, partial(_estimates, space, config))
+    return partial(_first_new, partial(_draws, space, config))
 
 
-class _Grid:
+def _next_point(grid: Sequence[Values], trials: Sequence[Trial], allowed: Allowed) -> Values | None:
     """Every point of the space, in order."""
-
-    def __init__(self, space: Space) -> None:
-        self._points = points(space)
-
-    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
-        feasible = (point for point in self._points if allowed(point))
-        return next(itertools.islice(feasible, len(trials), None), None)
+    return next(itertools.islice(filter(allowed, grid), len(trials), None), None)
 
 
-class _Random:
-    """Independent draws without repetition."""
-
-    def __init__(self, space: Space, seed: int) -> None:
-        self._space = space
-        self._seed = seed
-
-    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
-        generator = np.random.default_rng([self._seed, len(trials)])
-        tried = [trial.values for trial in trials]
-        for _ in range(_ATTEMPTS):
-            values = draw(self._space, generator)
-            if values not in tried and allowed(values):
-                return values
-        return None
+def _first_new(
+    draws: Callable[[Sequence[Trial]], Iterator[Values]], trials: Sequence[Trial], allowed: Allowed
+) -> Values | None:
+    """The first of several draws that is allowed and no repetition."""
+    tried = [trial.values for trial in trials]
+    attempts = itertools.islice(draws(trials), _ATTEMPTS)
+    return next((values for values in attempts if values not in tried and allowed(values)), None)
 
 
-class _Optuna:
-    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
+def _draws(space: Space, config: SearchConfig, trials: Sequence[Trial]) -> Iterator[Values]:
+    """Independent draws."""
+    generator = np.random.default_rng([config.seed, len(trials)])
+    while True:
+        yield draw(space, generator)
 
-    def __init__(self, space: Space, seed: int, trials: int) -> None:
-        self._distributions = {name: _distribution(domain) for name, domain in space.items()}
-        self._seed = seed
-        self._startup = max(4, trials // 4)  # random ones first
 
-    def propose(self, trials: Sequence[Trial], allowed: Allowed) -> Values | None:
-        tried = [trial.values for trial in trials]
-        for attempt in range(_ATTEMPTS):
-            entropy = [self._seed, len(trials), attempt]
-            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-            values = self._ask(seed, trials)
-            if values not in tried and allowed(values):
-                return values
-        return None
+def _estimates(space: Space, config: SearchConfig, trials: Sequence[Trial]) -> Iterator[Values]:
+    """Ask Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
 
-    def _ask(self, seed: int, trials: Sequence[Trial]) -> Values:
-        """Ask a study that has seen the trials; a new one each time, so no state is kept."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    Each time a new study, which is told of all trials, so no state is kept.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    states = optuna.trial.TrialState
+    distributions = {name: _distribution(domain) for name, domain in space.items()}
+    for attempt in itertools.count():
+        entropy = [config.seed, len(trials), attempt]
         sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=self._startup, constant_liar=True
+            seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+            n_startup_trials=max(4, (config.trials or 0) // 4),  # random ones
+            constant_liar=True,
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        states = optuna.trial.TrialState
         for trial in trials:
             study.add_trial(
                 optuna.trial.create_trial(
                     state=states.RUNNING if trial.score is None else states.COMPLETE,
                     value=trial.score,
                     params=trial.values,
-                    distributions=self._distributions,
+                    distributions=distributions,
                 )
             )
-        return dict(study.ask(self._distributions).params)
+        yield dict(study.ask(distributions).params)
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -101,7 +101,9 @@ def space_of(bank: Bank, task: str) -> Space:
     where = f"{PARAMS}: spaces.{section.method}"
     if not space:
         why = f"all of it is pinned by the task {task}" if whole else "nothing to search"
-        why += _strangers(bank)
+        unknown = sorted(set(bank.config.spaces) - set(catalog.names(METHODS)))
+        if unknown:  # likely a slip of the pen
+            why += f"; {', '.join(unknown)}: no such method"
         raise ConfigError(
             where, [why], fix=f"list values of {section.method} there, or use a profile without"
             " a search"
@@ -112,7 +114,11 @@ def space_of(bank: Bank, task: str) -> Space:
         for problem in _problems(section.method, section.hyper, name, domain)
     ]
     if search.sampler == "grid":
-        problems += _endless(space)
+        problems += [
+            f"{name}: a grid needs a list of values, not a range"
+            for name, domain in space.items()
+            if isinstance(domain, Range)
+        ]
     if problems:
         raise ConfigError(where, problems)
     return space
@@ -125,14 +131,7 @@ def split_values(values: Mapping[str, Any]) -> tuple[Values, Values]:
 
 
 def points(space: Space) -> tuple[Values, ...]:
-    """Every configuration of a space of lists, the last name varying fastest.
-
-    Raises:
-        ConfigError: a domain is a range, which has no end.
-    """
-    problems = _endless(space)
-    if problems:
-        raise ConfigError(str(PARAMS), problems)
+    """Every configuration of a space of lists, the last name varying fastest."""
     lists = [domain for domain in space.values() if not isinstance(domain, Range)]
     return tuple(dict(zip(space, point, strict=True)) for point in itertools.product(*lists))
 
@@ -140,20 +139,6 @@ def points(space: Space) -> tuple[Values, ...]:
 def draw(space: Space, generator: np.random.Generator) -> Values:
     """Draw one configuration, uniformly (in the logarithm, where a range says so)."""
     return {name: _draw(domain, generator) for name, domain in space.items()}
-
-
-def _endless(space: Space) -> list[str]:
-    return [
-        f"{name}: a grid needs a list of values, not a range"
-        for name, domain in space.items()
-        if isinstance(domain, Range)
-    ]
-
-
-def _strangers(bank: Bank) -> str:
-    """Name methods that have a space and do not exist: likely a slip of the pen."""
-    unknown = sorted(set(bank.config.spaces) - set(catalog.names(METHODS)))
-    return f"; {', '.join(unknown)}: no such method" if unknown else ""
 
 
 def _draw(domain: Domain, generator: np.random.Generator) -> Any:  # noqa: ANN401  # a choice
@@ -175,8 +160,8 @@ def _problems(method: str, hyper: Mapping[str, Any], name: str, domain: Domain) 
     """What is wrong with a domain, each of its values tried beside the task's own."""
     fields = find_method(method).Config.model_fields
     if name not in fields and name not in TRAIN_KEYS:
-        known = ", ".join(sorted({*fields, *TRAIN_KEYS}))
-        return [f"{method} has no such hyper-parameter; known: {known}"]
+        names = ", ".join(sorted({*fields, *TRAIN_KEYS}))
+        return [f"{method} has no such hyper-parameter; known: {names}"]
     values: tuple[Any, ...]
     if isinstance(domain, Range):
         kind = int if domain.integer else float

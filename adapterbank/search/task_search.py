@@ -68,7 +68,7 @@ class TaskSearch:
         self._begun: float | None = None
         self._spent_s = ledger.header.seconds
         self._ended_here = 0
-        if not ledger.trials and self._sampler.propose((), self._allowed) is None:
+        if not ledger.trials and self._sampler((), self._allowed) is None:
             raise ConfigError(
                 f"the search of {ledger.task}",
                 ["no configuration of the space fits the backbone and is under the ceilings"],
@@ -175,7 +175,7 @@ class TaskSearch:
         full = self.config.trials is not None and len(trials) >= self.config.trials
         if full or self._exhausted:
             return None
-        values = self._sampler.propose(trials, self._allowed)
+        values = self._sampler(trials, self._allowed)
         if values is None:
             self._exhausted = True
             return None

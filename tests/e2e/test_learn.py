@@ -347,7 +347,7 @@ def test_tables_and_metrics_say_what_the_matrix_says(built: Path) -> None:
     for row in found:
         step = matrix.steps[int(row["step"]) - 1]
         for figure in ("oracle", "routed", "identity", "abstained"):
-            share = step.of(figure)[row["task"]].score.accuracy
+            share = step.of(figure)[row["task"]].accuracy
             assert float(row[figure]) == pytest.approx(share, abs=1e-6)
     curve = list(rows(built / CURVE))
     assert [row["learned"] for row in curve] == ["reds", "greens", "blues", "reds"]

@@ -22,7 +22,7 @@ from adapterbank.bank.plan import (
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.pipeline.prepare import prepare
 from adapterbank.records import Score
-from adapterbank.release import answers
+from adapterbank.release import judging
 from adapterbank.release import moves as releasing
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, refuse, searched
@@ -72,7 +72,7 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
         judged.append("on validation images")
         return real(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(answers, "adapter_logits", answer)
+    monkeypatch.setattr(judging, "adapter_logits", answer)
     reports: list[releasing.ReleaseReport] = []
     with suppress(AdapterBankError):  # the champion may be better than 11 of 12
         releasing.release(searching, show=reports.append)

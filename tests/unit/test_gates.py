@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +16,20 @@ from pydantic import ValidationError
 from adapterbank.config.bank import parse_config
 from adapterbank.config.gates import GateConfig
 from adapterbank.records import Score
+from adapterbank.registry.verdicts import Verdict
 from adapterbank.release.compare import compare_pairs
-from adapterbank.release.gates import (
-    Answers,
-    Measured,
-    contrast,
-    find_failures,
-    is_worse,
-)
+from adapterbank.release.gates import Answers, contrast, find_failures, is_worse
 from benchmarks.gates import count_refused
 from tests.source import ROOT
 
 GATES = GateConfig()
 SCORE = Score(correct=80, total=100)
+
+
+def measured(val: Score, **figures: Any) -> Verdict:  # noqa: ANN401  # of a verdict
+    """Make the verdict on a version that was measured."""
+    return Verdict(task="pets", version=2, champion=1, outcome="promoted", reason="",
+                   challenger_val=val, **figures)  # fmt: skip
 
 
 def worse(total: int, gained: int, lost: int, gates: GateConfig = GATES) -> bool:
@@ -127,13 +129,13 @@ def test_where_one_side_has_only_a_count_the_test_is_fishers() -> None:
 @pytest.mark.parametrize(
     ("gate", "limit", "found"),
     [
-        ("min_accuracy", 0.9, Measured(val=SCORE)),
-        ("max_calibration_error", 0.05, Measured(val=SCORE, calibration_error=0.06)),
-        ("max_bytes", 1000, Measured(val=SCORE, bytes=1001)),
-        ("max_latency", 1.5, Measured(val=SCORE, latency=1.6)),
+        ("min_accuracy", 0.9, measured(SCORE)),
+        ("max_calibration_error", 0.05, measured(SCORE, calibration_error=0.06)),
+        ("max_bytes", 1000, measured(SCORE, bytes=1001)),
+        ("max_latency", 1.5, measured(SCORE, latency=1.6)),
     ],
 )
-def test_a_gate_names_itself_with_both_numbers(gate: str, limit: float, found: Measured) -> None:
+def test_a_gate_names_itself_with_both_numbers(gate: str, limit: float, found: Verdict) -> None:
     gates = GateConfig.model_validate({gate: limit})
     (failure,) = find_failures(gates, found)
     assert failure.gate == gate
@@ -145,14 +147,14 @@ def test_a_gate_names_itself_with_both_numbers(gate: str, limit: float, found: M
 
 def test_what_is_just_at_its_limit_passes() -> None:
     gates = GateConfig(min_accuracy=0.8, max_calibration_error=0.1, max_bytes=10, max_latency=1.0)
-    found = Measured(val=SCORE, calibration_error=0.1, bytes=10, latency=1.0)
+    found = measured(SCORE, calibration_error=0.1, bytes=10, latency=1.0)
     assert find_failures(gates, found) == ()
 
 
 def test_every_gate_that_fails_is_named_and_the_fall_says_its_test() -> None:
-    found = Measured(
-        val=Score(correct=60, total=100),
-        champion=SCORE,
+    found = measured(
+        Score(correct=60, total=100),
+        champion_val=SCORE,
         comparison=compare_pairs(100, gained=2, lost=22),
         bytes=5,
     )

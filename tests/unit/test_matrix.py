@@ -20,7 +20,6 @@ from adapterbank.continual.matrix import (
     MATRIX,
     Champion,
     Matrix,
-    Right,
     Step,
     arrivals,
     kind_of,
@@ -30,6 +29,7 @@ from adapterbank.continual.matrix import (
     write_matrix,
 )
 from adapterbank.errors import IntegrityError
+from adapterbank.records import Score
 
 TASKS = ("a", "b", "c", "d", "e")
 
@@ -39,9 +39,9 @@ def champion(task: str, version: int = 1) -> Champion:
     return Champion(version=version, digest=f"{TASKS.index(task)}{version:063x}")
 
 
-def counts(given: Mapping[str, int]) -> dict[str, Right]:
+def counts(given: Mapping[str, int]) -> dict[str, Score]:
     """So many of ten images, by task."""
-    return {task: Right(correct=count, total=10) for task, count in given.items()}
+    return {task: Score(correct=count, total=10) for task, count in given.items()}
 
 
 def step(
@@ -146,14 +146,14 @@ def test_a_thousand_tasks_learned_one_after_the_other_take_under_2_megabytes(
     generator = np.random.default_rng(0)
     names = [f"task-{place:04}" for place in range(1000)]
     steps: list[Step] = []
-    routed: dict[str, Right] = {}
+    routed: dict[str, Score] = {}
     for place, name in enumerate(names):
         # The router takes an image each from a dozen tasks that look like the new one.
         taken = generator.choice(place, 12) if place else ()
         less = {
-            names[i]: Right(correct=max(0, routed[names[i]].correct - 1), total=200) for i in taken
+            names[i]: Score(correct=max(0, routed[names[i]].correct - 1), total=200) for i in taken
         }
-        routed = {**routed, **less, name: Right(correct=150, total=200)}
+        routed = {**routed, **less, name: Score(correct=150, total=200)}
         champions = {other: Champion(version=1, digest=f"{0:064x}") for other in routed}
         steps.append(
             Step(
@@ -162,10 +162,10 @@ def test_a_thousand_tasks_learned_one_after_the_other_take_under_2_megabytes(
                 version=1,
                 kind="new task",
                 champions=champions,
-                oracle={other: Right(correct=160, total=200) for other in routed},
+                oracle={other: Score(correct=160, total=200) for other in routed},
                 routed=routed,
                 identity=routed,
-                abstained={other: Right(correct=8, total=200) for other in routed},
+                abstained={other: Score(correct=8, total=200) for other in routed},
             )
         )
     assert len(write_matrix(tmp_path, matrix(*steps))) < 2_000_000
@@ -268,7 +268,7 @@ def test_a_task_that_is_gone_has_no_column_and_one_that_came_back_begins_again()
     found = matrix_of(gone, "oracle")
     assert found is not None
     assert (found.tasks, found.learned, found.steps) == (("b", "c"), ((0,), (1,)), 2)
-    back = matrix_of(gone.with_step(step(3, "a", {"a": 8, "b": 6, "c": 4})), "oracle")
+    back = matrix_of(matrix(*gone.steps, step(3, "a", {"a": 8, "b": 6, "c": 4})), "oracle")
     assert back is not None
     assert (back.tasks, back.learned) == (("b", "c", "a"), ((0,), (1,), (2,)))
 

@@ -85,7 +85,7 @@ def test_charts_are_drawn_in_the_colours_of_the_page() -> None:
 def test_charts_have_names_and_ids_of_their_own() -> None:
     drawn = [chart for chart in page(overview()).iter("svg") if chart.get("class") == "chart"]
     assert [chart[0].text for chart in drawn] == [
-        "Mean accuracy over tasks after each step", "Share of images turned away against alpha",
+        "Mean accuracy over tasks after each step", "Share of images rejected against alpha",
     ]  # fmt: skip
     ids = [part.get("id") for part in page(overview()).iter() if part.get("id")]
     assert len(ids) == len(set(ids))
@@ -115,8 +115,8 @@ def test_figures_stand_where_they_belong() -> None:
     assert "bwt/gem 0.0 points −3.0 points" in said
     assert "task_identity – 93.5 %" in said
     assert "interference: reds – +3.0 points" in said
-    assert "greens 0 90.0 10.0" in said  # sent to reds, to greens, turned away
-    assert "At the served α of 5 %, 10.0 % of known images are turned away, and 50.0 %" in said
+    assert "greens 0 90.0 10.0" in said  # sent to reds, to greens, rejected
+    assert "At the served α of 5 %, 10.0 % of known images are rejected, and 50.0 %" in said
     assert "challenger val 1/2 (50.0 %); p 0.03125; listed 0.5, word" in said
 
 

@@ -78,6 +78,12 @@ def test_each_wrong_value_is_said_under_its_name() -> None:
     ]  # fmt: skip
 
 
+def test_a_grid_over_a_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a grid needs a list of values") as caught:
+        space_of(bank(search={"sampler": "grid"}), "colours")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["learning_rate"]
+
+
 def test_true_and_one_are_two_values() -> None:
     twice = bank(spaces={"vapt": {"residual": [True, True]}})
     with pytest.raises(ConfigError, match="a value stands there twice"):
