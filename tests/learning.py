@@ -13,8 +13,8 @@ from adapterbank.bank.bank import Bank
 from adapterbank.bank.plan import write_pinned
 from adapterbank.bank.ready import backbone_is_ready
 from adapterbank.pipeline import backbone, evaluate, prepare, register
+from adapterbank.pipeline.release import release
 from adapterbank.pipeline.train import train
-from adapterbank.release.moves import release
 from tests.cli_samples import PARAMS
 from tests.router_bank import picture
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,14 +15,8 @@ from adapterbank.text import human_seconds
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
-    from adapterbank.continual.audit import AuditReport
-    from adapterbank.inference.predictor import Predictor
 
 app = typer.Typer()
-
-
-TUNED = ("digits", "location")
-"""Tasks of ``demo --tune``: scans and drawings, an easy one and one that adapters gain most on."""
 
 
 @app.command("demo")
@@ -47,19 +39,26 @@ def demo(
     --device is of what comes after `dvc repro`, which trains where train.device says.
     """
     from adapterbank.backbones.loading import pick_device
+    from adapterbank.demo import (
+        audit_before_last,
+        find_tasks,
+        predict_samples,
+        training_seconds,
+        tuned_bank,
+    )
     from adapterbank.inference.predictor import Predictor
     from adapterbank.registry.summary import list_tasks
 
-    opened = _tuned_bank(options.bank_root(bank)) if tune else options.open_bank(bank)
+    opened = tuned_bank(options.bank_root(bank)) if tune else options.open_bank(bank)
     pick_device(device or opened.config.device)  # a wrong name is refused before anything is built
     size = _size(opened)
     built, again = _build(opened, size, as_json=as_json)
     rows = [row for row in list_tasks(opened.registry) if row.version is not None]
-    seconds = _seconds(opened)
+    seconds = training_seconds(opened)
     predictor = Predictor(opened.registry, device=device or opened.config.device)
-    predictions = _predict(opened, predictor, [row.task for row in rows], samples)
-    routed = _route(opened, predictor, predictions)
-    added, audited = _audit(opened, device)
+    predictions = predict_samples(opened, predictor, [row.task for row in rows], samples)
+    routed = find_tasks(opened, predictor, predictions)
+    added, audited = audit_before_last(opened, device)
     content = {
         "profile": opened.config.profile,
         "build_seconds": built,
@@ -85,25 +84,6 @@ def demo(
         f"Runs and versions in MLflow: mlflow ui --backend-store-uri {store}",
     ]
     render.answer(Answer(content, text), as_json=as_json)
-
-
-def _tuned_bank(root: Path) -> Bank:
-    """Make the bank of ``demo --tune``, or open it again."""
-    from adapterbank.bank.bank import Bank
-    from adapterbank.bank.scaffold import init_bank
-    from adapterbank.config.bank import PARAMS
-    from adapterbank.config.params_file import add_task
-    from adapterbank.durable import replace_file
-
-    there = root / "out" / "tune-demo"
-    init_bank(there, git=False)
-    params = there / PARAMS
-    text = params.read_text(encoding="utf-8")
-    replace_file(params, text.replace("profile: full", "profile: tune-demo").encode())
-    for name in TUNED:
-        if name not in Bank.open(there).config.tasks:
-            add_task(there, name, {"data": f"embedded://{name}", "method": "vapt"})
-    return Bank.open(there)
 
 
 def _size(bank: Bank) -> str:
@@ -134,83 +114,6 @@ def _build(bank: Bank, size: str, *, as_json: bool) -> list[float]:
         seconds.append(time.perf_counter() - begun)
         render.note(after.format(human_seconds(seconds[-1])))
     return seconds
-
-
-def _seconds(bank: Bank) -> dict[str, float]:
-    """How long each task trained, as its stage noted it."""
-    from adapterbank.bank.bank import read_json
-
-    notes = {task: bank.note(task, "run.json") for task in bank.config.tasks}
-    return {
-        task: float(read_json(path, fix=f"dvc repro train@{task}")["seconds"])
-        for task, path in notes.items()
-        if path.is_file()
-    }
-
-
-def _predict(
-    bank: Bank, predictor: Predictor, tasks: list[str], samples: int
-) -> list[dict[str, Any]]:
-    from adapterbank.bank.samples import write_samples
-
-    predictions = []
-    for task in tasks:
-        written = write_samples(bank, task, samples, bank.root / "out" / "samples" / task)
-        answers = predictor.predict([path for path, _ in written], task=task)
-        predictions += [
-            {
-                "image": str(path.relative_to(bank.root)),
-                "task": task,
-                "truth": truth,
-                "label": answer.label,
-                "probability": answer.probability,
-                "latency_ms": answer.latency_ms,
-            }
-            for (path, truth), answer in zip(written, answers, strict=True)
-        ]
-    return predictions
-
-
-def _route(
-    bank: Bank, predictor: Predictor, predictions: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Answer the first image of each task, and one of none, without saying whose they are."""
-    from adapterbank.records import AUTO, Prediction
-
-    first = {answer["task"]: answer["image"] for answer in reversed(predictions)}
-    images = {bank.root / image: task for task, image in first.items()}
-    answers = predictor.predict([*images, _unknown_image(bank)], task=AUTO)
-    return [
-        {
-            "image": str(Path(answer.image).relative_to(bank.root)),
-            "truth": images.get(Path(answer.image)),
-            "task": answer.task if isinstance(answer, Prediction) else None,
-            "label": answer.label if isinstance(answer, Prediction) else None,
-            "p_value": None if answer.route is None else answer.route.p_value,
-        }
-        for answer in answers
-    ]
-
-
-def _unknown_image(bank: Bank) -> Path:
-    """A photograph that belongs to no task: one that scikit-image ships."""
-    path = bank.root / "out" / "samples" / "rocket.jpg"
-    path.write_bytes(resources.files("skimage").joinpath("data", path.name).read_bytes())
-    return path
-
-
-def _audit(bank: Bank, device: str | None) -> tuple[str, AuditReport]:
-    """Audit what was published before the task that came last, which is named too."""
-    from adapterbank.continual.audit import audit
-
-    registered = [
-        (event.time, f"{task}@{event.to_version}")
-        for task in bank.registry.tasks()
-        for event in bank.registry.history(task)
-        if event.action == "register"
-    ]
-    added = max(registered)[1]
-    return added.partition("@")[0], audit(bank, before=added, device=device)
 
 
 def _table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -17,33 +17,29 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table as RichTable
 
-    from adapterbank.bank.bank import Bank
     from adapterbank.search.ledger import Trial
-    from adapterbank.search.study import Earlier, SearchResult, Where
+    from adapterbank.search.study import SearchResult
     from adapterbank.search.task_search import Standing
 
 LOG_EVERY_S = 10.0
 
 
 def run(
-    bank: Bank,
-    tasks: Sequence[str],
-    *,
-    where: Where | None = None,
-    earlier: Earlier = "resume",
-    quiet: bool,
+    what: str, search: Callable[[SearchView], Iterable[SearchResult]], *, quiet: bool
 ) -> list[Answer]:
-    """Search, with its progress on standard error; an answer a task."""
-    from adapterbank.search.study import Where, tune
+    """Search, with its progress on standard error; an answer a task.
 
+    Args:
+        what: the words after ``tune`` that would go on with it.
+        search: given where to show how it goes.
+        quiet: show nothing in a log.
+    """
     with closing(SearchView(quiet=quiet)) as view:
         try:
-            results = tune(bank, tasks, view, where or Where(), earlier=earlier, note=view.note)
+            return [_answer(result) for result in search(view)]
         except (KeyboardInterrupt, SystemExit):
-            what = tasks[0] if len(tasks) == 1 else "--all"
             view.note(f"Stopped; nothing is lost. To go on: adapterbank tune {what} --resume")
             raise
-    return [_answer(result) for result in results]
 
 
 class SearchView:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -20,13 +19,11 @@ from adapterbank.text import human_seconds, percent, short_digest
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
+    from adapterbank.pipeline.release import ReleaseReport
     from adapterbank.registry.backbone import BackboneRecord
-    from adapterbank.release.moves import ReleaseReport
+    from adapterbank.search.study import SearchResult
 
 app = typer.Typer()
-
-STORAGE = "ADAPTERBANK_STORAGE"
-"""The environment variable that says where searches keep their state."""
 
 
 class Stage(StrEnum):
@@ -117,24 +114,20 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> Answer:
 
 
 def tune(bank: Bank, task: str, *, quiet: bool) -> Answer:
-    """Search a task's hyper-parameters, or note that there is nothing to choose.
-
-    The cluster and the storage are those of ``RAY_ADDRESS`` and ``ADAPTERBANK_STORAGE``, so that
-    ``dvc repro`` takes up what ``tune`` found there.
-    """
-    from adapterbank.bank.plan import is_searched, write_pinned
-
-    if not is_searched(bank, task):
-        write_pinned(bank, task)
-        if bank.config.active.search is not None and not quiet:
-            render.note(nothing_to_search(task))
-        return Answer({"task": task, "search": None})
+    """Search a task's hyper-parameters, or note that there is nothing to choose."""
     from adapterbank.cli import search_view
-    from adapterbank.search.study import Where
+    from adapterbank.pipeline.tune import tune
 
-    where = Where(storage=os.environ.get(STORAGE) or None)
-    (search,) = search_view.run(bank, [task], where=where, earlier="renew", quiet=quiet)
-    return replace(search, content={"task": task, "search": search.content})
+    def search(view: search_view.SearchView) -> list[SearchResult]:
+        result = tune(bank, task, view, view.note)
+        return [] if result is None else [result]
+
+    answers = search_view.run(task, search, quiet=quiet)
+    if answers:
+        return replace(answers[0], content={"task": task, "search": answers[0].content})
+    if bank.config.active.search is not None and not quiet:
+        render.note(nothing_to_search(task))
+    return Answer({"task": task, "search": None})
 
 
 def nothing_to_search(task: str) -> str:
@@ -201,7 +194,7 @@ def register(bank: Bank, task: str, *, quiet: bool) -> Answer:  # noqa: ARG001  
 
 def release(bank: Bank, *, device: str | None, quiet: bool) -> Answer:
     """Judge new versions and serve what passes."""
-    from adapterbank.release.moves import release
+    from adapterbank.pipeline.release import release
 
     with progress.bar("Judging new versions", quiet=quiet) as bar:
 

@@ -9,6 +9,7 @@ import typer
 from adapterbank.cli import options, render, search_view, stage
 from adapterbank.cli.render import Answer
 from adapterbank.errors import InputError
+from adapterbank.search import STORAGE
 
 app = typer.Typer()
 
@@ -35,7 +36,7 @@ StorageUri = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        envvar=stage.STORAGE,
+        envvar=STORAGE,
         help="Where trials keep their state: a folder, file://… or s3://…, which every node of the"
         " cluster must reach; the bank's work folder by default.",
     ),
@@ -83,19 +84,19 @@ def tune(  # noqa: PLR0913  # options of the command line
             render.note(stage.nothing_to_search(name))
     for name in tasks:
         stage.make_ready(opened, name, quiet=as_json)
-    from adapterbank.search.study import Where
+    from adapterbank.search import study
 
+    where = study.Where(
+        address=address,
+        storage=storage,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+    )
+    earlier: study.Earlier = "resume" if resume else "discard" if fresh else "refuse"
     searches = search_view.run(
-        opened,
-        tasks,
-        where=Where(
-            address=address,
-            storage=storage,
-            cpus_per_trial=cpus_per_trial,
-            gpus_per_trial=gpus_per_trial,
-            max_concurrent=max_concurrent,
-        ),
-        earlier="resume" if resume else "discard" if fresh else "refuse",
+        task or "--all",
+        lambda view: study.tune(opened, tasks, view, where, earlier=earlier, note=view.note),
         quiet=as_json,
     )
     answer = Answer(

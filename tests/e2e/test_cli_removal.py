@@ -13,8 +13,8 @@ import pytest
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.remove_task import remove_task
 from adapterbank.integrations.mlflow.mirror import lookup
+from adapterbank.pipeline.release import release
 from adapterbank.registry.store import Registry
-from adapterbank.release.moves import release
 from tests.cli_samples import PARAMS, Cli
 from tests.mortal import survives
 

@@ -9,9 +9,10 @@ import pytest
 
 from adapterbank.bank.bank import Bank
 from adapterbank.continual.matrix import read_matrix
+from adapterbank.pipeline.release import release
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
-from adapterbank.release.moves import promote, release, rollback
+from adapterbank.release.moves import promote, rollback
 from tests import kept_bank
 from tests.cli_samples import Cli
 from tests.router_bank import COLOURS, colour_registry, picture, publish, strange

@@ -14,7 +14,7 @@ from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import FOLDER, FrozenSplit, adapter_logits, frozen_split
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
-from adapterbank.release.moves import release
+from adapterbank.pipeline.release import release
 from adapterbank.training.checked import pack_checked, unpack_checked
 from adapterbank.training.evaluation import extract_features, extract_frozen, split_logits
 from tests import learning

@@ -18,9 +18,10 @@ from adapterbank.errors import GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
+from adapterbank.pipeline.release import release
 from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
-from adapterbank.release.moves import promote, release, rollback
+from adapterbank.release.moves import promote, rollback
 from adapterbank.routing.record import task_record
 from adapterbank.sync.repair import sync
 from adapterbank.training.evaluation import extract_frozen

@@ -28,7 +28,8 @@ from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.runs import find_runs
 from adapterbank.integrations.mlflow.store import tracking_uri
-from adapterbank.release.moves import promote, release, rollback
+from adapterbank.pipeline.release import release
+from adapterbank.release.moves import promote, rollback
 from tests.cli_samples import Cli
 from tests.learning import ENTRIES, new_bank, run_pipeline, write_scenario
 

@@ -11,12 +11,13 @@ import pytest
 from adapterbank.bank.bank import RELEASE_REPORT, Bank
 from adapterbank.errors import AdapterBankError, CanaryMismatch, ConflictError, IntegrityError
 from adapterbank.integrations.mlflow.mirror import lookup
+from adapterbank.pipeline.release import ReleaseReport, release
 from adapterbank.registry.aliases import ANY
 from adapterbank.registry.store import Registry
 from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
 from adapterbank.release import moves
-from adapterbank.release.moves import ReleaseReport, promote, release, rollback
+from adapterbank.release.moves import promote, rollback
 from tests.bank_samples import confuse, damage, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
 

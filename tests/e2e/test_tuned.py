@@ -20,10 +20,10 @@ from adapterbank.bank.plan import (
     write_winner,
 )
 from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.pipeline import release as releasing
 from adapterbank.pipeline.prepare import prepare
 from adapterbank.records import Score
 from adapterbank.release import judging
-from adapterbank.release import moves as releasing
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, refuse, searched
 

@@ -20,8 +20,6 @@ from adapterbank.integrations.environment import DEFAULTS
 _PROJECT: Final = Path(__file__).parents[2]
 _TEMPLATE: Final = _PROJECT / "adapterbank/bank/templates/pipeline.yaml"
 _BRANCH: Final = ("prepare", "tune", "train", "evaluate", "register")
-# Where a stage's work begins, if not in the module of its name.
-_ENTRIES: Final = {"tune": "adapterbank.search.study", "release": "adapterbank.release.moves"}
 _ADAPTING: Final = {"tune", "train", "evaluate"}
 # Tells of the work, and shapes no output of a stage.
 _BESIDE: Final = {"errors", "integrations", "text"}
@@ -68,7 +66,7 @@ def _imports() -> grimp.ImportGraph:
 
 def _needed(stage: str) -> set[str]:
     """Return the rooms whose code a stage's module reaches, as `dvc.yaml` names them."""
-    entry = _ENTRIES.get(stage, f"adapterbank.pipeline.{stage}")
+    entry = f"adapterbank.pipeline.{stage}"
     needed = set()
     for module in {entry, *_imports().find_upstream_modules(entry)}:
         _, _, inner = module.partition(".")
