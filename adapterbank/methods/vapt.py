@@ -213,9 +213,7 @@ def _linear_start(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Vapt:
-    """Make a VAPT adapter at its start."""
-    return Vapt(config, traits, classes, generator)
+build = Vapt
 
 
 NORM_EPS = 1e-5  # the adapter's own LayerNorm; the backbone's is usually 1e-6

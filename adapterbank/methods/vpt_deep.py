@@ -84,6 +84,4 @@ class VptDeep(Adapter):
         )
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> VptDeep:
-    """Make a VPT-Deep adapter at its start."""
-    return VptDeep(config, traits, classes, generator)
+build = VptDeep
