@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from adapterbank.data.base import count_shared, label_problems
+from adapterbank.data.base import label_problems
 from adapterbank.errors import ConfigError, FetchError, ImageError, InputError
 
 _ERRORS = 20  # listed in one message; the rest is counted
@@ -93,14 +93,16 @@ class Selection:
             lines += [f"  and {more} more"] if more > 0 else []
             text = "\n".join([f"{len(errors)} images cannot be decoded", *lines])
             raise InputError(f"{self.source}: {text}")
-        shared = count_shared(digests)
-        if shared and not self.may_share:
-            raise ConfigError(self.source, [
-                f"{count} of {len(digests[one])} {one} images are also in {other}, pixel for pixel:"
-                f" {_SPOILED[one, other]}; delete the copies from one of them"
-                for (one, other), count in shared.items()
-            ])  # fmt: skip
-        said = [
-            f"{count} {one} images are also in {other}" for (one, other), count in shared.items()
-        ]
-        return "; ".join(filter(None, [self.notes, *said]))
+        problems, notes = [], [self.notes] if self.notes else []
+        for (split, other), consequence in _SPOILED.items():
+            seen = set(digests[other])
+            count = sum(digest in seen for digest in digests[split])
+            if count:
+                notes.append(f"{count} {split} images are also in {other}")
+                problems.append(
+                    f"{count} of {len(digests[split])} {split} images are also in {other}, pixel"
+                    f" for pixel: {consequence}; delete the copies from one of them"
+                )
+        if problems and not self.may_share:
+            raise ConfigError(self.source, problems)
+        return "; ".join(notes)

@@ -85,13 +85,7 @@ def partition(
     return tuple(parts)
 
 
-def vtab(
-    labels: Sequence[int] | Indices,
-    random: np.random.Generator,
-    *,
-    train: int = 800,
-    val: int = 200,
-) -> tuple[Indices, Indices]:
+def vtab(labels: Sequence[int] | Indices, random: np.random.Generator) -> tuple[Indices, Indices]:
     """Choose VTAB-1k's 800 and 200 images from a training set, class by class.
 
     Smaller sets are divided in the same ratio.
@@ -99,13 +93,10 @@ def vtab(
     Args:
         labels: (B,) class of each image of the published training split.
         random: the stream that makes the choice.
-        train: images to train on.
-        val: images to choose on.
 
     Returns:
         Sorted indices of the train and of the val images; they are disjoint.
     """
-    total = min(train + val, len(labels))
-    kept_val = total * val // (train + val)
-    first, second = partition(labels, (total - kept_val, kept_val), random)
-    return first, second
+    total = min(1000, len(labels))
+    train, val = partition(labels, (total - total // 5, total // 5), random)
+    return train, val
