@@ -141,11 +141,11 @@ def _attend_in_groups(block: Block, own: tuple[Tensor, Tensor, Tensor], groups: 
     for (rows, context), q, k, v in zip(groups, *parts, strict=True):
         if context is not None:
             shape = (attn.num_heads, *context.shape[:2], attn.head_dim)
-            added = (one.reshape(shape).transpose(0, 1) for one in next(more))
-            k, v = (  # noqa: PLW2901
-                torch.cat((mine, one.expand(rows, -1, -1, -1)), dim=2)
-                for mine, one in zip((k, v), added, strict=True)
+            more_k, more_v = (
+                tensor.reshape(shape).transpose(0, 1).expand(rows, -1, -1, -1)
+                for tensor in next(more)
             )
+            k, v = torch.cat((k, more_k), dim=2), torch.cat((v, more_v), dim=2)  # noqa: PLW2901
         mixed.append(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
     return torch.cat(mixed).transpose(1, 2)  # as attention lays it out: what follows copies nothing
 

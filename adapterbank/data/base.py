@@ -56,23 +56,14 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
-    """Everything a task is trained and judged on.
+    """Everything a task is trained and judged on."""
 
-    Args:
-        classes: class names; a label is an index into them.
-        train: what adapters are fitted to.
-        val: what choices are made on.
-        test: what is reported, read once.
-        source: the URI it was built from.
-        notes: one line on what was left out or done on the way.
-    """
-
-    classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
-    source: str
-    notes: str = ""
+    classes: tuple[str, ...]  # names; a label is an index into them
+    train: Split  # what adapters are fitted to
+    val: Split  # what choices are made on
+    test: Split  # what is reported, read once
+    source: str  # the URI it was built from
+    notes: str = ""  # one line on what was left out or done on the way
 
     def split(self, name: str) -> Split:
         """Return one split by its name in :data:`SPLITS`."""

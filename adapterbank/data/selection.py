@@ -22,36 +22,23 @@ _SPOILED = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """The selected images of one split.
+    """The selected images of one split."""
 
-    Args:
-        labels: (B,) int64, indices into the task's classes.
-        read: gives the pixels (3, H, W) uint8 of a row, in any thread; may raise ImageError.
-    """
-
-    labels: torch.Tensor
+    labels: torch.Tensor  # (B,) int64, indices into the task's classes
+    # Gives the pixels (3, H, W) uint8 of a row, in any thread; may raise ImageError.
     read: Callable[[int], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """All of a task but its pixels.
+    """All of a task but its pixels."""
 
-    Args:
-        classes: class names; a label is an index into them.
-        splits: the images of each split.
-        source: the URI it was built from.
-        notes: one line on what was left out or done on the way.
-        may_share: images may be in two splits, as in some published sets; they are noted.
-        download: the folder they were downloaded to.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names; a label is an index into them
     splits: Mapping[str, Rows]
-    source: str
-    notes: str = ""
-    may_share: bool = False
-    download: Path | None = None
+    source: str  # the URI it was built from
+    notes: str = ""  # one line on what was left out or done on the way
+    may_share: bool = False  # images may be in two splits, as in published sets; they are noted
+    download: Path | None = None  # the folder they were downloaded to
 
     def check(self) -> None:
         """Refuse what would train nothing or report nothing, before anything is decoded.

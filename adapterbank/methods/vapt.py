@@ -82,12 +82,6 @@ class Vapt(Adapter):
     ``base``        (M, N, D)                     only with ``base_prompts``
     ==============  ============================  =========================================
 
-    Args:
-        config: hyper-parameters.
-        traits: of the backbone.
-        classes: C.
-        generator: source of the start.
-
     Raises:
         InputError: the kernel is larger than the padded grid.
     """

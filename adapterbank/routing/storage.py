@@ -144,14 +144,14 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
             f"{where} is not a router: {error}", fix="adapterbank router rebuild"
         ) from error
     _check_shapes(config, arrays, where)
-    parts, row, held = {}, 0, 0
+    parts, row, start = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
             prototypes=np.ascontiguousarray(arrays["prototypes"][:, row : row + stated.classes]),
             counts=arrays["counts"][row : row + stated.classes].astype(np.int64),
-            calibration=arrays["calibration"][held : held + stated.calibration],
+            calibration=arrays["calibration"][start : start + stated.calibration],
         )
-        row, held = row + stated.classes, held + stated.calibration
+        row, start = row + stated.classes, start + stated.calibration
     return Router(
         alpha=config.settings.alpha,
         margin=config.settings.margin,
