@@ -21,15 +21,11 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Images and labels of one split.
+    """Images and labels of one split."""
 
-    Args:
-        images: (B, 3, H, W) uint8; normalised only when a batch is used, a quarter of the memory.
-        labels: (B,) int64, indices into the task's classes.
-    """
-
+    # (B, 3, H, W) uint8; normalised only when a batch is used, a quarter of the memory.
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor  # (B,) int64, indices into the task's classes
 
     def __post_init__(self) -> None:
         """Refuse other dtypes and shapes.

@@ -59,16 +59,11 @@ class RouterPlan:
 
     One plan reads each version's record once, and keeps the routers it built last: those of a
     release differ in one task each.
-
-    Args:
-        backbone: fingerprint.
-        config: of every one of them.
-        yardstick: what the configuration names as their reference.
     """
 
-    backbone: str
-    config: RouterConfig
-    yardstick: Yardstick | None = None
+    backbone: str  # fingerprint
+    config: RouterConfig  # of every one of them
+    yardstick: Yardstick | None = None  # what the configuration names as their reference
     _records: dict[str, tuple[RoutingRecord, str] | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
