@@ -41,13 +41,13 @@ from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.config.bank import Limits
 from adapterbank.data.base import Split
-from adapterbank.data.sources import load_source
 from adapterbank.drift.measure import compare_images
 from adapterbank.drift.windows import Advice, Settings, Window, judge
 from adapterbank.records import InputSpec
 from adapterbank.routing.record import Floats
 from adapterbank.routing.router import Router, build
 from benchmarks._machine import machine
+from benchmarks._source import load_source
 from benchmarks.router import Task, chosen_blocks, extract, make_task
 
 CHANGES = ("blur", "noise", "contrast", "grey")

@@ -31,7 +31,6 @@ from adapterbank.backbones.sources import fetch
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.config.bank import Limits, TrainConfig
 from adapterbank.data.base import TaskData
-from adapterbank.data.sources import load_source
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import count_parameters
 from adapterbank.records import InputSpec
@@ -39,6 +38,7 @@ from adapterbank.training.evaluation import evaluate
 from adapterbank.training.loop import train
 from adapterbank.training.recipes import find_recipe
 from benchmarks._machine import machine
+from benchmarks._source import load_source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,6 @@ from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.config.bank import Limits
 from adapterbank.config.router import RouterConfig
 from adapterbank.data.base import Split
-from adapterbank.data.sources import load_source
 from adapterbank.records import InputSpec
 from adapterbank.routing.record import Floats, RoutingRecord, as_record, read_record, task_record
 from adapterbank.routing.router import build
@@ -53,6 +52,7 @@ from adapterbank.routing.scores import p_values, unit_rows
 from adapterbank.training.evaluation import extract_frozen
 from adapterbank.training.ridge import Ridge, fit_ridge
 from benchmarks._machine import interleaved_medians, machine
+from benchmarks._source import load_source
 from benchmarks.routers.base import Queries, RouterModule, Scored, Sources
 
 ROUTERS = "benchmarks.routers"

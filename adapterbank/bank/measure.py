@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import adapter_logits
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import InputError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.records import Score
 from adapterbank.registry.versions import Version
-from adapterbank.training.evaluation import Progress, evaluate
+from adapterbank.training.evaluation import Progress, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,14 @@ def measure(
             f" {len(data.classes)} or others of that name: no figure would mean anything",
             fix=f"adapterbank show {version}, and adapterbank task show {version.task}",
         )
-    measured = evaluate(predictor.backbone, data.split(split), loaded.folded, progress)
+    logits = adapter_logits(bank, predictor.backbone, version.task, split, loaded, progress)
+    answers = score(logits.logits, logits.labels)
     return Measurement(
         version=version,
         split=split,
-        score=measured.score,
-        loss=measured.loss,
+        score=answers.score,
+        loss=answers.loss,
         classes=data.classes,
-        confusion=tuple(map(tuple, measured.confusion.tolist())),
+        confusion=tuple(map(tuple, answers.confusion.tolist())),
         same_data=stored_digest(bank.data(version.task)) == loaded.config.data.digest,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +21,11 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Images and labels of one split.
+    """Images and labels of one split."""
 
-    Args:
-        images: (B, 3, H, W) uint8; normalised only when a batch is used, a quarter of the memory.
-        labels: (B,) int64, indices into the task's classes.
-    """
-
+    # (B, 3, H, W) uint8; normalised only when a batch is used, a quarter of the memory.
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor  # (B,) int64, indices into the task's classes
 
     def __post_init__(self) -> None:
         """Refuse other dtypes and shapes.
@@ -58,32 +52,18 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
-    """Everything a task is trained and judged on.
+    """Everything a task is trained and judged on."""
 
-    Args:
-        classes: class names; a label is an index into them.
-        train: what adapters are fitted to.
-        val: what choices are made on.
-        test: what is reported, read once.
-        source: the URI it was built from.
-        notes: one line on what was left out or done on the way.
-    """
-
-    classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
-    source: str
-    notes: str = ""
+    classes: tuple[str, ...]  # names; a label is an index into them
+    train: Split  # what adapters are fitted to
+    val: Split  # what choices are made on
+    test: Split  # what is reported, read once
+    source: str  # the URI it was built from
+    notes: str = ""  # one line on what was left out or done on the way
 
     def split(self, name: str) -> Split:
         """Return one split by its name in :data:`SPLITS`."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
-
-
-def image_digest(image: torch.Tensor) -> bytes:
-    """Hash the pixels of one image: 16 bytes."""
-    return hashlib.blake2b(bytes_of(image), digest_size=16).digest()
 
 
 class TrainingData(Protocol):
@@ -100,58 +80,6 @@ class TrainingData(Protocol):
     @property
     def val(self) -> Split:
         """What the adapter is judged on after each epoch."""
-
-
-def shared_images(data: TaskData) -> dict[tuple[str, str], int]:
-    """Count the images of one split that equal one of another; see :func:`count_shared`."""
-    return count_shared(
-        {name: [image_digest(image) for image in data.split(name).images] for name in SPLITS}
-    )
-
-
-def count_shared(digests: Mapping[str, Sequence[bytes]]) -> dict[tuple[str, str], int]:
-    """Count the images of one split that equal one of another, pixel for pixel.
-
-    Args:
-        digests: of the images of each split.
-
-    Returns:
-        The count for ``("test", "train")``, ``("test", "val")`` and ``("val", "train")``, where
-        there are any: images of the first that are also in the second.
-    """
-    seen = {name: set(of_split) for name, of_split in digests.items()}
-    counts = {
-        (one, other): sum(digest in seen[other] for digest in digests[one])
-        for one, other in (("test", "train"), ("test", "val"), ("val", "train"))
-    }
-    return {pair: count for pair, count in counts.items() if count}
-
-
-def data_digest(data: TaskData) -> str:
-    """Hash pixels, labels and class names: the data's identity in manifests and runs.
-
-    The source and the notes are left out: the same pixels from another folder are the same data.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
-    digest = hashlib.sha256(classes_head(data.classes))
-    for name in SPLITS:
-        split = data.split(name)
-        for part, tensor in (("images", split.images), ("labels", split.labels)):
-            digest.update(tensor_head(f"{name}.{part}", tensor.dtype, tuple(tensor.shape)))
-            digest.update(bytes_of(tensor))
-    return digest.hexdigest()
-
-
-def classes_head(classes: Sequence[str]) -> bytes:
-    """Make what is hashed before all tensors."""
-    return json.dumps(classes, ensure_ascii=False).encode()
-
-
-def tensor_head(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
-    """Make what is hashed before a tensor's bytes: it keeps two layouts of the same bytes apart."""
-    return f"\n{name} {dtype} {shape}\n".encode()
 
 
 def label_problems(classes: Sequence[str], labels: Mapping[str, Sequence[int]]) -> list[str]:

@@ -34,19 +34,12 @@ class _File:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """What a scan found and chose, before anything is decoded.
-
-    Args:
-        path: the folder.
-        classes: names of the class folders, sorted.
-        files: the chosen files of each split, sorted by path.
-        notes: what was left out or done on the way.
-    """
+    """What a scan chose, before anything is decoded."""
 
     path: Path
-    classes: tuple[str, ...]
-    files: dict[str, tuple[_File, ...]]
-    notes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the class folders, sorted
+    files: dict[str, tuple[_File, ...]]  # of each split, sorted by path
+    notes: tuple[str, ...]  # what was left out or done on the way
 
 
 def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
@@ -61,9 +54,6 @@ def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
         path: the folder.
         limits: images to use at most of each split.
         seed: decides what stands where.
-
-    Returns:
-        The chosen files.
 
     Raises:
         InputError: no such folder.
@@ -156,32 +146,23 @@ def _divide(
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            entry.name
-            for entry in folder.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    )
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> Iterable[_File]:
     """List image files in a fixed order: by class, then by path, whatever the file system."""
     for label, name in enumerate(classes):
-        inside = (folder / name).rglob("*")
-        for path in sorted(inside, key=lambda found: found.as_posix()):
+        for path in sorted((folder / name).rglob("*"), key=Path.as_posix):
             hidden = path.name.startswith(".")
             if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
                 yield _File(path=path, label=label)
 
 
 def _empty_classes(files: list[_File], classes: tuple[str, ...], folder: Path) -> list[str]:
-    found = {file.label for file in files}
-    return [
-        f"{folder.name}/{name}: no image files"
-        for label, name in enumerate(classes)
-        if label not in found
-    ]
+    labels = {file.label for file in files}
+    empty = (name for label, name in enumerate(classes) if label not in labels)
+    return [f"{folder.name}/{name}: no image files" for name in empty]
 
 
 def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:

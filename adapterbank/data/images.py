@@ -166,7 +166,9 @@ def load_pixels(source: Path | bytes, spec: InputSpec, *, name: str | None = Non
         UnknownName: see :func:`to_pixels`.
     """
     resample = _resampling(spec)
-    return _with_opened(source, name, lambda image: _squashed(image, spec.size, resample))
+    return _with_opened(
+        source, name, lambda image: _squashed(image, spec.size, resample, draft=True)
+    )
 
 
 def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> torch.Tensor:
@@ -185,12 +187,9 @@ def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> 
         ImageError: it was not decoded yet, and cannot be.
         UnknownName: the interpolation is not one of bicubic, bilinear, lanczos, nearest.
     """
-    height, width = spec.size
     resample = _resampling(spec)
     with _decoding(name), _room(image.width * image.height):
-        orientation = _orientation(image)
-        stored = (height, width) if orientation >= 5 else (width, height)
-        return _tensor(upright(to_rgb(image).resize(stored, resample), orientation))
+        return _squashed(image, spec.size, resample, draft=False)
 
 
 def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
@@ -228,7 +227,9 @@ def _decoding(label: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(label, f"has more than the {MAX_PIXELS:,} pixels allowed") from error
     except _DECODE_ERRORS as error:
-        raise ImageError(label, f"cannot be decoded: {_reason(error)}") from error
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:200] if lines else type(error).__name__
+        raise ImageError(label, f"cannot be decoded: {reason}") from error
 
 
 def _with_opened(
@@ -262,16 +263,17 @@ def _full(image: Image.Image) -> Image.Image:
 
 
 def _squashed(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, *, draft: bool
 ) -> torch.Tensor:
     orientation = _orientation(image)
     height, width = size
     # Squash as stored and turn the small result; 5 to 8 are stored lying on a side.
     stored = (height, width) if orientation >= 5 else (width, height)
-    draft = image.draft(None, (2 * stored[0], 2 * stored[1]))
+    drafted = image.draft(None, (2 * stored[0], 2 * stored[1])) if draft else None
     # A side that 8 does not divide is rounded up when drafted: the box is the part that counts.
-    box = None if draft is None else draft[1]
-    return _tensor(upright(to_rgb(image).resize(stored, resample, box=box), orientation))
+    box = None if drafted is None else drafted[1]
+    squashed = upright(to_rgb(image).resize(stored, resample, box=box), orientation)
+    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -287,13 +289,3 @@ def _resampling(spec: InputSpec) -> Image.Resampling:
     if spec.interpolation not in _RESAMPLING:
         raise UnknownName("interpolation", spec.interpolation, _RESAMPLING)
     return _RESAMPLING[spec.interpolation]
-
-
-def _tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _reason(error: BaseException) -> str:
-    """Say in one short line what PIL said, if it said anything."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -30,16 +30,11 @@ class _Dataset(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """How one class of ``torchvision.datasets`` names its splits and where it keeps labels.
+    """Where one class of ``torchvision.datasets`` keeps labels, and arguments of its splits."""
 
-    Args:
-        labels: the attribute that lists all labels, so that none is decoded to be chosen.
-        train: arguments of the split to train on.
-        test: arguments of the split to report; ``None`` if there is none, a fifth is held out.
-    """
-
-    labels: str
+    labels: str  # the attribute that lists all labels, so that none is decoded to be chosen
     train: Mapping[str, object] = field(default_factory=lambda: {"split": "train"})
+    # None: it has no split to report, and a fifth is held out.
     test: Mapping[str, object] | None = field(default_factory=lambda: {"split": "test"})
 
 
@@ -91,30 +86,30 @@ def select(name: str, spec: InputSpec, limits: Limits, seed: int, directory: Pat
     """
     if name not in _KNOWN:
         raise UnknownName("torchvision data set", name, _KNOWN)
-    known = _KNOWN[name]
-    train_set = _open(name, known.train, directory / name)
-    labels = _labels(train_set, known)
+    published = _KNOWN[name]
+    train_set = _open(name, published.train, directory / name)
+    labels = _labels(train_set, published)
     rows = np.arange(len(labels))
-    if known.test is None:
+    if published.test is None:
         test_set, test_labels = train_set, labels
         fifth = len(labels) // 5
         rows, test_rows = partition(labels, (len(labels) - fifth, fifth), generator(0, name))
     else:
-        test_set = _open(name, known.test, directory / name)
-        test_labels = _labels(test_set, known)
+        test_set = _open(name, published.test, directory / name)
+        test_labels = _labels(test_set, published)
         test_rows = np.arange(len(test_labels))
     train_rows, val_rows = (
         rows[part] for part in vtab(labels[rows], generator(seed, name, "vtab"))
     )
     splits = {}
-    for split, dataset, known_labels, pool in (
+    for split, dataset, split_labels, pool in (
         ("train", train_set, labels, train_rows),
         ("val", train_set, labels, val_rows),
         ("test", test_set, test_labels, test_rows),
     ):
-        kept = pool[choose(known_labels[pool], limits.of(split), generator(seed, name, split))]
+        kept = pool[choose(split_labels[pool], limits.of(split), generator(seed, name, split))]
         read = partial(_read, name, dataset, kept.tolist(), spec)
-        splits[split] = Rows(labels=torch.from_numpy(known_labels[kept]), read=read)
+        splits[split] = Rows(labels=torch.from_numpy(split_labels[kept]), read=read)
     return Selection(
         classes=_class_names(train_set, labels),
         splits=splits,
@@ -138,8 +133,8 @@ def _open(name: str, arguments: Mapping[str, object], directory: Path) -> _Datas
     return cast("_Dataset", opened)
 
 
-def _labels(dataset: _Dataset, known: _Published) -> Indices:
-    return np.asarray(getattr(dataset, known.labels), dtype=np.int64)
+def _labels(dataset: _Dataset, published: _Published) -> Indices:
+    return np.asarray(getattr(dataset, published.labels), dtype=np.int64)
 
 
 def _class_names(dataset: _Dataset, labels: Indices) -> tuple[str, ...]:

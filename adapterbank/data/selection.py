@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from adapterbank.data.base import count_shared, label_problems
+from adapterbank.data.base import label_problems
 from adapterbank.errors import ConfigError, FetchError, ImageError, InputError
 
 _ERRORS = 20  # listed in one message; the rest is counted
@@ -22,36 +22,23 @@ _SPOILED = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """The selected images of one split.
+    """The selected images of one split."""
 
-    Args:
-        labels: (B,) int64, indices into the task's classes.
-        read: gives the pixels (3, H, W) uint8 of a row, in any thread; may raise ImageError.
-    """
-
-    labels: torch.Tensor
+    labels: torch.Tensor  # (B,) int64, indices into the task's classes
+    # Gives the pixels (3, H, W) uint8 of a row, in any thread; may raise ImageError.
     read: Callable[[int], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """All of a task but its pixels.
+    """All of a task but its pixels."""
 
-    Args:
-        classes: class names; a label is an index into them.
-        splits: the images of each split.
-        source: the URI it was built from.
-        notes: one line on what was left out or done on the way.
-        may_share: images may be in two splits, as in some published sets; they are noted.
-        download: the folder they were downloaded to.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names; a label is an index into them
     splits: Mapping[str, Rows]
-    source: str
-    notes: str = ""
-    may_share: bool = False
-    download: Path | None = None
+    source: str  # the URI it was built from
+    notes: str = ""  # one line on what was left out or done on the way
+    may_share: bool = False  # images may be in two splits, as in published sets; they are noted
+    download: Path | None = None  # the folder they were downloaded to
 
     def check(self) -> None:
         """Refuse what would train nothing or report nothing, before anything is decoded.
@@ -93,14 +80,16 @@ class Selection:
             lines += [f"  and {more} more"] if more > 0 else []
             text = "\n".join([f"{len(errors)} images cannot be decoded", *lines])
             raise InputError(f"{self.source}: {text}")
-        shared = count_shared(digests)
-        if shared and not self.may_share:
-            raise ConfigError(self.source, [
-                f"{count} of {len(digests[one])} {one} images are also in {other}, pixel for pixel:"
-                f" {_SPOILED[one, other]}; delete the copies from one of them"
-                for (one, other), count in shared.items()
-            ])  # fmt: skip
-        said = [
-            f"{count} {one} images are also in {other}" for (one, other), count in shared.items()
-        ]
-        return "; ".join(filter(None, [self.notes, *said]))
+        problems, notes = [], [self.notes] if self.notes else []
+        for (split, other), consequence in _SPOILED.items():
+            seen = set(digests[other])
+            count = sum(digest in seen for digest in digests[split])
+            if count:
+                notes.append(f"{count} {split} images are also in {other}")
+                problems.append(
+                    f"{count} of {len(digests[split])} {split} images are also in {other}, pixel"
+                    f" for pixel: {consequence}; delete the copies from one of them"
+                )
+        if problems and not self.may_share:
+            raise ConfigError(self.source, problems)
+        return "; ".join(notes)

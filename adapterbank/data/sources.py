@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,10 @@ from PIL import Image
 from adapterbank import catalog
 from adapterbank.config.bank import Limits
 from adapterbank.data import folders, published
-from adapterbank.data.base import SPLITS, TaskData
+from adapterbank.data.base import SPLITS
 from adapterbank.data.images import to_pixels
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import generator
-from adapterbank.data.store import Progress, load_task, save_selection
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
 
@@ -56,26 +54,6 @@ def select_images(uri: str, *, spec: InputSpec, limits: Limits, seed: int, root:
     if scheme == "torchvision":
         return published.select(name, spec, limits, seed, root / "work" / "downloads")
     raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
-
-
-def load_source(
-    uri: str,
-    *,
-    spec: InputSpec,
-    limits: Limits,
-    seed: int,
-    root: Path,
-    progress: Progress | None = None,
-) -> TaskData:
-    """Select and decode a task's images without a bank; the files they are in have no name.
-
-    Args and errors are those of :func:`select_images` and
-    :func:`~adapterbank.data.store.save_selection`.
-    """
-    selection = select_images(uri, spec=spec, limits=limits, seed=seed, root=root)
-    with TemporaryDirectory() as folder:
-        save_selection(selection, Path(folder), spec, progress)
-        return load_task(Path(folder))  # which maps them
 
 
 def _neutral(uri: str, root: Path) -> str:

@@ -46,13 +46,13 @@ def choose(
     Returns:
         Sorted indices into ``labels``.
     """
-    known = np.asarray(labels, dtype=np.int64)
-    shuffled = random.permutation(len(known))
+    classes = np.asarray(labels, dtype=np.int64)
+    shuffled = random.permutation(len(classes))
     # The k-th of n images of a class stands at (k + 1/2) / n of the way, its first before all:
     # cutting the line anywhere leaves every class about the same fraction.
-    place = np.empty(len(known))
-    for label in np.unique(known):
-        rows = shuffled[known[shuffled] == label]
+    place = np.empty(len(classes))
+    for label in np.unique(classes):
+        rows = shuffled[classes[shuffled] == label]
         place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
         place[rows[0]] = -1.0
     order = shuffled[np.argsort(place[shuffled], kind="stable")]
@@ -75,23 +75,17 @@ def partition(
     Returns:
         Sorted indices of each part.
     """
-    known = np.asarray(labels, dtype=np.int64)
-    rest = np.arange(len(known), dtype=np.int64)
+    classes = np.asarray(labels, dtype=np.int64)
+    rest = np.arange(len(classes), dtype=np.int64)
     parts = []
     for count in counts:
-        part = rest[choose(known[rest], count, random)]
+        part = rest[choose(classes[rest], count, random)]
         parts.append(part)
         rest = np.setdiff1d(rest, part, assume_unique=True)
     return tuple(parts)
 
 
-def vtab(
-    labels: Sequence[int] | Indices,
-    random: np.random.Generator,
-    *,
-    train: int = 800,
-    val: int = 200,
-) -> tuple[Indices, Indices]:
+def vtab(labels: Sequence[int] | Indices, random: np.random.Generator) -> tuple[Indices, Indices]:
     """Choose VTAB-1k's 800 and 200 images from a training set, class by class.
 
     Smaller sets are divided in the same ratio.
@@ -99,13 +93,10 @@ def vtab(
     Args:
         labels: (B,) class of each image of the published training split.
         random: the stream that makes the choice.
-        train: images to train on.
-        val: images to choose on.
 
     Returns:
         Sorted indices of the train and of the val images; they are disjoint.
     """
-    total = min(train + val, len(labels))
-    kept_val = total * val // (train + val)
-    first, second = partition(labels, (total - kept_val, kept_val), random)
-    return first, second
+    total = min(1000, len(labels))
+    train, val = partition(labels, (total - total // 5, total // 5), random)
+    return train, val

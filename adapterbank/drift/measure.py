@@ -20,8 +20,9 @@ from torch import Tensor
 
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import adapter_logits
 from adapterbank.data.images import normalise
-from adapterbank.data.store import load_task, stored_digest
+from adapterbank.data.store import stored_digest
 from adapterbank.drift.windows import (
     Advice,
     HeldOut,
@@ -44,7 +45,7 @@ from adapterbank.registry.versions import Version
 from adapterbank.routing.record import Floats, RoutingRecord
 from adapterbank.routing.router import Router
 from adapterbank.routing.scores import unit_rows
-from adapterbank.training.evaluation import EVALUATION_BATCH, Progress, split_logits
+from adapterbank.training.evaluation import EVALUATION_BATCH, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def measure_drift(
     """Compare new images of a task with those it was trained on.
 
     The router is built from the champions' records, this version's in the place of its task's.
-    Nothing is written.
+    Nothing is written but the version's answers to its own images, which are kept.
 
     Args:
         bank: an open bank with a backbone.
@@ -288,8 +289,7 @@ def _usual_confidence(
     if digest != loaded.config.data.digest:
         return "", None
     split = "test" if loaded.config.train.get("fit") == "train+val" else "val"
-    images = load_task(folder, spec=backbone.spec).split(split)
-    return split, _confidence(split_logits(backbone, images, loaded.folded))
+    return split, _confidence(adapter_logits(bank, backbone, version.task, split, loaded).logits)
 
 
 def _confidence(logits: Tensor) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -90,11 +89,8 @@ def build_adapter(
 
 def pack_adapter(adapter: Adapter) -> bytes:
     """Write an adapter's parameters as safetensors, float32."""
-    state = {
-        name: tensor.detach().cpu().float().contiguous()
-        for name, tensor in adapter.state_dict().items()
-    }
-    return save_tensors(state)
+    state = adapter.state_dict()
+    return save_tensors({name: t.detach().cpu().float().contiguous() for name, t in state.items()})
 
 
 def adapter_digest(files: Mapping[str, bytes]) -> str:
@@ -124,7 +120,7 @@ def pack_trained(
         folded = adapter.fold()
     return {
         ADAPTER_MODEL: pack_adapter(adapter),
-        ADAPTER_CONFIG: dump_document(_plain(config)),
+        ADAPTER_CONFIG: dump_document(asdict(config)),
         CANARY: pack_canary(backbone, folded),
         ROUTING: save_arrays(dict(routing)),
     }
@@ -140,17 +136,12 @@ def add_metrics(trained: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dic
     Returns:
         Bytes by file name: all but the manifest, which the registry adds.
     """
-    content = _plain(parse_adapter_config(trained[ADAPTER_CONFIG]))
+    config = asdict(parse_adapter_config(trained[ADAPTER_CONFIG]))
     return {
         **trained,
         METRICS: dump_document(metrics),
-        CARD: render_card(content, dict(metrics)).encode(),
+        CARD: render_card(config, dict(metrics)).encode(),
     }
-
-
-def _plain(config: AdapterConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
 
 
 def load_adapter(

@@ -42,7 +42,7 @@ def canary_images(spec: InputSpec) -> tuple[Image.Image, ...]:
     wave = (y * (n + 2) + x * (c + 3)) * 5 + (x * y * (n + 1)) // 7
     # Fold 0..511 back into 0..255: ramps without jumps, unlike a plain remainder.
     drawn = np.abs(wave % 511 - 255).astype(np.uint8)
-    return tuple(Image.fromarray(one) for one in drawn)
+    return tuple(Image.fromarray(picture) for picture in drawn)
 
 
 def tolerance(device: torch.device) -> float:
@@ -67,8 +67,8 @@ def check_canary(backbone: Backbone, folded: Folded, packed: bytes, *, where: st
     """Replay a canary.
 
     Args:
-        backbone: the loaded backbone.
-        folded: the loaded adapter.
+        backbone: loaded.
+        folded: the adapter, on the backbone's device.
         packed: what :func:`pack_canary` gave.
         where: the version, for messages.
 

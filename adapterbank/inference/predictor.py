@@ -22,6 +22,7 @@ from adapterbank.inference.artifact import LoadedAdapter, load_adapter
 from adapterbank.inference.decoding import Decoded, ImageInput, decoded_batches, paired
 from adapterbank.inference.residents import RESIDENT_BYTES, Residents
 from adapterbank.inference.routing import TaskRouter, find_tasks
+from adapterbank.methods.base import Folded
 from adapterbank.model import mixed
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
 from adapterbank.registry.manifest import check_payload
@@ -192,8 +193,8 @@ class Predictor:
             UnknownName: no such task, version or alias.
         """
         answers: list[Prediction | Abstention] = []
-        found = self.stream(images, task=task, tasks=tasks, top_k=top_k, batch_size=batch_size)
-        for answer in found:
+        stream = self.stream(images, task=task, tasks=tasks, top_k=top_k, batch_size=batch_size)
+        for answer in stream:
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
@@ -262,18 +263,23 @@ class Predictor:
             UnknownName: the registry has no router yet.
         """
         _check_arguments(images, top_k, batch_size)
-        found = self._router.current()
+        router = self._router.current()
         for batch in self._decoded(images, zip(images, repeat(None)), batch_size):
-            routes = iter(self._routes(found, [one for one, _ in batch], top_k))
-            for one, _ in batch:
-                yield one.name, one.content if isinstance(one.content, ImageError) else next(routes)
+            decoded = [image for image, _ in batch]
+            for image, route in zip(decoded, self._routes(router, decoded, top_k), strict=True):
+                yield image.name, route
 
     def _routes(
-        self, found: tuple[Version, Router], decoded: Sequence[Decoded], top_k: int
-    ) -> list[Route]:
-        """Find the tasks of the images that could be decoded."""
-        pixels = [one.content for one in decoded if isinstance(one.content, Tensor)]
-        return find_tasks(found, self.backbone, torch.stack(pixels), top_k) if pixels else []
+        self, router: tuple[Version, Router], decoded: Sequence[Decoded], top_k: int
+    ) -> list[Route | ImageError]:
+        pixels = [image.content for image in decoded if isinstance(image.content, Tensor)]
+        routes = iter(
+            find_tasks(router, self.backbone, torch.stack(pixels), top_k) if pixels else ()
+        )
+        return [
+            image.content if isinstance(image.content, ImageError) else next(routes)
+            for image in decoded
+        ]
 
     def _resolved(
         self,
@@ -281,11 +287,7 @@ class Predictor:
         task: str | Version | None,
         tasks: Iterable[str] | None,
     ) -> list[Version]:
-        """Resolve the reference of each image, equal ones once.
-
-        Raises:
-            InputError: there is not one for each.
-        """
+        """Resolve the reference of each image, equal ones once."""
         if tasks is None or task is not None:
             raise InputError("expected one of task and tasks: what to classify the images under")
         if isinstance(tasks, str):
@@ -303,33 +305,32 @@ class Predictor:
         self, images: Iterable[ImageInput], top_k: int, batch_size: int
     ) -> Iterator[Prediction | Abstention | ImageError]:
         """Find the task of each image, then answer all of a batch in one mixed forward."""
-        found = self._router.current()
+        router = self._router.current()
         versions: dict[str, Version] = {}
         for batch in self._decoded(images, zip(images, repeat(None)), batch_size):
-            decoded = [one for one, _ in batch]
+            decoded = [image for image, _ in batch]
             begun = time.perf_counter()
-            routes = self._routes(found, decoded, 3)
-            share = 1000.0 * (time.perf_counter() - begun) / max(len(routes), 1)
-            rest = iter(routes)
-            found_of = [
-                one.content if isinstance(one.content, ImageError) else next(rest)
-                for one in decoded
-            ]
-            known = []
-            for one, route in zip(decoded, found_of, strict=True):
+            routes = self._routes(router, decoded, 3)
+            readable = sum(isinstance(route, Route) for route in routes)
+            share = 1000.0 * (time.perf_counter() - begun) / max(readable, 1)
+            routed = []
+            for image, route in zip(decoded, routes, strict=True):
                 if isinstance(route, Route) and route.task is not None:
                     if route.task not in versions:
                         versions[route.task] = self._router.champions.require(route.task)
-                    known.append((one, versions[route.task]))
-            answers = iter(self._answer_mixed(known, top_k))
-            for one, route in zip(decoded, found_of, strict=True):
+                    routed.append((image, versions[route.task]))
+            answers = iter(self._answer_mixed(routed, top_k))
+            for image, route in zip(decoded, routes, strict=True):
                 if isinstance(route, ImageError):
                     yield route
                 elif route.task is None:
-                    spent = 1000.0 * one.seconds + share
-                    yield Abstention(image=one.name, route=route, latency_ms=spent)
+                    spent = 1000.0 * image.seconds + share
+                    yield Abstention(image=image.name, route=route, latency_ms=spent)
                 else:
-                    yield _with_route(next(answers), route, share)
+                    answer = next(answers)
+                    assert isinstance(answer, Prediction)  # its image was decoded
+                    spent = answer.latency_ms + share
+                    yield replace(answer, route=route, latency_ms=spent)
 
     def _decoded(
         self, images: Iterable[ImageInput], pairs: Iterable[tuple[ImageInput, With]], size: int
@@ -342,7 +343,7 @@ class Predictor:
         self, batch: Sequence[tuple[Decoded, Version]], top_k: int
     ) -> list[Prediction | ImageError]:
         """Answer a batch of images and their versions, which are pinned meanwhile."""
-        readable = [version for one, version in batch if isinstance(one.content, Tensor)]
+        readable = [version for image, version in batch if isinstance(image.content, Tensor)]
         with ExitStack() as pins:
             loaded = {v: pins.enter_context(self._reading(v)) for v in dict.fromkeys(readable)}
             return self._answer(batch, loaded, top_k)
@@ -354,37 +355,38 @@ class Predictor:
         top_k: int,
     ) -> list[Prediction | ImageError]:
         """Answer a batch of images and their versions in one forward."""
-        good = [(one.content, version) for one, version in batch if isinstance(one.content, Tensor)]
         begun = time.perf_counter()
-        adapters = [loaded[version] for _, version in good]
-        pixels = [content for content, _ in good]
-        rows = iter(self._probabilities(adapters, torch.stack(pixels)) if good else ())
-        share = (time.perf_counter() - begun) / max(len(good), 1)
+        pixels = [image.content for image, _ in batch if isinstance(image.content, Tensor)]
+        folded = [loaded[v].folded for image, v in batch if isinstance(image.content, Tensor)]
+        rows = iter(self._probabilities(folded, torch.stack(pixels)) if pixels else ())
+        share = (time.perf_counter() - begun) / max(len(pixels), 1)
         answers: list[Prediction | ImageError] = []
-        for one, version in batch:
-            if isinstance(one.content, ImageError):
-                answers.append(one.content)
+        for image, version in batch:
+            if isinstance(image.content, ImageError):
+                answers.append(image.content)
                 continue
-            top = _best(next(rows), loaded[version].config.classes, top_k)
+            classes = loaded[version].config.classes
+            best = next(rows)[: len(classes)].topk(min(top_k, len(classes)))
+            labels = [classes[index] for index in best.indices.tolist()]
+            top = tuple(zip(labels, best.values.tolist(), strict=True))
             answers.append(
                 Prediction(
-                    image=one.name,
+                    image=image.name,
                     task=version.task,
                     version=version.version,
                     digest=version.digest,
                     label=top[0][0],
                     probability=top[0][1],
                     top_k=top,
-                    latency_ms=1000.0 * (one.seconds + share),
+                    latency_ms=1000.0 * (image.seconds + share),
                 )
             )
         return answers
 
     @torch.inference_mode()
-    def _probabilities(self, adapters: Sequence[LoadedAdapter], pixels: Tensor) -> Tensor:
+    def _probabilities(self, folded: Sequence[Folded], pixels: Tensor) -> Tensor:
         """Class probabilities (B, C) of pixels (B, 3, H, W), on the CPU; 0 beyond a row's own."""
         images = normalise(pixels.to(self._device), self.backbone.spec)
-        folded = [adapter.folded for adapter in adapters]
         logits, _ = mixed.forward_mixed(self.backbone, images, folded)
         return logits.softmax(dim=1).cpu()
 
@@ -394,23 +396,3 @@ def _check_arguments(images: object, top_k: int, batch_size: int) -> None:
         raise InputError(f"images is one {type(images).__name__}, expected a list of images")
     if top_k < 1 or batch_size < 1:
         raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
-
-
-def _with_route(
-    answer: Prediction | ImageError, route: Route, share: float
-) -> Prediction | ImageError:
-    """Say how the task of an answer was found, and what finding it took."""
-    if isinstance(answer, ImageError):
-        return answer
-    return replace(answer, route=route, latency_ms=answer.latency_ms + share)
-
-
-def _best(
-    probabilities: Tensor, classes: Sequence[str], top_k: int
-) -> tuple[tuple[str, float], ...]:
-    """Labels of the largest of (C,) probabilities, best first."""
-    values, indices = probabilities[: len(classes)].topk(min(top_k, len(classes)))
-    return tuple(
-        (classes[index], value)
-        for index, value in zip(indices.tolist(), values.tolist(), strict=True)
-    )

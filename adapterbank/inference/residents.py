@@ -164,7 +164,9 @@ class Residents:
 
     def _evict(self) -> None:
         while self._nbytes > self._budget_bytes:
-            idle = (key for key, one in self._entries.items() if not (one.readers or one.kept))
+            idle = (
+                key for key, entry in self._entries.items() if not (entry.readers or entry.kept)
+            )
             oldest = next(idle, None)
             if oldest is None:
                 return

@@ -23,27 +23,16 @@ _ANOTHER_REFERENCE = "name another version as router.reference in pipelines/para
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuilt:
-    """What a rebuild did.
+    """What a rebuild did."""
 
-    Args:
-        version: the router of the champions as they are; None where no champion has a record.
-        published: the version is a new one.
-        served: it is what ``predict --task auto`` asks now.
-        tasks: those it knows.
-        blocks: those it is of.
-        left_out: tasks that it cannot know, and why.
-        narrowing: tasks whose record is of other blocks, so that not all can be used.
-        twins: pairs of tasks of the very same images, which no router can tell apart.
-    """
-
-    version: Version | None
-    published: bool = False
-    served: bool = False
+    version: Version | None  # of the champions as they are; None where no champion has a record
+    published: bool = False  # it is a new one
+    served: bool = False  # it is what ``predict --task auto`` asks now
     tasks: tuple[str, ...] = ()
     blocks: tuple[int, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    narrowing: tuple[str, ...] = ()
-    twins: tuple[tuple[str, str], ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)  # tasks it cannot know, and why
+    narrowing: tuple[str, ...] = ()  # tasks whose record is of other blocks: not all can be used
+    twins: tuple[tuple[str, str], ...] = ()  # tasks of the very same images
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -70,16 +59,11 @@ class RouterPlan:
 
     One plan reads each version's record once, and keeps the routers it built last: those of a
     release differ in one task each.
-
-    Args:
-        backbone: fingerprint.
-        config: of every one of them.
-        yardstick: what the configuration names as their reference.
     """
 
-    backbone: str
-    config: RouterConfig
-    yardstick: Yardstick | None = None
+    backbone: str  # fingerprint
+    config: RouterConfig  # of every one of them
+    yardstick: Yardstick | None = None  # what the configuration names as their reference
     _records: dict[str, tuple[RoutingRecord, str] | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -210,17 +194,11 @@ class RouterPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ChampionRecords:
-    """The routing records of all champions.
-
-    Args:
-        records: by task.
-        sources: their SHA-256 by task.
-        left_out: tasks whose champion has none that can be used, and why.
-    """
+    """The routing records of all champions, by task."""
 
     records: Mapping[str, RoutingRecord]
-    sources: Mapping[str, str]
-    left_out: Mapping[str, str]
+    sources: Mapping[str, str]  # their SHA-256
+    left_out: Mapping[str, str]  # why a champion has none that can be used
 
 
 def rebuild_router(

@@ -42,9 +42,6 @@ class Champions:
 
     Every move replaces an alias file as a whole, so a file with the inode, size and times of the
     last look says what it said then. A look is one ``stat``; any number of threads may look.
-
-    Args:
-        registry: an open registry.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -83,11 +80,7 @@ class Champions:
 
 
 class TaskRouter:
-    """A registry's router, kept in memory. One instance serves any number of threads.
-
-    Args:
-        registry: an open registry.
-    """
+    """A registry's router, kept in memory. One instance serves any number of threads."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -120,12 +113,12 @@ class TaskRouter:
 
 
 def find_tasks(
-    found: tuple[Version, Router], backbone: Backbone, pixels: Tensor, top_k: int
+    served: tuple[Version, Router], backbone: Backbone, pixels: Tensor, top_k: int
 ) -> list[Route]:
     """Route images by one pass of the bare backbone.
 
     Args:
-        found: a router and its version.
+        served: a router and its version.
         backbone: the registry's.
         pixels: (B, 3, H, W) uint8.
         top_k: how many tasks to name with their probabilities.
@@ -133,7 +126,7 @@ def find_tasks(
     Raises:
         BackboneMismatch: the router is of another backbone.
     """
-    version, router = found
+    version, router = served
     with torch.inference_mode():
         images = normalise(pixels.to(backbone.device), backbone.spec)
         parts = [

@@ -43,6 +43,4 @@ class Linear(Adapter):
         return FoldedLinear(head_weight=self.head.weight, head_bias=self.head.bias)
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Linear:
-    """Make a linear probe."""
-    return Linear(config, traits, classes, generator)
+build = Linear

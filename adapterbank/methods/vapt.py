@@ -82,12 +82,6 @@ class Vapt(Adapter):
     ``base``        (M, N, D)                     only with ``base_prompts``
     ==============  ============================  =========================================
 
-    Args:
-        config: hyper-parameters.
-        traits: of the backbone.
-        classes: C.
-        generator: source of the start.
-
     Raises:
         InputError: the kernel is larger than the padded grid.
     """
@@ -213,9 +207,7 @@ def _linear_start(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator).mul_(2.0 * bound).sub_(bound)
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> Vapt:
-    """Make a VAPT adapter at its start."""
-    return Vapt(config, traits, classes, generator)
+build = Vapt
 
 
 NORM_EPS = 1e-5  # the adapter's own LayerNorm; the backbone's is usually 1e-6

@@ -54,14 +54,7 @@ class FoldedVptDeep(Folded):
 
 
 class VptDeep(Adapter):
-    """Learned prompts (L, N, D), replaced before every block.
-
-    Args:
-        config: hyper-parameters.
-        traits: of the backbone.
-        classes: C.
-        generator: source of the start, uniform as in the paper.
-    """
+    """Learned prompts (L, N, D), replaced before every block; drawn as in the paper."""
 
     config: Config
 
@@ -84,6 +77,4 @@ class VptDeep(Adapter):
         )
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> VptDeep:
-    """Make a VPT-Deep adapter at its start."""
-    return VptDeep(config, traits, classes, generator)
+build = VptDeep

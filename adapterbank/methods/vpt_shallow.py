@@ -55,6 +55,4 @@ class VptShallow(Adapter):
         )
 
 
-def build(config: Config, traits: Traits, classes: int, generator: torch.Generator) -> VptShallow:
-    """Make a VPT-Shallow adapter at its start."""
-    return VptShallow(config, traits, classes, generator)
+build = VptShallow

@@ -58,12 +58,12 @@ def frozen_features(backbone: Backbone, images: Tensor, blocks: Sequence[int]) -
     Returns:
         (B, L, D), blocks in the order of ``blocks``.
     """
-    tokens, found, deepest = backbone.embed(images), {}, max(blocks)
+    tokens, pooled_after, deepest = backbone.embed(images), {}, max(blocks)
     for block in range(1, deepest + 1):
         tokens = backbone.block(block - 1, tokens, pooled=block == deepest)
         if block in blocks:
-            found[block] = backbone.finalize(tokens)
-    return torch.stack([found[block] for block in blocks], dim=1)
+            pooled_after[block] = backbone.finalize(tokens)
+    return torch.stack([pooled_after[block] for block in blocks], dim=1)
 
 
 def forward(

@@ -76,13 +76,13 @@ def forward_mixed(
             order = lane[part]
             mine = [adapters[row] for row in order]
             index = torch.tensor(order, device=images.device)
-            found = logits.new_full((len(order), logits.shape[1]), -torch.inf)
+            part_logits = logits.new_full((len(order), logits.shape[1]), -torch.inf)
             pooled = _features(backbone, backbone.embed(images[index]), mine)
             for start, stop in _runs(mine):
                 head = mine[start]
                 out = functional.linear(pooled[start:stop], head.head_weight, head.head_bias)
-                found[start:stop, : out.shape[1]] = out
-            logits[index] = found
+                part_logits[start:stop, : out.shape[1]] = out
+            logits[index] = part_logits
     return logits, counts
 
 
@@ -156,8 +156,8 @@ def _segments(adapters: Sequence[Folded]) -> Iterator[_Segment]:
     for _, group in groupby(range(len(adapters)), key=together):
         rows = list(group)
         members = [adapters[row] for row in rows]
-        one = all(member is members[0] for member in members)
-        yield _Segment(rows[0], rows[-1] + 1, members[0], None if one else _gather(members))
+        alike = all(member is members[0] for member in members)
+        yield _Segment(rows[0], rows[-1] + 1, members[0], None if alike else _gather(members))
 
 
 def _gather(members: Sequence[Folded]) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
         "source": index.source,
         "digest": index.digest,
         "classes": len(index.classes),
-        "counts": index.counts.model_dump(),
+        "counts": index.counts,
         "notes": index.notes,
     }
     write_json(bank.note(task, PREPARED), {**note, "parameters": data_inputs(bank, task)})

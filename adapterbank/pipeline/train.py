@@ -68,7 +68,8 @@ def train(
         Validation score, linear probe's, parameters and seconds.
 
     Raises:
-        InputError: the router is to record blocks that the backbone does not have.
+        InputError: the data is not prepared, a search that is due has not run, or the router is to
+            record blocks that the backbone does not have.
         TrainingDiverged: the last good weights are in ``work/<task>/last_good.safetensors``.
     """
     if note is not None and bank.config.task(task).warm_start != "none":
@@ -89,7 +90,17 @@ def train(
         curves = _RunSink(run, refit=training.plan.refit)
         earlier_s = curves.catch_up(checkpoint)
         try:
-            result = training.run((curves, *sinks), progress, checkpoint)
+            result = train_adapter(
+                training.backbone,
+                _with_val(training.data) if training.plan.refit else training.data,
+                training.adapter,
+                training.recipe,
+                training.settings,
+                seed=training.config.seed,
+                sinks=(curves, *sinks),
+                progress=progress,
+                checkpoint=checkpoint,
+            )
         except TrainingDiverged as error:
             _keep_last_good(bank, task, error)
             checkpoint.discard()  # going on would only diverge again
@@ -101,38 +112,32 @@ def train(
         run.epoch(training.settings.epochs, {"seconds": seconds})
         write_json(bank.note(task, RUN), {"run_id": run.run_id, "seconds": round(seconds, 2)})
     checkpoint.discard()  # last of all: a process killed before has all of it to finish with
-    return _summary(training, result, frozen, val) | {"seconds": seconds}
+    method, head = count_parameters(result.adapter)
+    return {
+        "task": task,
+        "method": training.config.method.name,
+        "val": {key: val[key] for key in ("correct", "total")},
+        "linear_probe_val": asdict(frozen.probe_val),
+        "parameters": {"method": method, "head": head},
+        "seconds": seconds,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training, ready to start.
-
-    Args:
-        backbone: frozen.
-        data: of the task, with all splits.
-        adapter: at its start; training changes it.
-        recipe: how to optimise.
-        settings: epochs and batch size.
-        config: what the version will say of itself.
-        plan: where the hyper-parameters came from.
-    """
+    """One training, ready to start."""
 
     backbone: Backbone
     data: TaskData
-    adapter: Adapter
+    adapter: Adapter  # at its start; training changes it
     recipe: Recipe
     settings: TrainConfig
-    config: AdapterConfig
-    plan: Plan
+    config: AdapterConfig  # what the version will say of itself
+    plan: Plan  # where the hyper-parameters came from
 
     @classmethod
     def of(cls, bank: Bank, task: str) -> Training:
-        """Make a task's training.
-
-        Raises:
-            InputError: the data is not prepared, or a search that is due has not run.
-        """
+        """Make a task's training."""
         section, plan = bank.config.task(task), plan_of(bank, task)
         settings = plan.training
         backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
@@ -156,45 +161,9 @@ class Training:
             plan=plan,
         )
 
-    @property
-    def identity(self) -> str:
-        """Hash of all that decides the result."""
-        return identify(
-            {
-                "config": asdict(self.config),
-                "device": str(self.backbone.device),
-                "code": code_digest(self.config.method.name),
-            }
-        )
-
-    def run(
-        self, sinks: Sequence[Sink], progress: Progress | None, checkpoint: Checkpointer
-    ) -> TrainResult:
-        """Train, or go on from the checkpoint.
-
-        Raises:
-            TrainingDiverged: the loss became NaN or infinite.
-        """
-        return train_adapter(
-            self.backbone,
-            _with_val(self.data) if self.plan.refit else self.data,
-            self.adapter,
-            self.recipe,
-            self.settings,
-            seed=self.config.seed,
-            sinks=sinks,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
-
 
 class _RunSink:
-    """Send a training's curves to its MLflow run.
-
-    Args:
-        run: of the stage.
-        refit: the validation images are trained on, so that their figures are no score.
-    """
+    """Send a training's curves to its MLflow run; a refit has seen its validation images."""
 
     def __init__(self, run: RunLogger, *, refit: bool) -> None:
         self._run = run
@@ -255,27 +224,22 @@ class _Frozen:
         )
 
 
-def _summary(
-    training: Training, result: TrainResult, frozen: _Frozen, val: dict[str, Any]
-) -> dict[str, Any]:
-    method, head = count_parameters(result.adapter)
-    return {
-        "task": training.config.task,
-        "method": training.config.method.name,
-        "val": {key: val[key] for key in ("correct", "total")},
-        "linear_probe_val": asdict(frozen.probe_val),
-        "parameters": {"method": method, "head": head},
-    }
-
-
 def _find_checkpoint(bank: Bank, training: Training, note: Note | None) -> Checkpointer:
     """Look for the checkpoint of a killed training of exactly this, and say so."""
-    checkpoint = Checkpointer.open(bank.checkpoint(training.config.task), training.identity, note)
+    config = training.config
+    identity = identify(  # all that decides the result
+        {
+            "config": asdict(config),
+            "device": str(training.backbone.device),
+            "code": code_digest(config.method.name),
+        }
+    )
+    checkpoint = Checkpointer.open(bank.checkpoint(config.task), identity, note)
     if checkpoint.state is not None and note is not None:
-        done, epochs = len(checkpoint.state.epochs), training.settings.epochs
+        trained, epochs = len(checkpoint.state.epochs), training.settings.epochs
         note(
-            f"Continuing at epoch {done + 1} of {epochs}"
-            if done < epochs
+            f"Continuing at epoch {trained + 1} of {epochs}"
+            if trained < epochs
             else f"All {epochs} epochs are done: finishing"
         )
     return checkpoint

@@ -23,21 +23,13 @@ _TRIES = 5  # ten times as much each time
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """A Gaussian's centre and shape.
+    """A Gaussian's centre and shape."""
 
-    Args:
-        mean: (D,) centre.
-        factor: (D, D) lower triangular L with L·Lᵀ the covariance.
-        turn: (D, D) orthogonal; whitened rows are turned by it.
-        shrinkage: ρ of OAS, 0 where the images decided everything, 1 where they decided nothing.
-        jitter: what was added to the diagonal, in units of the mean variance.
-    """
-
-    mean: Floats
-    factor: Floats
-    turn: Floats | None = None
-    shrinkage: float
-    jitter: float
+    mean: Floats  # (D,) centre
+    factor: Floats  # (D, D) lower triangular L with L·Lᵀ the covariance
+    turn: Floats | None = None  # (D, D) orthogonal; whitened rows are turned by it
+    shrinkage: float  # ρ of OAS, 0 where the images decided everything, 1 where nothing
+    jitter: float  # what was added to the diagonal, in units of the mean variance
 
     def whiten(self, rows: Floats) -> Floats:
         """Map (n, D) rows to L⁻¹(row − mean), in which the Gaussian is a standard one."""

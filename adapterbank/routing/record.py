@@ -44,22 +44,13 @@ _SLACK = 1e-3  # a mean of unit vectors is no longer than one, but for rounding
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskStatistics:
-    """Class statistics of L2-normalised frozen features after one block.
+    """Class statistics of L2-normalised frozen features after one block."""
 
-    Args:
-        counts: (C,) training images of each class.
-        means: (C, D) class means.
-        scatter: (D·(D+1)/2,) upper triangle by rows of the within-class scatter.
-        calibration: (K, D) held-out features, of length one.
-        grid: (2, D) the middle and the step by which held-out features are stored; None where
-            they are float16.
-    """
-
-    counts: NDArray[np.int64]
-    means: Floats
-    scatter: Floats
-    calibration: Floats
-    grid: Floats | None = None
+    counts: NDArray[np.int64]  # (C,) training images of each class
+    means: Floats  # (C, D) class means
+    scatter: Floats  # (D·(D+1)/2,) upper triangle by rows of the within-class scatter
+    calibration: Floats  # (K, D) held-out features, of length one
+    grid: Floats | None = None  # (2, D) middle and step of stored held-out features; None: float16
 
     @property
     def width(self) -> int:
@@ -92,13 +83,9 @@ class TaskStatistics:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoutingRecord:
-    """All that a router knows of a task: the same images after each of some blocks.
+    """All that a router knows of a task: the same images after each of some blocks."""
 
-    Args:
-        layers: statistics by block, counted from 1, in ascending order.
-    """
-
-    layers: Mapping[int, TaskStatistics]
+    layers: Mapping[int, TaskStatistics]  # by block, counted from 1, in ascending order
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -159,13 +146,13 @@ def task_record(
     if (counts == 0).any():
         raise InputError(f"classes without a training image: {np.flatnonzero(counts == 0)}")
     means = np.stack([z[y == label].mean(axis=0) for label in range(classes)])  # (C, L, D)
-    held = _directions(held_out)
-    held = held[_content_order(held)][:RECORD_CALIBRATION].swapaxes(0, 1)  # (L, K, D)
+    unseen = _directions(held_out)
+    unseen = unseen[_content_order(unseen)][:RECORD_CALIBRATION].swapaxes(0, 1)  # (L, K, D)
     rank = min(len(z) - classes, z.shape[2])
     factors = [_factor(layer, rank) for layer in (z - means[y]).swapaxes(0, 1)]
     packed_means, means_step = _quantise(means.swapaxes(0, 1), np.int16)
     packed_factor, factor_step = _quantise(np.stack(factors), np.int8)
-    packed_held, grid = _quantise_range(held)
+    packed_unseen, grid = _quantise_range(unseen)
     arrays: dict[str, NDArray[np.generic]] = {
         "blocks": np.array(blocks, dtype=np.int64),
         "counts": counts.astype(np.int64),
@@ -173,7 +160,7 @@ def task_record(
         "means_step": means_step,
         "factor": packed_factor[:, *_corner(rank, z.shape[2])],
         "factor_step": factor_step,
-        "calibration": packed_held,
+        "calibration": packed_unseen,
         "calibration_grid": grid,
     }
     # As they lie in memory is how they are written.
@@ -222,17 +209,17 @@ def as_record(arrays: Arrays, *, where: str) -> RoutingRecord:
     values = {name: arrays[name].astype(np.float64) for name in needed - {"counts"}}
     if not all(np.isfinite(value).all() for value in values.values()):
         raise IntegrityError(f"{where} holds NaN or infinite values")
-    means, held, grid = values["means"], values["calibration"], None
+    means, rows, grid = values["means"], values["calibration"], None
     if not earlier:
         means *= values["means_step"][:, :, None]
         grid = values["calibration_grid"]
-        held = grid[:, :1] + held * grid[:, 1:]
+        rows = grid[:, :1] + rows * grid[:, 1:]
     counts, blocks = arrays["counts"].astype(np.int64), arrays["blocks"].astype(np.int64)
     if blocks[0] < 1 or (np.diff(blocks) < 1).any():
         raise IntegrityError(f"{where} is of blocks {blocks.tolist()}, expected ascending ones")
     if (counts < 1).any() or (np.linalg.norm(means, axis=2) > 1 + _SLACK).any():
         raise IntegrityError(f"{where}: a class has no image, or a mean longer than its features")
-    if (np.linalg.norm(held, axis=2) == 0).any() or (grid is not None and (grid[:, 1] <= 0).any()):
+    if (np.linalg.norm(rows, axis=2) == 0).any() or (grid is not None and (grid[:, 1] <= 0).any()):
         raise IntegrityError(f"{where}: a calibration feature has length zero")
     layers = {}
     for n, block in enumerate(blocks.tolist()):
@@ -245,7 +232,7 @@ def as_record(arrays: Arrays, *, where: str) -> RoutingRecord:
             counts=counts,
             means=means[n],
             scatter=scatter,
-            calibration=_unit(held[n]),
+            calibration=_unit(rows[n]),
             grid=None if grid is None else grid[n],
         )
     return RoutingRecord(layers=layers)
@@ -306,12 +293,12 @@ def _check_shapes(arrays: Arrays, where: str) -> None:
     """Refuse arrays that are not of the same layers, classes, width and rank."""
     shapes = {name: array.shape for name, array in arrays.items()}
     layers, classes = ((*shapes[name], 0)[0] for name in ("blocks", "counts"))
-    width, held = (0, *shapes["means"])[-1], (*shapes["calibration"], 0, 0)[1]
+    width, images = (0, *shapes["means"])[-1], (*shapes["calibration"], 0, 0)[1]
     expected = {
         "blocks": (layers,),
         "counts": (classes,),
         "means": (layers, classes, width),
-        "calibration": (layers, held, width),
+        "calibration": (layers, images, width),
     }
     if "scatter" in arrays:
         expected["scatter"] = (layers, width * (width + 1) // 2)

@@ -54,68 +54,39 @@ _TEMPERATURE_IMAGES = 4096  # for all tasks together, so that the fit does not g
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Yardstick:
-    """What an isolated router measures by, for as long as scores shall be comparable.
+    """What an isolated router measures by, for as long as scores shall be comparable."""
 
-    Args:
-        record: never of one of the router's tasks.
-        source: what names it, such as its SHA-256.
-        task: the one it is of, to which no image is given.
-    """
-
-    record: RoutingRecord
-    source: str
-    task: str = ""
+    record: RoutingRecord  # never of one of the router's tasks
+    source: str  # what names it, such as its SHA-256
+    task: str = ""  # the one it is of, to which no image is given
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judgement:
-    """Images judged by a router of T tasks.
+    """Images judged by a router of T tasks."""
 
-    Args:
-        scores: (B, T) log-likelihood under each task, less a constant.
-        known: (B,) familiarity: how much nearer to the best task's class means than to the
-            background.
-        chosen: (B,) the best task; ties go to the first by name.
-        p_values: (B,) see :func:`adapterbank.routing.scores.p_values`.
-        probabilities: (B, T).
-    """
-
-    scores: Floats
-    known: Floats
-    chosen: NDArray[np.int64]
-    p_values: Floats
-    probabilities: Floats
+    scores: Floats  # (B, T) log-likelihood under each task, less a constant
+    known: Floats  # (B,) how much nearer to the best task's class means than to the background
+    chosen: NDArray[np.int64]  # (B,) the best task; ties go to the first by name
+    p_values: Floats  # (B,) see :func:`adapterbank.routing.scores.p_values`
+    probabilities: Floats  # (B, T)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Router:
-    """A finished router; it never changes. One instance serves any number of threads.
+    """A finished router; it never changes. One instance serves any number of threads."""
 
-    Args:
-        alpha: share of a task's own images that are rejected as unknown.
-        margin: least lead in probability over the second task that is no tie.
-        cap: images a task counts for at most in a pooled covariance.
-        backbone: fingerprint of the backbone of all features.
-        blocks: after which blocks features are taken, counted from 1, ascending.
-        spreads: the metrics after each of them.
-        temperature: what scores are divided by before they become probabilities.
-        parts: by task, in the order of names.
-        sources: SHA-256 of each task's record, or whatever names it.
-        reference: what names the record that gave the metrics of an isolated one; else "".
-        aside: the task that it is of, to which no image is given.
-    """
-
-    alpha: float
-    margin: float
-    cap: int
-    backbone: str
-    blocks: tuple[int, ...]
-    spreads: tuple[Spread, ...]
-    temperature: float
-    parts: Mapping[str, TaskPart]
-    sources: Mapping[str, str]
-    reference: str = ""
-    aside: str = ""
+    alpha: float  # share of a task's own images that are rejected as unknown
+    margin: float  # least lead in probability over the second task that is no tie
+    cap: int  # images a task counts for at most in a pooled covariance
+    backbone: str  # fingerprint of the backbone of all features
+    blocks: tuple[int, ...]  # after which features are taken, counted from 1, ascending
+    spreads: tuple[Spread, ...]  # the metrics after each of them
+    temperature: float  # what scores are divided by before they become probabilities
+    parts: Mapping[str, TaskPart]  # by task, in the order of names
+    sources: Mapping[str, str]  # SHA-256 of each task's record, or whatever names it
+    reference: str = ""  # what names the record that gave an isolated one its metrics
+    aside: str = ""  # the task of that record, to which no image is given
 
     @property
     def mode(self) -> Literal["pooled", "isolated"]:
@@ -284,8 +255,17 @@ def build(
     parts, some = {}, []
     for task, record in tasks.items():
         held_out = record.calibration(used)
-        parts[task] = _part(record, used, spreads, held_out)
+        means = np.stack([record.layers[block].means for block in used], axis=1)
+        prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
+        parts[task] = TaskPart(
+            prototypes=prototypes,
+            counts=record.counts,
+            calibration=np.sort(familiarity(spreads, held_out, prototypes)),
+        )
         some.append(held_out[:each].copy())  # a view would keep all of them
+    white = whiten(spreads, np.concatenate(some))
+    scores = likelihoods(_mixtures(list(parts.values()), spreads), white)
+    own = np.repeat(np.arange(len(tasks)), [len(rows) for rows in some])
     return Router(
         alpha=config.alpha,
         margin=config.margin,
@@ -293,7 +273,7 @@ def build(
         backbone=backbone,
         blocks=used,
         spreads=spreads,
-        temperature=_temperature(some, list(parts.values()), spreads),
+        temperature=fit_temperature(scores, own),
         parts=parts,
         sources={task: (sources or {}).get(task, "") for task in tasks},
         reference="" if yardstick is None else yardstick.source,
@@ -319,25 +299,6 @@ def common_blocks(records: Mapping[str, RoutingRecord]) -> tuple[int, ...]:
 
 def _mixtures(parts: Sequence[TaskPart], spreads: Sequence[Spread]) -> tuple[Mixtures, ...]:
     return tuple(Mixtures.of(parts, layer, spread.between) for layer, spread in enumerate(spreads))
-
-
-def _part(
-    record: RoutingRecord, blocks: Sequence[int], spreads: Sequence[Spread], held_out: Floats
-) -> TaskPart:
-    means = np.stack([record.layers[block].means for block in blocks], axis=1)
-    prototypes = np.ascontiguousarray(whiten(spreads, means).swapaxes(0, 1))
-    known = np.sort(familiarity(spreads, held_out, prototypes))
-    return TaskPart(prototypes=prototypes, counts=record.counts, calibration=known)
-
-
-def _temperature(
-    held_out: Sequence[Floats], parts: Sequence[TaskPart], spreads: Sequence[Spread]
-) -> float:
-    white = whiten(spreads, np.concatenate(held_out))
-    scores = likelihoods(_mixtures(parts, spreads), white)
-    return fit_temperature(
-        scores, np.repeat(np.arange(len(held_out)), [len(rows) for rows in held_out])
-    )
 
 
 def listed(blocks: Sequence[int]) -> str:

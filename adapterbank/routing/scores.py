@@ -24,17 +24,11 @@ _CELLS = 4_000_000  # of distances at once
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskPart:
-    """What a router keeps of one task.
+    """What a router keeps of one task."""
 
-    Args:
-        prototypes: (L, C, D) whitened class means, after each block.
-        counts: (C,) images of each.
-        calibration: (K,) scores of held-out images under their own task, sorted.
-    """
-
-    prototypes: Floats
-    counts: NDArray[np.int64]
-    calibration: Floats
+    prototypes: Floats  # (L, C, D) whitened class means, after each block
+    counts: NDArray[np.int64]  # (C,) images of each
+    calibration: Floats  # (K,) scores of held-out images under their own task, sorted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,18 +38,12 @@ class Mixtures:
     Given n images of mean p, a class's mean is normal about m + k·(p − m) with variance b/(1 + n·b)
     in each direction, where m is the task's mean, b the variance between classes and
     k = n·b/(1 + n·b); an image adds a variance of 1.
-
-    Args:
-        weights: (2D, N) what squares and values of whitened rows are multiplied by.
-        offsets: (N,) what is added; then minus half of it all is a log-density.
-        starts: (T,) the first class of each task.
-        sizes: (T,) how many it has.
     """
 
-    weights: Floats
-    offsets: Floats
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    weights: Floats  # (2D, N) what squares and values of whitened rows are multiplied by
+    offsets: Floats  # (N,) what is added; then minus half of it all is a log-density
+    starts: NDArray[np.int64]  # (T,) the first class of each task
+    sizes: NDArray[np.int64]  # (T,) how many it has
 
     @classmethod
     def of(cls, parts: Sequence[TaskPart], layer: int, between: Floats) -> Mixtures:
@@ -181,8 +169,8 @@ def p_values(calibration: Sequence[Floats], chosen: NDArray[np.int64], scores: F
     """
     p = np.ones(len(scores))
     for task in np.unique(chosen):
-        rows, held = chosen == task, calibration[task]
-        p[rows] = (1 + np.searchsorted(held, scores[rows], side="right")) / (len(held) + 1)
+        rows, own = chosen == task, calibration[task]
+        p[rows] = (1 + np.searchsorted(own, scores[rows], side="right")) / (len(own) + 1)
     return p
 
 

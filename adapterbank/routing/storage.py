@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -80,36 +81,29 @@ def pack_router(router: Router) -> dict[str, bytes]:
         counts, which are int64.
     """
     spreads, parts = router.spreads, router.parts
-    config = {
-        "schema": _SCHEMA,
-        "backbone": router.backbone,
-        "width": router.width,
-        "settings": {
-            "mode": router.mode,
-            "alpha": router.alpha,
-            "margin": router.margin,
-            "cap": router.cap,
-        },
-        "temperature": router.temperature,
-        "reference": router.reference,
-        "aside": router.aside,
-        "blocks": [
-            {
-                "block": block,
-                "within": _shape(spread.within),
-                "background": _shape(spread.background),
-            }
+    config = _Config(
+        schema=_SCHEMA,
+        backbone=router.backbone,
+        width=router.width,
+        settings=_Settings(
+            mode=router.mode, alpha=router.alpha, margin=router.margin, cap=router.cap
+        ),
+        temperature=router.temperature,
+        reference=router.reference,
+        aside=router.aside,
+        blocks=[
+            _Block(block=block, within=_shape(spread.within), background=_shape(spread.background))
             for block, spread in zip(router.blocks, spreads, strict=True)
         ],
-        "tasks": {
-            task: {
-                "classes": len(part.counts),
-                "calibration": len(part.calibration),
-                "record": router.sources[task],
-            }
+        tasks={
+            task: _Task(
+                classes=len(part.counts),
+                calibration=len(part.calibration),
+                record=router.sources[task],
+            )
             for task, part in parts.items()
         },
-    }
+    )
     same = np.eye(router.width)
     turns = [same if spread.within.turn is None else spread.within.turn for spread in spreads]
     tensors = {
@@ -122,12 +116,12 @@ def pack_router(router: Router) -> dict[str, bytes]:
         "counts": np.concatenate([part.counts for part in parts.values()]),
         "calibration": np.concatenate([part.calibration for part in parts.values()]),
     }
-    text = json.dumps(config, indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(asdict(config), indent=1, sort_keys=True, allow_nan=False)
     return {CONFIG: f"{text}\n".encode(), TENSORS: save(tensors)}
 
 
-def _shape(metric: Metric) -> dict[str, float]:
-    return {"shrinkage": metric.shrinkage, "jitter": metric.jitter}
+def _shape(metric: Metric) -> _Shape:
+    return _Shape(shrinkage=metric.shrinkage, jitter=metric.jitter)
 
 
 def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
@@ -150,20 +144,20 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
             f"{where} is not a router: {error}", fix="adapterbank router rebuild"
         ) from error
     _check_shapes(config, arrays, where)
-    parts, row, held = {}, 0, 0
+    parts, row, start = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
             prototypes=np.ascontiguousarray(arrays["prototypes"][:, row : row + stated.classes]),
             counts=arrays["counts"][row : row + stated.classes].astype(np.int64),
-            calibration=arrays["calibration"][held : held + stated.calibration],
+            calibration=arrays["calibration"][start : start + stated.calibration],
         )
-        row, held = row + stated.classes, held + stated.calibration
+        row, start = row + stated.classes, start + stated.calibration
     return Router(
         alpha=config.settings.alpha,
         margin=config.settings.margin,
         cap=config.settings.cap,
         backbone=config.backbone,
-        blocks=tuple(one.block for one in config.blocks),
+        blocks=tuple(stated.block for stated in config.blocks),
         spreads=tuple(_spread(stated, arrays, n) for n, stated in enumerate(config.blocks)),
         temperature=config.temperature,
         parts=parts,
@@ -176,16 +170,16 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
 def _check_schema(data: bytes, where: str) -> None:
     """Name a router of another layout as what it is."""
     content = json.loads(data)
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != _SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != _SCHEMA:
         raise IntegrityError(
-            f"{where} is of layout {found}, this adapterbank reads {_SCHEMA}",
+            f"{where} is of layout {schema}, this adapterbank reads {_SCHEMA}",
             fix="adapterbank router rebuild",
         )
 
 
 def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> None:
-    blocks = [one.block for one in config.blocks]
+    blocks = [stated.block for stated in config.blocks]
     if blocks != sorted(set(blocks)):
         raise IntegrityError(
             f"{where} is not a router: of blocks {blocks}, expected ascending ones"

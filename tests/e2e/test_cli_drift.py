@@ -12,11 +12,11 @@ from PIL import Image, ImageEnhance
 from adapterbank.bank.bank import Bank
 from adapterbank.cli.drift import DRIFTED
 from adapterbank.data.base import TaskData
-from adapterbank.data.store import save_task
 from adapterbank.drift import measure
 from tests import kept_bank, served
 from tests.cli_samples import Cli
 from tests.router_bank import colour_registry, picture, publish, split, strange
+from tests.task_files import save_task
 
 TASK = "reds"
 

@@ -16,11 +16,11 @@ from adapterbank.backbones import loading
 from adapterbank.bank.bank import Bank
 from adapterbank.continual.matrix import MATRIX
 from adapterbank.data.base import TaskData
-from adapterbank.data.store import save_task
 from adapterbank.pipeline.release import release
 from tests import kept_bank, router_bank, served
 from tests.cli_samples import Cli
 from tests.overview_samples import steps, write_matrix
+from tests.task_files import save_task
 
 PAGE = Path("reports/bank.html")
 

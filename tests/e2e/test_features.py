@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapterbank import durable
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import FOLDER, FrozenSplit, adapter_logits, frozen_split
+from adapterbank.bank.measure import measure
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
 from adapterbank.pipeline.release import release
 from adapterbank.training.checked import pack_checked, unpack_checked
-from adapterbank.training.evaluation import extract_features, extract_frozen, split_logits
+from adapterbank.training.evaluation import (
+    evaluate,
+    extract_features,
+    extract_frozen,
+    split_logits,
+)
 from tests import learning
 from tests.passes import Passes
 from tests.search_trials import TASK
@@ -95,6 +103,30 @@ def test_logits_that_training_kept_are_those_of_the_version_to_the_bit(
         images = data.split(split)
         assert answers.logits.equal(split_logits(predictor.backbone, images, adapter.folded))
         assert answers.labels.equal(images.labels)
+
+
+def test_a_disk_that_takes_nothing_more_costs_no_answer(
+    opened: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        del data
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(durable, "replace_file", refuse)
+    measured = measure(opened, f"{TASK}@2", split="val")
+    assert measured.score.total == len(load_task(opened.data(TASK)).val)
+
+
+def test_a_measured_version_is_run_once(opened: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = Passes(monkeypatch)
+    first, again = (measure(opened, f"{TASK}@2", split="test") for _ in range(2))
+    assert first == again
+    assert passes.of(opened, TASK)["test"] == {1}
+    predictor = Predictor(opened.registry)
+    images = load_task(opened.data(TASK)).test
+    _, adapter = predictor.load(f"{TASK}@2")
+    answers = evaluate(predictor.backbone, images, adapter.folded)
+    assert (first.score, first.loss) == (answers.score, answers.loss)
 
 
 def test_another_block_is_run_once_and_kept_beside_those_of_the_bank(

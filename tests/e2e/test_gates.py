@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapterbank.bank.bank import Bank
 from adapterbank.data.base import Split, TaskData
-from adapterbank.data.store import load_task, save_task
+from adapterbank.data.store import load_task
 from adapterbank.errors import GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
@@ -27,6 +27,7 @@ from adapterbank.sync.repair import sync
 from adapterbank.training.evaluation import extract_frozen
 from tests.bank_samples import confuse, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
+from tests.task_files import save_task
 
 LENIENT = {"max_regression": 1.0}
 OTHER = "azures"  # before colours: where two tasks look alike the first by name gets the images

@@ -11,11 +11,13 @@ import pytest
 
 from adapterbank import catalog
 from adapterbank.config.bank import Limits
-from adapterbank.data.base import SPLITS, data_digest
-from adapterbank.data.sources import EMBEDDED, load_source
+from adapterbank.data.base import SPLITS
+from adapterbank.data.sources import EMBEDDED
 from adapterbank.data.splits import generator
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
+from benchmarks._source import load_source
+from tests.task_files import data_digest
 
 NAMES = catalog.names(EMBEDDED)
 SPEC = InputSpec(size=(28, 42))

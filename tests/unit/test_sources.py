@@ -16,10 +16,11 @@ from PIL import Image
 
 from adapterbank.config.bank import Limits
 from adapterbank.data import published
-from adapterbank.data.base import SPLITS, TaskData, data_digest
-from adapterbank.data.sources import load_source
+from adapterbank.data.base import SPLITS, TaskData
 from adapterbank.errors import ConfigError, FetchError, InputError, UnknownName
 from adapterbank.records import InputSpec
+from benchmarks._source import load_source
+from tests.task_files import data_digest
 
 SPEC = InputSpec(size=(6, 8))
 KINDS = ("ant", "bee", "cat")
