@@ -122,7 +122,7 @@ def kept_of(storage: str | Path, task: str) -> dict[int, list[float]]:
         data = Storage(storage).inside(task).read(training_file(number))
         if trial["state"] == "started" and data is not None:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            document = json.loads(header["__metadata__"]["training"])
+            document = json.loads(header["__metadata__"]["text"])
             found[number] = [epoch["seconds"] for epoch in document["epochs"]]
     return found
 

@@ -221,7 +221,7 @@ def kept(root: Path) -> Kept:
     for path in sorted((folder(root) / "trials").glob("[0-9]*.safetensors")):
         if path.is_file():
             with safe_open(path, framework="np") as file:
-                found[int(path.stem)] = json.loads(file.metadata()["training"])["epochs"]
+                found[int(path.stem)] = json.loads(file.metadata()["text"])["epochs"]
     return found
 
 

@@ -193,8 +193,7 @@ def test_a_library_that_computes_something_else_is_caught_with_the_size_of_it(
 
 
 # Rounding, of which float32 on another processor has as much, is not a change of what is computed.
-# A tanh in GELU is 2e-4 here, and 4e-3, caught, with a trained DINOv2 ViT-S/14 of twelve blocks;
-# TF32 products are 7e-4 there too.
+# A tanh in GELU is 2e-4 here, and 4e-3, caught, with a trained DINOv2 ViT-S/14 of twelve blocks.
 PASSED = {
     "gelu-by-tanh": (
         Change("gelu", lambda x, **_: GELU(x, approximate="tanh")),
@@ -208,10 +207,6 @@ PASSED = {
             ),
         ),
         (1e-6, 1e-3),
-    ),
-    "tf32-products": (
-        Change("linear", lambda x, w, b=None: LINEAR(tf32(x), tf32(w), b)),
-        (1e-5, 1e-3),
     ),
     "tf32-convolution": (
         Change("conv2d", lambda x, w, b=None, *rest: CONV(tf32(x), tf32(w), b, *rest)),
@@ -239,6 +234,16 @@ def test_rounding_is_let_pass_and_is_of_a_known_size(
         assert bounds[0] <= measured(bank, task) < bounds[1]
         assert len(Predictor(bank / "registry").predict([PICTURE], task=task)) == 1
     assert main(["audit", "--bank", str(bank)]) == 0
+
+
+def test_tf32_products_are_of_the_size_of_the_tolerance(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 7e-4 with a trained ViT-S/14; here 0.7e-3 to 1.1e-3, by the processor that drew the adapters.
+    # So whether they are let pass is chance, which is why they are switched off.
+    monkeypatch.setattr(functional, "linear", lambda x, w, b=None: LINEAR(tf32(x), tf32(w), b))
+    for task in TASKS:
+        assert 1e-5 < measured(bank, task) < 3 * canary.TOLERANCE
 
 
 def test_another_resampling_of_the_positions_is_caught(

@@ -30,12 +30,11 @@ from mlflow.exceptions import MlflowException
 
 model = mlflow.pyfunc.load_model("models:/colours@champion")
 table = pd.DataFrame({"image": sys.argv[1:]})
-refused = []
-for params in ({"task": "pets"}, {"taks": "pets"}):
-    try:
-        model.predict(table, params=params)
-    except MlflowException as error:
-        refused.append([error.error_code, str(error)])
+refused = None
+try:
+    model.predict(table, params={"task": "pets"})
+except MlflowException as error:
+    refused = [error.error_code, str(error)]
 rows = model.predict(table, params={"top_k": 2}).to_dict(orient="records")
 print(json.dumps({"rows": rows, "refused": refused}))
 """
@@ -217,9 +216,9 @@ def test_another_process_downloads_and_serves_the_champion(
         for one in expected
     ]  # fmt: skip
     assert len(answer["rows"]) == 12
-    assert [code for code, _ in answer["refused"]] == ["INVALID_PARAMETER_VALUE"] * 2
-    assert "not for 'pets'" in answer["refused"][0][1]
-    assert "'taks'" in answer["refused"][1][1]
+    code, message = answer["refused"]
+    assert code == "INVALID_PARAMETER_VALUE"
+    assert "not for 'pets'" in message
 
 
 def test_with_the_server_down_a_promotion_stands_and_is_shown_later(
