@@ -17,7 +17,7 @@ from torch.nn import functional
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-4, 6))
 
 # Regression scores are about 1 for the right class and 0 for others; as logits they are too flat.
-# Chosen in the recipe study (README.md).
+# Chosen in the recipe study (docs/figures.md).
 HEAD_SCALE = 5.0
 
 
