@@ -49,9 +49,13 @@ def read_file(path: Path, *, limit: int) -> bytes:
                 f"{path} has {status.st_size:,} bytes, more than the {limit:,} allowed"
             )
         try:
-            return stream.read(limit + 1)
+            # Not `limit`: Python asks for all of that memory before it reads.
+            data = stream.read(status.st_size + 1)
         except OSError as error:
             raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
+        if len(data) > status.st_size:
+            raise IntegrityError(f"{path} grew while it was read")
+        return data
 
 
 def write_file(path: Path, data: bytes) -> None:

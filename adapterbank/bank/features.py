@@ -2,9 +2,9 @@
 
 ``work/<task>/cache`` has the frozen features of each split, and the logits of each adapter on a
 split. ``train`` and ``evaluate`` fill it; gates, the accuracy matrix and reports read it. Each
-file is of one state of the images, one backbone, one kind of device and one PyTorch, is checked by
-a hash when it is read, and is computed anew where it is missing, damaged or of something else: the
-folder may be deleted at any time.
+file is of one state of the images, one backbone, one kind of device and one code (with PyTorch's
+and timm's versions), is checked by a hash when it is read, and is computed anew where it is
+missing, damaged or of something else: the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from adapterbank.bank.bank import Bank
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter
+from adapterbank.registry.adapter_config import AdapterConfig
 from adapterbank.training.checked import pack_checked, unpack_checked
+from adapterbank.training.code import code_digest
 from adapterbank.training.evaluation import Progress, extract_frozen, split_logits
 
 FOLDER = "cache"
@@ -93,7 +96,8 @@ def frozen_split(
         features = extract_frozen(backbone, images, run, progress)
         computed = {str(block): features[:, n] for n, block in enumerate(run)}
         stored = (stored or {}) | computed | {_LABELS: images.labels}
-        _write(path, key, stored)
+        if key == _key(bank, backbone, task):  # nobody has prepared other images meanwhile
+            _write(path, key, stored)
     features = torch.stack([stored[name] for name in names], dim=1)
     return FrozenSplit(features=features, labels=stored[_LABELS])
 
@@ -119,32 +123,42 @@ def adapter_logits(
     Raises:
         InputError: the task is not prepared.
     """
-    path, key = _logits_path(bank, task, split, adapter.digest), _key(bank, backbone, task)
-    stored = _read(path, key | {"adapter": adapter.digest})
+    path = _logits_path(bank, task, split, adapter.digest)
+    key = _adapter_key(bank, backbone, task, adapter.digest, adapter.config.method.name)
+    stored = _read(path, key)
     if stored is None:
         images = load_task(bank.data(task), spec=backbone.spec).split(split)
         stored = {
             _LOGITS: split_logits(backbone, images, adapter.folded, progress),
             _LABELS: images.labels,
         }
-        _write(path, key | {"adapter": adapter.digest}, stored)
+        if key["data"] == stored_digest(bank.data(task)):
+            _write(path, key, stored)
     return SplitLogits(logits=stored[_LOGITS], labels=stored[_LABELS])
 
 
 def keep_logits(
-    bank: Bank, backbone: Backbone, task: str, split: str, adapter: str, logits: SplitLogits
+    bank: Bank,
+    backbone: Backbone,
+    split: str,
+    adapter: str,
+    config: AdapterConfig,
+    logits: SplitLogits,
 ) -> None:
     """Keep logits that training computed, to the bit those of :func:`adapter_logits`.
 
     Args:
         bank: an open bank.
         backbone: what gave them.
-        task: a task that is prepared.
-        split: of its data.
+        split: of the data that the adapter was trained on.
         adapter: digest of the adapter, see :func:`~adapterbank.inference.artifact.adapter_digest`.
+        config: the adapter's.
         logits: on all images of the split, in their order.
     """
-    key = _key(bank, backbone, task) | {"adapter": adapter}
+    task = config.task
+    key = _adapter_key(bank, backbone, task, adapter, config.method.name)
+    if key["data"] != config.data.digest:
+        return  # prepared anew since
     tensors = {_LOGITS: logits.logits, _LABELS: logits.labels}
     _write(_logits_path(bank, task, split, adapter), key, tensors)
 
@@ -154,14 +168,25 @@ def _logits_path(bank: Bank, task: str, split: str, adapter: str) -> Path:
 
 
 def _key(bank: Bank, backbone: Backbone, task: str) -> dict[str, Any]:
-    """All that decides what the backbone gives for a task's images, to the last bit."""
+    """All that decides what the backbone gives for a task's images on one machine."""
     return {
-        "schema": 1,
+        "schema": 2,
         "data": stored_digest(bank.data(task)),
         "backbone": backbone.fingerprint,
         "device": backbone.device.type,
-        "torch": torch.__version__,
+        "code": _code(None),
     }
+
+
+def _adapter_key(
+    bank: Bank, backbone: Backbone, task: str, adapter: str, method: str
+) -> dict[str, Any]:
+    return _key(bank, backbone, task) | {"adapter": adapter, "code": _code(method)}
+
+
+@cache
+def _code(method: str | None) -> str:
+    return code_digest(method)  # of the code that runs: once a process
 
 
 def _write(path: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

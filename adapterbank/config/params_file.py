@@ -204,7 +204,8 @@ def _with_lines(text: str) -> str:
     if not braces or (entries and not tasks.flow_style):
         return text
     lines = [f"  {text[key.start_mark.index : value.end_mark.index]}" for key, value in entries]
-    if braces.count("#") > "".join(lines).count("#"):
+    before = text[label.end_mark.index + 1 : tasks.start_mark.index]
+    if "#" in before or braces.count("#") > "".join(lines).count("#"):
         raise LookupError
     rest, mark, below = text[tasks.end_mark.index :].partition("\n")
     head = text[: label.end_mark.index + 1] + rest.rstrip("\r")

@@ -45,6 +45,9 @@ _FORMATS = (
     "TIFF", "WEBP",
 )  # fmt: skip
 
+# PIL decodes an image when it is first used, and not from two threads at once.
+_LOADING = tuple(threading.Lock() for _ in range(64))
+
 # What PIL's plugins let through on damaged bytes: they check only part of what they parse.
 _DECODE_ERRORS = (
     OSError,
@@ -56,6 +59,7 @@ _DECODE_ERRORS = (
     ArithmeticError,
     RuntimeError,
     MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -189,6 +193,8 @@ def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> 
     """
     resample = _resampling(spec)
     with _decoding(name), _room(image.width * image.height):
+        with _LOADING[id(image) // 64 % len(_LOADING)]:
+            image.load()  # once, where threads are given the same image
         return _squashed(image, spec.size, resample, draft=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapterbank import durable
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.bank.ready import PREPARED, data_inputs
 from adapterbank.config.bank import Limits
@@ -17,7 +18,17 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
 
     Returns:
         Source, digest, classes and counts.
+
+    Raises:
+        ConflictError: another process has been preparing the task for a minute.
     """
+    lock = bank.note(task, "locks") / "prepare"
+    durable.make_directory(lock.parent)
+    with durable.locked(lock):
+        return _prepare(bank, task, progress)
+
+
+def _prepare(bank: Bank, task: str, progress: Progress | None) -> dict[str, Any]:
     section = bank.config.task(task)
     spec = bank.registry.backbone().spec
     limits = bank.config.active.limits

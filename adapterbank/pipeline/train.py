@@ -293,7 +293,7 @@ def _write(
     task = training.config.task
     packed = pack_trained(result.adapter, training.config, training.backbone, frozen.routing)
     val_logits = SplitLogits(logits=result.val.logits, labels=training.data.val.labels)
-    keep_logits(bank, training.backbone, task, "val", adapter_digest(packed), val_logits)
+    keep_logits(bank, training.backbone, "val", adapter_digest(packed), training.config, val_logits)
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
     packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
     durable.make_directory(bank.trained(task).parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,25 +15,26 @@ ROOT = Path(__file__).parents[1]
 ALWAYS = ("adapterbank.training.loop", "adapterbank.backbones.loading")
 
 
-def code_digest(method: str) -> str:
-    """Hash the code of a training and PyTorch's version.
+def code_digest(method: str | None) -> str:
+    """Hash the code of a training and the versions of PyTorch and timm.
 
     Half a training by other code is no training by either; code that no training runs, such as a
     command's, does not matter.
 
     Args:
-        method: name of the adapter's method.
+        method: name of the adapter's method; None for what all methods share.
     """
-    digest = hashlib.sha256(f"torch {torch.__version__}\n".encode())
+    versions = f"torch {torch.__version__} timm {version('timm')}\n"
+    digest = hashlib.sha256(versions.encode())
     for name, source in sorted(sources_of(method).items()):
         digest.update(f"{name} {len(source)}\n".encode() + source)
     return digest.hexdigest()
 
 
-def sources_of(method: str) -> dict[str, bytes]:
+def sources_of(method: str | None) -> dict[str, bytes]:
     """Read the modules of this package that a training imports, directly or not, by their names."""
     sources: dict[str, bytes] = {}
-    names = [*ALWAYS, f"adapterbank.methods.{method}"]
+    names = [*ALWAYS, *([] if method is None else [f"adapterbank.methods.{method}"])]
     while names:
         name = names.pop()
         path = ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")

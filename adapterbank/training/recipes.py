@@ -59,7 +59,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        # Works at small budgets; see the study in docs/figures.md. Rates are relative to how large a
+        # Works at small budgets: see docs/figures.md. Rates are relative to how large a
         # parameter starts: base prompts start at the scale of tokens, other prompts far below.
         "default": Recipe(
             learning_rate=1e-2,

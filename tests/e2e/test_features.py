@@ -12,6 +12,7 @@ import torch
 
 from adapterbank import durable
 from adapterbank.backbones.timm_vit import TimmViT
+from adapterbank.bank import features
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import FOLDER, FrozenSplit, adapter_logits, frozen_split
 from adapterbank.bank.measure import measure
@@ -79,13 +80,13 @@ def test_frozen_features_are_those_of_the_split(
     opened: Bank, backbone: TimmViT, split: str
 ) -> None:
     images = load_task(opened.data(TASK), spec=backbone.spec).split(split)
-    features = frozen_split(opened, backbone, TASK, split)
+    frozen = frozen_split(opened, backbone, TASK, split)
     last = extract_features(backbone, images)
     middle = extract_frozen(backbone, images, (backbone.traits.blocks // 2,))
-    torch.testing.assert_close(features.last, last, rtol=0, atol=0)
+    torch.testing.assert_close(frozen.last, last, rtol=0, atol=0)
     # Of a block that is the last to run only the token that is read is computed.
-    torch.testing.assert_close(features.features[:, :1], middle, rtol=0, atol=1e-5)
-    assert features.labels.equal(images.labels)
+    torch.testing.assert_close(frozen.features[:, :1], middle, rtol=0, atol=1e-5)
+    assert frozen.labels.equal(images.labels)
 
 
 def test_logits_that_training_kept_are_those_of_the_version_to_the_bit(
@@ -163,7 +164,7 @@ def test_what_is_kept_is_never_trusted_beyond_what_it_is_of(
     assert passes.of(opened, TASK)["val"] == {1}
 
 
-@pytest.mark.parametrize("other", ["adapter", "images"])
+@pytest.mark.parametrize("other", ["adapter", "images", "code"])
 def test_logits_are_of_one_adapter_and_of_one_state_of_the_images(
     opened: Bank, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,8 @@ def test_logits_are_of_one_adapter_and_of_one_state_of_the_images(
     passes = Passes(monkeypatch)
     if other == "adapter":
         adapter = replace(adapter, digest="0" * 64)
+    elif other == "code":
+        monkeypatch.setattr(features, "_code", lambda _: "of an edited forward")
     else:
         index = opened.data(TASK) / "task.json"
         index.write_text(index.read_text().replace(stored_digest(opened.data(TASK)), "0" * 64))

@@ -7,12 +7,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 from safetensors.torch import load as load_tensors
 
+from adapterbank import durable
 from adapterbank.bank.bank import Bank
 from adapterbank.errors import InputError, IntegrityError, TrainingDiverged, UnknownName
 from adapterbank.inference.artifact import build_adapter
@@ -326,3 +328,15 @@ def test_the_champion_in_mlflow_is_the_registrys(opened: Bank) -> None:
     aliased = lookup(opened.root, TASK).aliased("champion")
     assert aliased is not None
     assert aliased.digest == opened.registry.resolve(TASK).digest
+
+
+def test_two_processes_prepare_a_task_one_after_the_other(bank: Path) -> None:
+    opened = Bank.open(bank)
+    lock = opened.note(TASK, "locks") / "prepare"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        with durable.locked(lock):
+            waiting = pool.submit(prepare, opened, TASK)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+        assert waiting.result()["task"] == TASK

@@ -1,4 +1,4 @@
-"""What a kill leaves of a folder that was being replaced."""
+"""What a kill leaves of a folder that was being replaced, and what reading takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.durable import TEMPORARY, replace_directory
+from adapterbank.durable import TEMPORARY, read_file, replace_directory
 
 OLD = {"a": b"old", "b": b"of the old"}
 NEW = {"a": b"new", "c": b"of the new"}
@@ -86,3 +86,9 @@ def test_a_replacement_that_fails_between_its_renames_keeps_the_old_bytes(
     replace_directory(target, NEW)
     assert content(target) == NEW
     assert not leftovers(target)
+
+
+def test_a_generous_limit_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"ten bytes!")
+    assert read_file(path, limit=1 << 60) == b"ten bytes!"

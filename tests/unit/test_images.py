@@ -394,3 +394,16 @@ def test_an_image_that_fails_makes_room_for_the_next(monkeypatch: pytest.MonkeyP
         with pytest.raises(ImageError):
             load_pixels(whole[:-100], SPEC)
     assert load_pixels(whole, SPEC).shape == (3, *SPEC.size)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_threads_may_be_given_the_same_image_before_it_is_decoded(form: str) -> None:
+    stored = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stored, form)
+    spec = InputSpec(size=(32, 32))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            image = Image.open(BytesIO(stored.getvalue()))
+            first, *others = pool.map(lambda _: to_pixels(image, spec), range(8))  # noqa: B023
+            assert all(pixels.equal(first) for pixels in others)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.errors import AdapterBankError, ConflictError, InputError
 from adapterbank.integrations.mlflow.run_files import open_run_files
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.integrations.mlflow.store import (
@@ -227,6 +227,17 @@ def test_absolute_addresses_of_a_moved_bank_stop_no_run(
     aside = client.get_experiment(client.get_run(old).info.experiment_id)
     assert aside.name.startswith("digits (before the bank was moved, ")
     assert displaced_experiments(moved) == ()
+
+
+def test_a_deleted_experiment_of_a_moved_bank_is_named_as_deleted(
+    bank: Path, tmp_path: Path
+) -> None:
+    moved, old = displaced(bank, tmp_path)
+    client = open_client(moved)
+    client.delete_experiment(client.get_run(old).info.experiment_id)
+
+    with pytest.raises(ConflictError, match="'digits' was deleted"):
+        open_run(moved, experiment="digits", name="a run", params={})
 
 
 def test_a_link_to_the_bank_is_the_bank(bank: Path, tmp_path: Path) -> None:

@@ -75,8 +75,11 @@ def test_a_name_that_reads_as_something_else_is_quoted(name: str) -> None:
     assert without_task(text, name) == HEAD + FORMS["one a line"]
 
 
-def test_a_comment_in_braces_that_would_be_lost_stops_the_edit() -> None:
-    text = f"{HEAD}tasks: {{\n  a: {{data: x}}, # mine\n}}\n"
+@pytest.mark.parametrize(
+    "tasks", ["{\n  a: {data: x}, # mine\n}", "# mine\n  {a: {data: x}}", "\n# mine\n  {}"]
+)
+def test_a_comment_around_braces_that_would_be_lost_stops_the_edit(tasks: str) -> None:
+    text = f"{HEAD}tasks: {tasks}\n"
     with pytest.raises(InputError, match="nothing was written"):
         with_task(text, "pets", SECTION)
 

@@ -283,7 +283,11 @@ def _continued(root: Path, client: MlflowClient, run_id: str) -> Run | None:
 def _experiment(root: Path, client: MlflowClient, name: str) -> str:
     """Return the experiment's id; of several processes that make it at once, one wins."""
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None and is_displaced(root, experiment.artifact_location):
+    if (
+        experiment is not None
+        and experiment.lifecycle_stage == "active"  # a deleted one cannot be renamed
+        and is_displaced(root, experiment.artifact_location)
+    ):
         set_aside(root, experiment)
         experiment = None
     if experiment is None:
