@@ -18,6 +18,7 @@ from adapterbank.errors import AdapterBankError, ConflictError, InputError
 from adapterbank.integrations.mlflow.run_files import open_run_files
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.integrations.mlflow.store import (
+    DATABASE,
     artifact_location,
     displaced_experiments,
     ensure_store,
@@ -245,6 +246,21 @@ def test_a_link_to_the_bank_is_the_bank(bank: Path, tmp_path: Path) -> None:
     link.symlink_to(bank)
 
     assert ensure_store(link) == ensure_store(bank)
+
+
+def test_a_look_at_the_store_drops_no_lock_that_this_process_has_on_it(bank: Path) -> None:
+    # POSIX drops all locks of a process on a file when it closes any descriptor of it. Without
+    # them, the next process to leave would delete the log of transactions that is in use here.
+    ensure_store(bank)
+    with closing(sqlite3.connect(bank / DATABASE, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE ours (number)")
+        ensure_store(bank)
+        program = (
+            "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+            "connection.execute('SELECT * FROM ours'); connection.close()"
+        )
+        subprocess.run([sys.executable, "-c", program, str(bank / DATABASE)], check=True)
+        assert (bank / f"{DATABASE}-wal").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 100], ids=["empty", "text"])

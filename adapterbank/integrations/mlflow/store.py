@@ -32,7 +32,6 @@ DATABASE: Final = "mlflow.db"
 
 _UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 _PAGE: Final = 50_000  # MLflow's most
-_SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 
 def tracking_uri(root: Path) -> str:
@@ -196,8 +195,21 @@ def _create(database: Path) -> None:
 
 
 def _is_database(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+    """Whether it is SQLite's, and not empty.
+
+    SQLite is asked: whoever else opens and closes the file drops the locks that this process has
+    on it, and another process may then write into the middle of a transaction.
+    """
+    if path.stat().st_size == 0:
+        return False
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        return True  # busy, or unreadable, of which MLflow tells
+    except sqlite3.DatabaseError:
+        return False
+    return True
 
 
 @contextmanager
