@@ -35,7 +35,7 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $(READY)
 
-demo: env ## Build a small bank with real data and predict with it (6 minutes)
+demo: env ## Build a small bank with real data and predict with it (6 to 9 minutes)
 	@printf '\n== Demonstration\n'
 	@$(BIN)/adapterbank demo
 
@@ -43,7 +43,7 @@ tune-demo: env ## Search N, rank and kernel on two tasks, then build them (9 min
 	@printf '\n== Demonstration of a search\n'
 	@$(BIN)/adapterbank demo --tune
 
-test: lint types layers tests ## Check everything: lint, types, layers, tests (4 minutes)
+test: lint types layers tests ## Check everything: lint, types, layers, tests (5 minutes)
 
 lint: env ## Check style and formatting
 	@printf '\n== Lint (ruff)\n'
@@ -62,7 +62,7 @@ tests: env ## Run the tests
 	@printf '\n== Tests (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-faults: env ## Kill, fill, flip and race, and what takes long (15 minutes)
+test-faults: env ## Kill, fill, flip and race, and what takes long (18 minutes)
 	@printf '\n== Tests under faults (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
 		-m '(faults or slow) and not gpu and not network' $(PYTEST_ARGS)

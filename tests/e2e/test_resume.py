@@ -143,6 +143,7 @@ def whole(longer: Bank) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.faults
 def test_killed_at_many_moments_it_ends_with_the_bytes_of_one_that_was_not(
     longer: Bank, whole: dict[str, bytes]
 ) -> None:
