@@ -96,8 +96,7 @@ def frozen_split(
         features = extract_frozen(backbone, images, run, progress)
         computed = {str(block): features[:, n] for n, block in enumerate(run)}
         stored = (stored or {}) | computed | {_LABELS: images.labels}
-        if key == _key(bank, backbone, task):  # nobody has prepared other images meanwhile
-            _write(path, key, stored)
+        _write(bank, task, path, key, stored)
     features = torch.stack([stored[name] for name in names], dim=1)
     return FrozenSplit(features=features, labels=stored[_LABELS])
 
@@ -132,8 +131,7 @@ def adapter_logits(
             _LOGITS: split_logits(backbone, images, adapter.folded, progress),
             _LABELS: images.labels,
         }
-        if key["data"] == stored_digest(bank.data(task)):
-            _write(path, key, stored)
+        _write(bank, task, path, key, stored)
     return SplitLogits(logits=stored[_LOGITS], labels=stored[_LABELS])
 
 
@@ -157,10 +155,9 @@ def keep_logits(
     """
     task = config.task
     key = _adapter_key(bank, backbone, task, adapter, config.method.name)
-    if key["data"] != config.data.digest:
-        return  # prepared anew since
     tensors = {_LOGITS: logits.logits, _LABELS: logits.labels}
-    _write(_logits_path(bank, task, split, adapter), key, tensors)
+    key["data"] = config.data.digest
+    _write(bank, task, _logits_path(bank, task, split, adapter), key, tensors)
 
 
 def _logits_path(bank: Bank, task: str, split: str, adapter: str) -> Path:
@@ -189,7 +186,11 @@ def _code(method: str | None) -> str:
     return code_digest(method)  # of the code that runs: once a process
 
 
-def _write(path: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    bank: Bank, task: str, path: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    if stored_digest(bank.data(task)) != key["data"]:
+        return  # somebody has prepared other images meanwhile
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with suppress(OSError):  # a full or read-only disk costs time, not the answer
         durable.make_directory(path.parent)
