@@ -3,6 +3,8 @@ PYTHON ?= python3
 # Processes of pytest; one thread each (tests/conftest.py).
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Tests that compute with torch in their own process.
+PORTABLE := tests/contract tests/golden tests/property tests/unit
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env demo tune-demo test lint types layers tests test-faults test-slow format bench docs clean
+.PHONY: help env demo tune-demo test lint types layers tests test-faults test-portable test-slow format bench docs clean
 
 help: ## Show this list
 	@printf 'Targets (PYTHON=%s makes the environment):\n' '$(PYTHON)'
@@ -43,7 +45,11 @@ tune-demo: env ## Search N, rank and kernel on two tasks, then build them (9 min
 	@printf '\n== Demonstration of a search\n'
 	@$(BIN)/adapterbank demo --tune
 
-test: lint types layers tests ## Check everything: lint, types, layers, tests (5 minutes)
+test: lint layers ## Check everything: lint, layers, types and tests side by side (5 minutes)
+	@$(MAKE) --no-print-directory types >$(VENV)/types.log 2>&1 & types=$$!; \
+		$(MAKE) --no-print-directory tests; tests=$$?; \
+		wait $$types; types=$$?; cat $(VENV)/types.log; rm -f $(VENV)/types.log; \
+		exit $$((tests + types))
 
 lint: env ## Check style and formatting
 	@printf '\n== Lint (ruff)\n'
@@ -66,6 +72,13 @@ test-faults: env ## Kill, fill, flip and race, and what takes long (18 minutes)
 	@printf '\n== Tests under faults (pytest)\n'
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
 		-m '(faults or slow) and not gpu and not network' $(PYTEST_ARGS)
+
+# Other kernels give other last bits: a test that needs equal ones of two computations fails here.
+test-portable: env ## Run the tests with plain kernels and two threads, as on another processor
+	@printf '\n== Tests on plain kernels (pytest)\n'
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 \
+		$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
+		$(PORTABLE) $(PYTEST_ARGS)
 
 test-slow: env ## Run the slow tests too
 	@printf '\n== All tests but those for a GPU or a network (pytest)\n'

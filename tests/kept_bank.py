@@ -8,6 +8,7 @@ import pytest
 
 from adapterbank.bank import mirror, remove_task
 from adapterbank.bank.bank import Bank
+from adapterbank.continual import steps
 from adapterbank.integrations.dvc import repo
 from adapterbank.release import moves
 from tests import served
@@ -47,6 +48,7 @@ def files_of(task: str, seed: int) -> dict[str, bytes]:
 
 def leave_mirrors_out(patch: pytest.MonkeyPatch) -> None:
     """Show nothing to MLflow and DVC: they come after the registry, and take seconds each time."""
+    patch.setattr(steps, "show_matrix", lambda *_, **__: False)
     patch.setattr(moves, "follow_aliases", lambda *_, **__: None)
     patch.setattr(mirror, "follow_version", lambda *_: None)
     patch.setattr(repo, "keep_output", lambda *_: None)

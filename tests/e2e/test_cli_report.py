@@ -25,21 +25,32 @@ from tests.task_files import save_task
 PAGE = Path("reports/bank.html")
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a released bank of three tasks that nobody changes; one has no prepared images."""
+    root = tmp_path_factory.mktemp("released") / "bank"
+    with pytest.MonkeyPatch.context() as patch:
+        kept_bank.leave_mirrors_out(patch)
+        kept_bank.write_params(root)
+        router_bank.colour_registry(root / "registry")
+        bank = Bank.open(root)
+        for task in ("reds", "greens"):
+            train, val, test = (router_bank.split(task, 10, start) for start in (0, 500, 900))
+            data = TaskData(classes=("thin", "wide"), source="drawn",
+                            train=train, val=val, test=test)  # fmt: skip
+            save_task(data, bank.data(task), served.SPEC)
+        release(bank)
+    return root
+
+
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
-    """Return a released bank of three tasks, the current folder; one has no prepared images."""
+def opened(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
+    """Return a copy of that bank, the current folder."""
     kept_bank.leave_mirrors_out(monkeypatch)
     root = tmp_path / "bank"
-    kept_bank.write_params(root)
-    router_bank.colour_registry(root / "registry")
-    bank = Bank.open(root)
-    for task in ("reds", "greens"):
-        train, val, test = (router_bank.split(task, 10, start) for start in (0, 500, 900))
-        data = TaskData(classes=("thin", "wide"), source="drawn", train=train, val=val, test=test)
-        save_task(data, bank.data(task), served.SPEC)
-    release(bank)
+    shutil.copytree(released, root)
     monkeypatch.chdir(root)
-    return bank
+    return Bank.open(root)
 
 
 def test_one_page_has_the_whole_bank(opened: Bank, cli: Cli) -> None:

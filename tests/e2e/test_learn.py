@@ -138,6 +138,7 @@ def test_the_last_step_is_what_the_router_and_the_champions_that_are_served_say(
         assert last.routed[task].correct == sum(both)
 
 
+@pytest.mark.slow
 def test_what_no_router_can_tell_apart_is_routing_that_is_lost(empty: Path) -> None:
     twins = [{"task": name, "data": "photos/reds", "method": "linear"} for name in ("zzz", "aaa")]
     learn_all(empty, twins)
@@ -155,6 +156,7 @@ def test_what_no_router_can_tell_apart_is_routing_that_is_lost(empty: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_all_tasks_at_once_give_the_same_versions_and_the_same_matrix(
     built: Path, empty: Path
 ) -> None:
@@ -222,6 +224,7 @@ def test_a_stage_that_fails_stops_it_with_its_own_error(empty: Path) -> None:
     assert list(load_config(empty).tasks) == ["reds"]
 
 
+@pytest.mark.slow
 def test_a_refused_version_stops_it_unless_it_is_to_go_on(empty: Path) -> None:
     learn_all(empty, FIRST[:1])
     params = empty / "pipelines/params.yaml"

@@ -60,6 +60,7 @@ def test_the_package_declares_the_scheme() -> None:
     assert declared == f"{DvcArtifactRepository.__module__}:{DvcArtifactRepository.__name__}"
 
 
+@pytest.mark.slow
 def test_an_alias_is_downloaded_in_another_process(bank: Path, tmp_path: Path) -> None:
     """A bank without DVC: the bytes are the registry's own."""
     target = tmp_path / "target"

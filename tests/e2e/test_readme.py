@@ -167,6 +167,7 @@ def test_examples_in_python_use_public_names_only(page: str) -> None:
     assert {name.strip() for line in imported for name in line.split(",")} <= set(public)
 
 
+@pytest.mark.slow
 def test_the_method_that_contributing_shows_keeps_the_contract(tmp_path: Path) -> None:
     method = text_of("CONTRIBUTING.md").partition("```python\n")[2].partition("```")[0]
     (tmp_path / "mean_prompt.py").write_text(method, encoding="utf-8")

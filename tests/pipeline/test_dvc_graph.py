@@ -173,6 +173,7 @@ def test_adding_a_task_runs_its_own_branch_and_the_release(bank: Path) -> None:
     assert "count" in (bank / "reports/release.json").read_text()
 
 
+@pytest.mark.slow
 def test_training_again_keeps_every_version(bank: Path) -> None:
     (first,) = _versions(bank, "digits")
     others = _versions(bank, "textures")
@@ -194,6 +195,7 @@ def test_training_again_keeps_every_version(bank: Path) -> None:
     assert _versions(bank, "textures") == others
 
 
+@pytest.mark.slow
 def test_images_changed_in_place_are_read_again_when_asked_for(bank: Path) -> None:
     (bank / "images.txt").write_text("new")
 
@@ -202,6 +204,7 @@ def test_images_changed_in_place_are_read_again_when_asked_for(bank: Path) -> No
     assert len(_versions(bank, "digits")) == 2
 
 
+@pytest.mark.slow
 def test_data_is_never_put_back_from_an_earlier_run(bank: Path) -> None:
     """A replayed `prepare` would bring the pixels that images had when it ran last."""
     data = bank / "work/digits/data"
@@ -230,6 +233,7 @@ def test_a_profile_that_is_not_in_use_may_be_edited(bank: Path) -> None:
     assert _repro(bank) == []
 
 
+@pytest.mark.slow
 def test_the_epochs_of_the_profile_do_not_touch_the_data(bank: Path) -> None:
     profiles = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["profiles"]
     profiles["full"]["train"]["epochs"] = 99
@@ -239,6 +243,7 @@ def test_the_epochs_of_the_profile_do_not_touch_the_data(bank: Path) -> None:
     assert {stage.split("@")[0] for stage in ran} == {*_BRANCH[1:], "release"}
 
 
+@pytest.mark.slow
 def test_how_the_router_is_built_trains_nothing_but_what_records_hold_does(bank: Path) -> None:
     router = yaml.safe_load((bank / "pipelines/params.yaml").read_text())["router"]
     _params(bank, router=router | {"alpha": 0.2})
@@ -255,6 +260,7 @@ def test_a_removed_task_leaves_the_others_alone(bank: Path) -> None:
     assert _repro(bank) == ["release"]
 
 
+@pytest.mark.slow
 def test_removing_and_adding_back_judges_again(bank: Path) -> None:
     """A replayed release would restore the right report and move no alias."""
     _params(bank, tasks={"textures": _task("textures")})

@@ -146,6 +146,7 @@ def test_sync_lets_dvc_keep_what_it_does_not(registry: Registry) -> None:
     assert names(push(registry, "digits").new) == ["digits@1", "digits@2", "digits@3"]
 
 
+@pytest.mark.slow
 def test_an_emptied_cache_is_named_and_filled_again(registry: Registry) -> None:
     assert places(registry, "dvc") == []
     shutil.rmtree(registry.root.parent / ".dvc" / "cache")

@@ -27,6 +27,7 @@ def register_router(registry: Registry, value: float) -> Version:
     return registry.register(ROUTER, files, actor="a test")
 
 
+@pytest.mark.slow
 def test_a_router_that_dvc_knows_is_carried_and_another_one_is_left(tmp_path: Path) -> None:
     root = tmp_path / "own" / "bank"
     registry = make_dvc_bank(root)

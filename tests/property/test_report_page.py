@@ -42,7 +42,7 @@ def plain_shape() -> list[tuple[str, tuple[str, ...]]]:
     return shape(render_page(overview(("reds", "greens"), "x")))
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(task=words, other=words, word=words)
 @example(HOSTILE[0], HOSTILE[1], HOSTILE[2])
 @example(HOSTILE[3], HOSTILE[4], HOSTILE[5])
@@ -56,7 +56,7 @@ def test_any_words_give_the_elements_that_plain_words_give(
     assert shape(render_page(overview(tasks, word))) == plain_shape()
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(word=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1))
 def test_words_can_be_read_as_they_are(word: str) -> None:
     root = parsed(render_page(overview((word, word + "2"), word)))
@@ -66,7 +66,7 @@ def test_words_can_be_read_as_they_are(word: str) -> None:
     assert word in cells
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(st.text(max_size=30))
 def test_the_same_bank_gives_the_same_bytes(word: str) -> None:
     assert render_page(overview(word=word)) == render_page(overview(word=word))

@@ -317,6 +317,7 @@ print(first, count, ends)
 """
 
 
+@pytest.mark.slow
 def test_one_killed_at_any_write_flush_or_rename_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MORTAL, str(tmp_path / "kept")],

@@ -140,6 +140,7 @@ def test_any_matrix_is_read_as_it_was_written(data: st.DataObject) -> None:
         assert read_matrix(Path(folder)) == matrix(*steps)
 
 
+@pytest.mark.slow
 def test_a_thousand_tasks_learned_one_after_the_other_take_under_2_megabytes(
     tmp_path: Path,
 ) -> None:

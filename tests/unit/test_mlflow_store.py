@@ -141,6 +141,7 @@ def test_a_copied_bank_keeps_its_files_to_itself(bank: Path, tmp_path: Path) -> 
     assert not list(bank.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_other_processes_find_the_files_of_a_moved_bank_by_its_store(
     bank: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -304,13 +304,19 @@ def test_a_pil_image_that_cannot_be_decoded_keeps_its_place(registry: Registry) 
 # --- decoding beside the forward -----------------------------------------------------------------
 
 
-def decoders() -> list[str]:
-    """Names of the threads that decode."""
-    return [t.name for t in threading.enumerate() if t.name.startswith("decode")]
+@pytest.fixture
+def decoders() -> Callable[[], list[str]]:
+    """Return a function that names the threads that decode and were not there before the test."""
+    before = set(threading.enumerate())
+    return lambda: [
+        thread.name
+        for thread in threading.enumerate()
+        if thread not in before and thread.name.startswith("decode")
+    ]
 
 
 def test_the_next_batch_is_decoded_while_one_is_answered(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, decoders: Callable[[], list[str]]
 ) -> None:
     begun = {f"image {number}": threading.Event() for number in range(len(PICTURES))}
     overlapped: list[bool] = []
@@ -348,7 +354,9 @@ def test_an_iterator_is_asked_for_images_only_when_they_are_needed(registry: Reg
 
 
 @pytest.mark.parametrize("asked", [{"task": "bugs"}, {"tasks": ["bugs", "colours"] * 3}], ids=str)
-def test_an_abandoned_stream_stops_its_threads(registry: Registry, asked: dict[str, Any]) -> None:
+def test_an_abandoned_stream_stops_its_threads(
+    registry: Registry, asked: dict[str, Any], decoders: Callable[[], list[str]]
+) -> None:
     stream = Predictor(registry).stream(list(PICTURES), batch_size=1, **asked)
     next(stream)
     stream.close()  # type: ignore[attr-defined]  # it is a generator
@@ -356,7 +364,7 @@ def test_an_abandoned_stream_stops_its_threads(registry: Registry, asked: dict[s
 
 
 def test_an_error_in_the_forward_stops_the_threads(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, decoders: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr(mixed, "forward_mixed", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

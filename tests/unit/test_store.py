@@ -276,6 +276,7 @@ print(json.dumps({"few": few, "all": all_of_them, "size": size}))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)],

@@ -15,7 +15,7 @@ from adapterbank.data.subset import take_classes
 from adapterbank.errors import UnknownName
 from adapterbank.records import InputSpec
 
-SPEC = InputSpec(size=(24, 24))
+SPEC = InputSpec(size=(8, 8))
 
 
 def load(classes: tuple[str, ...] | None, limits: Limits, tmp_path: Path) -> TaskData:
