@@ -29,6 +29,7 @@ from adapterbank.cli import render
 from adapterbank.cli.app import app
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import quiet_environment
+from adapterbank.text import visible
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -75,13 +76,13 @@ def _run(words: Sequence[str]) -> int:
         raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}"
+        message = visible(f"{where}{error.strerror or error}")
         render.error(type(error).__name__, message, None, 1, as_json=as_json)
         return _traceback(1)
     except Exception as error:  # noqa: BLE001  # the one place where nothing may escape
         render.error(
             "InternalError",
-            f"Internal error: {type(error).__name__}: {error}",
+            visible(f"Internal error: {type(error).__name__}: {error}"),
             "run it again with ADAPTERBANK_DEBUG=1 and report the traceback",
             INTERNAL,
             as_json=as_json,
@@ -93,7 +94,8 @@ def _run(words: Sequence[str]) -> int:
 def _traceback(code: int) -> int:
     """Show where the error being handled came from, if that was asked for."""
     if os.environ.get("ADAPTERBANK_DEBUG", "") not in {"", "0"}:
-        traceback.print_exc()
+        for text in traceback.format_exc().splitlines():
+            render.note(text)
     return code
 
 

@@ -12,7 +12,7 @@ from adapterbank.catalog import names
 from adapterbank.cli import options, render
 from adapterbank.cli.render import Answer, Table, cell
 from adapterbank.errors import ConflictError, InputError
-from adapterbank.text import count
+from adapterbank.text import count, visible
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
@@ -233,7 +233,7 @@ def _ask(name: str) -> None:
             f"task remove {name} needs --yes where nobody can be asked",
             fix=f"adapterbank task remove {name} --yes",
         )
-    typer.confirm(f"Build and answer {name} no more?", abort=True, err=True)
+    typer.confirm(f"Build and answer {visible(name)} no more?", abort=True, err=True)
 
 
 def _removed(removal: Removal) -> Answer:

@@ -9,9 +9,7 @@ run of MLflow's experiment ``bank``.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +42,7 @@ from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
+from adapterbank.text import csv_text
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
@@ -200,9 +199,7 @@ def _oracle(files: Mapping[str, bytes]) -> Score | None:
 def _write_reports(root: Path, matrix: Matrix) -> None:
     write_json(root / SUMMARY, _rounded(summary(matrix)))
     for name, rows in ((TABLE, _table(matrix)), (CURVE, _curve(matrix))):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        replace_file(root / name, text.getvalue().encode())
+        replace_file(root / name, csv_text(rows).encode())
 
 
 def _table(matrix: Matrix) -> list[tuple[Any, ...]]:

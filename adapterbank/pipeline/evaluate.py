@@ -6,8 +6,6 @@ and to ``work/<task>/run.json``.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -38,6 +36,7 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
+from adapterbank.text import csv_text
 from adapterbank.training.evaluation import Progress, score
 
 CONFUSION = "confusion.csv"
@@ -97,12 +96,10 @@ def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
 
 def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:
     """One row for each test image, as DVC's confusion template counts them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
+    rows = [["actual", "predicted"]]
     for (actual, predicted), count in np.ndenumerate(matrix):
-        writer.writerows([[classes[actual], classes[predicted]]] * int(count))
-    durable.replace_file(path, text.getvalue().encode())  # a link into DVC's cache stays as it is
+        rows += [[classes[actual], classes[predicted]]] * int(count)
+    durable.replace_file(path, csv_text(rows).encode())  # a link into DVC's cache stays as it is
 
 
 def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: bytes) -> None:
