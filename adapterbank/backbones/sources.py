@@ -18,7 +18,8 @@ from typing import cast
 from urllib.parse import parse_qsl, urlencode
 
 from adapterbank.backbones import timm_vit, wheel
-from adapterbank.backbones.loading import Source, checked_options, parse_arch, read_weights
+from adapterbank.backbones.identity import parse_arch
+from adapterbank.backbones.loading import Source, checked_options, read_weights
 from adapterbank.errors import FetchError, InputError, UnknownName
 
 _SCHEMES = ("timm", "file", "random", "wheel")

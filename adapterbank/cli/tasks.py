@@ -209,13 +209,12 @@ def _row(bank: Bank, name: str) -> dict[str, Any]:
 
 def _prepared(bank: Bank, name: str) -> dict[str, Any] | None:
     """Read what ``prepare`` noted of the data, without torch."""
-    from adapterbank.bank.bank import read_json
+    from adapterbank.bank.bank import DataNote, read_note
 
     path = bank.data(name) / "task.json"
     if not path.is_file():
         return None
-    note = read_json(path, fix=f"dvc repro prepare@{name}")
-    return {key: note[key] for key in ("classes", "counts", "digest", "source", "notes")}
+    return vars(read_note(path, DataNote, fix=f"dvc repro prepare@{name}"))
 
 
 def _shown(value: object) -> str:

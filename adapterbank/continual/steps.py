@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +30,7 @@ from adapterbank.continual.matrix import (
 )
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
-from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.errors import AdapterBankError, InputError, IntegrityError
 from adapterbank.inference.artifact import ADAPTER_CONFIG, METRICS
 from adapterbank.inference.champions import champions
 from adapterbank.inference.predictor import Predictor
@@ -40,6 +39,8 @@ from adapterbank.integrations.mlflow.matrix import show_matrix
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
+from adapterbank.registry.metrics import read_metrics
+from adapterbank.registry.summary import score_of
 from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 from adapterbank.text import csv_text
@@ -189,11 +190,9 @@ class _Measuring:
 
 def _oracle(files: Mapping[str, bytes]) -> Score | None:
     """What a version reached on its test images; None where its figures do not say."""
-    try:
-        test = json.loads(files[METRICS])["test"]
-        return Score(correct=test["correct"], total=test["total"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    with contextlib.suppress(IntegrityError, KeyError):
+        return score_of(read_metrics(files[METRICS], where=METRICS), "test")
+    return None
 
 
 def _write_reports(root: Path, matrix: Matrix) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
-from adapterbank.records import Reference, check_task_name
+from adapterbank.records import ROUTER, Reference, check_task_name
 from adapterbank.registry.aliases import (
     ANY,
     Expected,
@@ -28,7 +28,7 @@ from adapterbank.registry.aliases import (
     roll_back,
 )
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_sound
+from adapterbank.registry.checks import check_proof, check_sound
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import (
     MANIFEST,
@@ -195,9 +195,11 @@ class Registry:
                 raise ConflictError(
                     f"The backbone of {self.root} was changed meanwhile", fix="repeat the command"
                 )
-            publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             record = self._layout.load_record(task) or TaskRecord(task=task)
             number = record.find(digest)
+            if number is None and task != ROUTER:
+                check_proof(payload, where=f"the new version of {task!r}")
+            publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             if number is None:
                 record = add_version(record, digest, self._stamp(actor, reason))
                 save_record(self._layout, record)

@@ -104,9 +104,11 @@ def _readable(registry: Registry) -> Manifests:
 
 
 def _manifest(version: Version) -> bytes | None:
+    """Read a manifest; None where it is none, which is named as the registry's own problem."""
     try:
         data = (version.path / MANIFEST).read_bytes()
-    except OSError:
+        parse_manifest(data, kind=kind_of(version.task))
+    except (IntegrityError, OSError):
         return None
     return data if version_digest(data) == version.digest else None
 
