@@ -22,6 +22,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 
@@ -62,7 +63,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         # Not standalone: usage errors come here too, and are reported as all others are.
         result = app(args=words, prog_name="adapterbank", standalone_mode=False)
-        sys.stdout.flush()  # a closed pipe is noticed here, not at the interpreter's end
+        render.finish()
     except AdapterBankError as error:
         kind = type(error).__name__
         render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)
@@ -75,6 +76,8 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
+        with suppress(AdapterBankError, typer.Exit):
+            render.finish()  # or the interpreter would fail at its end, if this is what failed
         where = f"{error.filename}: " if error.filename else ""
         message = visible(f"{where}{error.strerror or error}")
         render.error(type(error).__name__, message, None, 1, as_json=as_json)

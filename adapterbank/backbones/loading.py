@@ -77,7 +77,7 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InputError: it is none of these, or a GPU that this machine does not have.
     """
-    match = _DEVICE.fullmatch(name)
+    match = _DEVICE.fullmatch(str(name))
     if match is None:
         raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if match["kind"] == "cpu":

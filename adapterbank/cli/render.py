@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adapterbank.errors import AdapterBankError
 from adapterbank.text import json_text, percent, visible
 
 if TYPE_CHECKING:
@@ -62,7 +63,18 @@ class Answer:
 
 
 def prepare_streams() -> None:
-    """Let characters that the terminal cannot show be escaped rather than fail."""
+    """Let characters that the terminal cannot show be escaped, and closed streams be none's.
+
+    The next file that is opened would get the number of a closed one, and what is meant for the
+    stream. Standard output is opened such that writing to it fails, as to a closed one.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -99,16 +111,25 @@ def line(text: str = "", *, at_once: bool = False) -> None:
         text: the line.
         at_once: do not wait for more; for streams that a person or a program follows.
     """
-    _write(visible(text), at_once=at_once)
+    _write(f"{visible(text)}\n", at_once=at_once)
+
+
+def finish() -> None:
+    """Write what was not written yet; a closed pipe or a full disk is noticed here, not later."""
+    _write("", at_once=True)
 
 
 def _write(text: str, *, at_once: bool) -> None:
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(text)
         if at_once:
             sys.stdout.flush()
     except BrokenPipeError as error:
         raise typer.Exit(silence()) from error
+    except OSError as error:
+        silence()
+        reason = f"Cannot write to standard output: {error.strerror or error}"
+        raise AdapterBankError(reason, fix="give it another place, such as > FILE") from error
 
 
 def note(text: str) -> None:
@@ -117,7 +138,7 @@ def note(text: str) -> None:
 
 
 def _write_note(text: str) -> None:
-    sys.stdout.flush()
+    finish()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -169,10 +190,10 @@ def answer(result: Answer, *, as_json: bool, at_once: bool = False) -> None:
     """
     if as_json:
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        _write(json_text(result.content, ascii_only=not utf8), at_once=at_once)
+        _write(f"{json_text(result.content, ascii_only=not utf8)}\n", at_once=at_once)
     else:
         for part in result.text:
-            _write(_shown(part), at_once=at_once)
+            _write(f"{_shown(part)}\n", at_once=at_once)
     for sentence in result.notes:
         note(sentence)
     if result.exit_code:

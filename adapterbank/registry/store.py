@@ -72,9 +72,13 @@ class Registry:
             clock: tells the time for history.
 
         Raises:
-            InputError: there is no such folder.
+            InputError: there is no such folder, or it is a whole bank.
         """
+        if not isinstance(path, str | Path):
+            raise InputError(f"expected the folder of a registry, got a {type(path).__name__}")
         root = Path(path).absolute()
+        if (root / "pipelines").is_dir() and (root / "registry").is_dir():
+            raise InputError(f"{root} is a bank; its registry is the folder {root / 'registry'}")
         new = create and not root.exists()
         if not new and not root.is_dir():
             raise InputError(

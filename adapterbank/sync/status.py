@@ -19,6 +19,7 @@ from adapterbank.integrations.mlflow.mirror import (
     VERSION_TAG,
     MirroredModel,
     lookup,
+    other_models,
     source_uri,
 )
 from adapterbank.integrations.mlflow.store import displaced_experiments, store_exists
@@ -249,11 +250,14 @@ def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrep
             for message in _compare_version(model, version, source):
                 yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
             ours |= {version.digest, source}
-        for shown in model.versions:  # what says it is a version of a bank, and is none of this one
-            if shown.digest is not None and not {shown.digest, shown.source} & ours:
+        for shown in model.versions:
+            if not ({shown.digest, shown.source} - {None}) & ours:
                 message = f"MLflow's version {shown.number} of {task} is none of the registry's"
                 yield Discrepancy(place="mlflow", task=task, message=message, fix=UNKNOWN)
         yield from _compare_aliases(registry, model)
+    for name in other_models(root, registry.tasks()):
+        message = f"MLflow has a model {name!r}, of which the registry has no task"
+        yield Discrepancy(place="mlflow", task=name, message=message, fix=UNKNOWN)
 
 
 def _compare_version(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:
