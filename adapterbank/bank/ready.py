@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from adapterbank.backbones.checkpoint import read_checkpoint
 from adapterbank.backbones.fingerprint import fingerprint
 from adapterbank.backbones.identity import parse_arch
-from adapterbank.backbones.loading import read_weights
 from adapterbank.backbones.sources import local_file, neutral
 from adapterbank.bank.bank import Bank, read_json
 from adapterbank.data.store import stored_digest
@@ -70,8 +70,8 @@ def backbone_is_ready(bank: Bank) -> bool:
         return True
     try:
         return (
-            fingerprint(read_weights(file), record.spec, *parse_arch(record.arch))
+            fingerprint(read_checkpoint(file), record.spec, *parse_arch(record.arch))
             == record.fingerprint
         )
-    except IntegrityError:  # fetching says what is wrong with it
+    except (InputError, IntegrityError):  # fetching says what is wrong with it
         return False
