@@ -26,11 +26,13 @@ from adapterbank.errors import (
 )
 from adapterbank.inference.canary import check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
-from adapterbank.records import Traits
+from adapterbank.records import ROUTER, InputSpec, Traits
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
+from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.card import render_card
 from adapterbank.registry.checks import CANARY, read_model
 from adapterbank.registry.documents import dump_document
+from adapterbank.routing.storage import unpack_router
 
 METHODS = "adapterbank.methods"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -148,6 +150,50 @@ def add_metrics(trained: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dic
     }
 
 
+def restore_adapter(
+    files: Mapping[str, bytes],
+    config: AdapterConfig,
+    spec: InputSpec,
+    traits: Traits,
+    *,
+    where: str,
+) -> Adapter:
+    """Rebuild an adapter from the verified files of a version; its backbone need not be there.
+
+    Raises:
+        IntegrityError: the tensors or hyper-parameters are none that the named method can load.
+    """
+    tensors = read_model(files, config, spec, traits.width, where=where)
+    try:
+        adapter = build_adapter(
+            config.method.name, config.method.hyper, traits, len(config.classes),
+            seed=0, where=f"{where}/{ADAPTER_CONFIG}",
+        )  # fmt: skip
+    except (InputError, UnknownName) as error:  # no mistake of who asks for the version
+        raise IntegrityError(f"{where}: {error.message}", fix=error.fix) from error
+    try:
+        adapter.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+    except RuntimeError as error:
+        differences = " ".join(str(error).split())
+        raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {differences}") from error
+    return adapter
+
+
+def check_loads(
+    task: str, files: Mapping[str, bytes], record: BackboneRecord, *, where: str
+) -> None:
+    """Check that a version of a task, or of the router, can be loaded; nothing is answered.
+
+    Raises:
+        IntegrityError: it cannot.
+    """
+    if task == ROUTER:
+        unpack_router(files, where=where)
+        return
+    config = parse_adapter_config(files[ADAPTER_CONFIG], where=f"{where}/{ADAPTER_CONFIG}")
+    restore_adapter(files, config, record.spec, record.traits, where=where)
+
+
 def load_adapter(
     files: Mapping[str, bytes], backbone: Backbone, *, where: str, canary: bool = True
 ) -> LoadedAdapter:
@@ -171,19 +217,7 @@ def load_adapter(
             f" {backbone.fingerprint[:12]}: equal shapes prove nothing, the answers would be wrong",
             fix="adapterbank backbone show",
         )
-    tensors = read_model(files, config, backbone.spec, backbone.traits.width, where=where)
-    try:
-        adapter = build_adapter(
-            config.method.name, config.method.hyper, backbone.traits, len(config.classes),
-            seed=0, where=f"{where}/{ADAPTER_CONFIG}",
-        )  # fmt: skip
-    except (InputError, UnknownName) as error:  # no mistake of who asks for the version
-        raise IntegrityError(f"{where}: {error.message}", fix=error.fix) from error
-    try:
-        adapter.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
-    except RuntimeError as error:
-        differences = " ".join(str(error).split())
-        raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {differences}") from error
+    adapter = restore_adapter(files, config, backbone.spec, backbone.traits, where=where)
     folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
     if canary and CANARY in files:
         check_canary(backbone, folded, files[CANARY], where=where)

@@ -40,7 +40,7 @@ from adapterbank.registry.manifest import (
 )
 from adapterbank.registry.publish import choose_backbone, publish, save_record
 from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
-from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
+from adapterbank.registry.verify import Load, Problem, check_backbone, check_version, survey
 from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 
 Files: TypeAlias = Mapping[str, bytes]  # content by name
@@ -328,12 +328,15 @@ class Registry:
         self,
         ref: str | Reference | None = None,
         *,
+        load: Load | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Problem, ...]:
-        """Check every byte and find everything unfinished. Changes nothing.
+        """Check every byte, the backbone's first, and find everything unfinished. Changes nothing.
 
         Args:
             ref: a version; a bare task name means all of that task; None means everything.
+            load: tries to load each version that is sound, so that none has what no method can
+                load; see :func:`adapterbank.inference.artifact.check_loads`.
             progress: called with the versions checked so far and in all.
 
         Returns:
@@ -352,7 +355,7 @@ class Registry:
         backbone, no_backbone = check_backbone(self._layout)
         problems += no_backbone if chosen else ()
         for count, version in enumerate(chosen, start=1):
-            problems += check_version(self._layout, version.task, version.digest, backbone)
+            problems += check_version(self._layout, version.task, version.digest, backbone, load)
             if progress is not None:
                 progress(count, len(chosen))
         return tuple(sorted(problems, key=lambda p: (p.task or "", str(p.path))))

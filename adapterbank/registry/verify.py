@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from adapterbank.backbones.identity import check_weights
 from adapterbank.durable import TEMPORARY
@@ -56,15 +56,33 @@ def check_backbone(layout: Layout) -> tuple[BackboneRecord | None, tuple[Problem
     return record, ()
 
 
+class Load(Protocol):
+    """Tries to load a version, which needs what the registry itself does not import."""
+
+    def __call__(
+        self, task: str, files: Mapping[str, bytes], record: BackboneRecord, *, where: str
+    ) -> None:
+        """Raise an IntegrityError where it cannot be loaded."""
+
+
 def check_version(
-    layout: Layout, task: str, digest: str, backbone: BackboneRecord | None
+    layout: Layout,
+    task: str,
+    digest: str,
+    backbone: BackboneRecord | None,
+    load: Load | None = None,
 ) -> tuple[Problem, ...]:
-    """Check every byte of one version and, if ``backbone`` is known, that its content is sound."""
+    """Check every byte of one version and, if ``backbone`` is known, that its content is sound.
+
+    Where ``load`` is given, it is loaded too.
+    """
     directory = layout.version(task, digest)
     try:
         files = check_files(directory, digest, kind_of(task))
         if backbone is not None:
             check_sound(task, files, backbone, where=str(directory))
+        if backbone is not None and load is not None:
+            load(task, files, backbone, where=str(directory))
     except IntegrityError as error:
         return (_damaged(task, directory, error),)
     if task == ROUTER or CANARY in files:

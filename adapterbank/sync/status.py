@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
+from adapterbank.inference.artifact import check_loads
 from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.integrations.git import git_uncommitted
 from adapterbank.integrations.mlflow.mirror import (
@@ -74,7 +75,7 @@ def find_discrepancies(
     """
     own = [
         Discrepancy(place="registry", task=problem.task, message=problem.message, fix=problem.fix)
-        for problem in registry.verify(progress=progress)
+        for problem in registry.verify(load=check_loads, progress=progress)
     ]
     versions = _readable(registry)
     return (*own, *_compare_router(registry, versions), *compare_mirrors(registry))
