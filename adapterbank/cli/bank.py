@@ -153,7 +153,7 @@ def verify(
     """
     registry = options.open_registry(bank)
     with progress.bar("Verifying", quiet=as_json) as bar:
-        from adapterbank.inference.artifact import check_loads
+        from adapterbank.inference.loads import check_loads
 
         problems = registry.verify(ref, load=check_loads, progress=bar)
     text = render.problem_lines((item.kind, item.message, item.fix) for item in problems)

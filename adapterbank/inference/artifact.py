@@ -26,13 +26,11 @@ from adapterbank.errors import (
 )
 from adapterbank.inference.canary import check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
-from adapterbank.records import ROUTER, InputSpec, Traits
+from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
-from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.card import render_card
 from adapterbank.registry.checks import CANARY, read_model
 from adapterbank.registry.documents import dump_document
-from adapterbank.routing.storage import unpack_router
 
 METHODS = "adapterbank.methods"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -177,21 +175,6 @@ def restore_adapter(
         differences = " ".join(str(error).split())
         raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {differences}") from error
     return adapter
-
-
-def check_loads(
-    task: str, files: Mapping[str, bytes], record: BackboneRecord, *, where: str
-) -> None:
-    """Check that a version of a task, or of the router, can be loaded; nothing is answered.
-
-    Raises:
-        IntegrityError: it cannot.
-    """
-    if task == ROUTER:
-        unpack_router(files, where=where)
-        return
-    config = parse_adapter_config(files[ADAPTER_CONFIG], where=f"{where}/{ADAPTER_CONFIG}")
-    restore_adapter(files, config, record.spec, record.traits, where=where)
 
 
 def load_adapter(

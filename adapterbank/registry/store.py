@@ -336,7 +336,7 @@ class Registry:
         Args:
             ref: a version; a bare task name means all of that task; None means everything.
             load: tries to load each version that is sound, so that none has what no method can
-                load; see :func:`adapterbank.inference.artifact.check_loads`.
+                load; see :func:`adapterbank.inference.loads.check_loads`.
             progress: called with the versions checked so far and in all.
 
         Returns:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
-from adapterbank.inference.artifact import check_loads
+from adapterbank.inference.loads import check_loads
 from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.integrations.git import git_uncommitted
 from adapterbank.integrations.mlflow.mirror import (

@@ -15,7 +15,7 @@ from adapterbank.bank.bank import Bank
 from adapterbank.config.bank import parse_config
 from adapterbank.continual.audit import audit
 from adapterbank.errors import IntegrityError
-from adapterbank.inference.artifact import check_loads
+from adapterbank.inference.loads import check_loads
 from adapterbank.inference.predictor import Predictor
 from adapterbank.registry.summary import list_tasks, summarise
 from adapterbank.report.overview import collect
