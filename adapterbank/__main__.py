@@ -22,6 +22,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 
@@ -29,6 +30,7 @@ from adapterbank.cli import render
 from adapterbank.cli.app import app
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import quiet_environment
+from adapterbank.text import visible
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -61,7 +63,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         # Not standalone: usage errors come here too, and are reported as all others are.
         result = app(args=words, prog_name="adapterbank", standalone_mode=False)
-        sys.stdout.flush()  # a closed pipe is noticed here, not at the interpreter's end
+        render.finish()
     except AdapterBankError as error:
         kind = type(error).__name__
         render.error(kind, error.message, error.fix, error.exit_code, as_json=as_json)
@@ -74,14 +76,16 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
+        with suppress(AdapterBankError, typer.Exit):
+            render.finish()  # or the interpreter would fail at its end, if this is what failed
         where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}"
+        message = visible(f"{where}{error.strerror or error}")
         render.error(type(error).__name__, message, None, 1, as_json=as_json)
         return _traceback(1)
     except Exception as error:  # noqa: BLE001  # the one place where nothing may escape
         render.error(
             "InternalError",
-            f"Internal error: {type(error).__name__}: {error}",
+            visible(f"Internal error: {type(error).__name__}: {error}"),
             "run it again with ADAPTERBANK_DEBUG=1 and report the traceback",
             INTERNAL,
             as_json=as_json,
@@ -93,7 +97,8 @@ def _run(words: Sequence[str]) -> int:
 def _traceback(code: int) -> int:
     """Show where the error being handled came from, if that was asked for."""
     if os.environ.get("ADAPTERBANK_DEBUG", "") not in {"", "0"}:
-        traceback.print_exc()
+        for text in traceback.format_exc().splitlines():
+            render.note(text)
     return code
 
 

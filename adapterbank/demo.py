@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from adapterbank.bank.bank import Bank, read_json
+from adapterbank.bank.bank import RUN, Bank, read_run
 from adapterbank.bank.samples import write_samples
 from adapterbank.bank.scaffold import init_bank
 from adapterbank.config.bank import PARAMS
@@ -36,12 +36,8 @@ def tuned_bank(root: Path) -> Bank:
 
 def training_seconds(bank: Bank) -> dict[str, float]:
     """Read how long each task trained, as its stage noted it."""
-    notes = {task: bank.note(task, "run.json") for task in bank.config.tasks}
-    return {
-        task: float(read_json(path, fix=f"dvc repro train@{task}")["seconds"])
-        for task, path in notes.items()
-        if path.is_file()
-    }
+    trained = (task for task in bank.config.tasks if bank.note(task, RUN).is_file())
+    return {task: read_run(bank, task).seconds for task in trained}
 
 
 def predict_samples(

@@ -23,21 +23,26 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from adapterbank.text import visible
+
 
 class AdapterBankError(Exception):
     """Base of all errors raised on purpose.
 
+    Whatever names are in them, ``message`` and ``fix`` have nothing that a terminal would obey.
+
     Args:
         message: what is wrong, where, got against expected.
+        more: further lines of the message.
         fix: the command or edit that mends it; printed on a line of its own.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, fix: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+    def __init__(self, message: str, *, more: Iterable[str] = (), fix: str | None = None) -> None:
+        self.message = "\n".join(map(visible, (message, *more)))
+        self.fix = None if fix is None else visible(fix)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.fix is None else f"{self.message}\nTo mend it: {self.fix}"
@@ -77,9 +82,9 @@ class ConfigError(InputError):
     def __init__(self, where: str, problems: Sequence[str], *, fix: str | None = None) -> None:
         self.where = where
         self.problems = tuple(problems)
-        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        lines = (f"  - {problem}" for problem in self.problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(f"{where}: {count}\n{lines}", fix=fix)
+        super().__init__(f"{where}: {count}", more=lines, fix=fix)
 
 
 class ImageError(InputError):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from adapterbank.backbones.identity import identify
 from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.store import Registry
@@ -20,7 +21,9 @@ BACKBONE = BackboneRecord(
     uri="random://vit_tiny?seed=0",
     arch="vit_tiny",
     spec=SPEC,
-    fingerprint="ab" * 32,
+    fingerprint=identify(
+        [("norm.bias", "torch.float32", (WIDTH,), bytes(4 * WIDTH))], SPEC, "vit_tiny", {}
+    ),
     traits=Traits(
         width=WIDTH,
         blocks=2,
@@ -72,8 +75,11 @@ def files_of(
     tensors: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a sound version; each seed is another one."""
+    stated = config or config_of(task)
+    logits = np.ones((2, len(stated.get("classes") or "x")), dtype=np.float32)
     return {
-        "adapter_config.json": json.dumps(config or config_of(task)).encode(),
+        "adapter_config.json": json.dumps(stated).encode(),
+        "canary.safetensors": save({"logits": logits}),
         "adapter_model.safetensors": save(dict(tensors or tensors_of(seed))),
         "routing.safetensors": save({"counts": np.array([1, 2, 3], dtype=np.int64)}),
         "metrics.json": b'{"test": {"correct": 3, "total": 4}}',
@@ -85,4 +91,6 @@ def new_registry(path: Path) -> Registry:
     """Create a registry that has a backbone, with a clock that stands still."""
     registry = Registry.open(path, create=True, clock=lambda: "2026-01-02T03:04:05Z")
     registry.set_backbone(BACKBONE)
+    registry.backbone_weights.parent.mkdir()
+    registry.backbone_weights.write_bytes(save({"norm.bias": np.zeros(WIDTH, np.float32)}))
     return registry

@@ -6,15 +6,13 @@ it meets the wrong one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapterbank.backbones.identity import identify
 from adapterbank.records import InputSpec
 
 
@@ -32,12 +30,10 @@ def fingerprint(
     Returns:
         64 hexadecimal digits (SHA-256).
     """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    tensors = ((name, state[name].detach().cpu().contiguous()) for name in sorted(state))
+    stored = (
         # reshape(-1): a zero-dimensional tensor cannot be viewed as bytes.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    rest = [asdict(spec), arch, dict(options)]
-    digest.update(json.dumps(rest, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+        (name, str(t.dtype), tuple(t.shape), t.reshape(-1).view(torch.uint8).numpy().data)
+        for name, t in tensors
+    )
+    return identify(stored, spec, arch, options)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
 
 import torch
 from safetensors import SafetensorError
@@ -20,15 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adapterbank.backbones.fingerprint import fingerprint
+from adapterbank.backbones.identity import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
-from adapterbank.config.yaml import read_yaml
-from adapterbank.errors import ConfigError, InputError, IntegrityError
+from adapterbank.errors import InputError, IntegrityError
 from adapterbank.records import InputSpec
 
 _DEVICE = re.compile(r"(?P<kind>auto|cpu|cuda)|cuda:(?P<index>[0-9]+)")
-# Options of timm's factory rather than of a network; they read other files, pickled ones too.
-_FACTORY = ("cache_dir", "checkpoint_path", "features_only", "pretrained", "pretrained_cfg",
-            "pretrained_cfg_overlay")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +77,7 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InputError: it is none of these, or a GPU that this machine does not have.
     """
-    match = _DEVICE.fullmatch(name)
+    match = _DEVICE.fullmatch(str(name))
     if match is None:
         raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if match["kind"] == "cpu":
@@ -96,24 +91,6 @@ def pick_device(name: str) -> torch.device:
             f"device {name[:12]!r}: this machine has {gpus} usable GPUs", fix="use auto or cpu"
         )
     return torch.device(f"cuda:{int(index)}" if match["index"] else "cuda")
-
-
-def parse_arch(arch: str) -> tuple[str, dict[str, Any]]:
-    """Split ``name?option=value&…``; values are read as YAML.
-
-    Raises:
-        InputError: a value is not YAML, or an option is not one of a network.
-    """
-    name, _, query = arch.partition("?")
-    options = {}
-    for key, value in parse_qsl(query):
-        if key in _FACTORY:
-            raise InputError(f"{name}: {key} is not an option of an architecture")
-        try:
-            options[key] = read_yaml(value, name)
-        except ConfigError as error:
-            raise InputError(f"{name}: {key}={value[:40]}: the value is not YAML") from error
-    return name, options
 
 
 @contextmanager

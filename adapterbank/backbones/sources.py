@@ -18,7 +18,9 @@ from typing import cast
 from urllib.parse import parse_qsl, urlencode
 
 from adapterbank.backbones import timm_vit, wheel
-from adapterbank.backbones.loading import Source, checked_options, parse_arch, read_weights
+from adapterbank.backbones.checkpoint import read_checkpoint
+from adapterbank.backbones.identity import parse_arch
+from adapterbank.backbones.loading import Source, checked_options
 from adapterbank.errors import FetchError, InputError, UnknownName
 
 _SCHEMES = ("timm", "file", "random", "wheel")
@@ -94,7 +96,7 @@ def _file(uri: str, rest: str, root: Path) -> Source:
     arch = options.pop("arch", "")
     if not arch:
         raise InputError(f"{uri}: add ?arch=NAME, timm's name of the architecture")
-    state = read_weights(
+    state = read_checkpoint(
         root / Path(path),
         fix="put the weights there, or change backbone.uri in pipelines/params.yaml; a relative"
         " path starts at the bank's folder",

@@ -9,6 +9,7 @@ Two exact savings make adapted forwards cheaper than a plain ViT with as many to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -204,16 +205,39 @@ def build_vit(
             f" {patch[0]}x{patch[1]}",
             fix="set backbone.size in pipelines/params.yaml to a multiple of the patch",
         )
+    if vit.patch_embed.proj.in_channels != 3:
+        raise InputError(
+            f"{arch} with in_chans={vit.patch_embed.proj.in_channels}: a bank's images have 3",
+            fix="leave in_chans out, and give patch_embed.proj.weight 3 channels",
+        )
     fitted = dict(state)
     if vit.pos_embed is not None and "pos_embed" in fitted:
-        fitted["pos_embed"] = resample_abs_pos_embed(
-            fitted["pos_embed"],
-            new_size=list(vit.patch_embed.grid_size),
-            num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
-        )
+        fitted["pos_embed"] = _fitted_positions(vit, fitted["pos_embed"])
     _refuse_other_tensors(arch, vit.state_dict(), fitted)
     vit.load_state_dict(fitted, strict=True, assign=True)
     return TimmViT(vit, spec, fingerprint)
+
+
+def _fitted_positions(vit: VisionTransformer, positions: Tensor) -> Tensor:
+    """Resample positions (1, prefix + places, D) to the model's grid.
+
+    Raises:
+        InputError: they are of a grid that is neither square nor the model's.
+    """
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    grid = [int(side) for side in vit.patch_embed.grid_size]
+    places = positions.shape[1] - prefix if positions.ndim == 3 else 0
+    if places == grid[0] * grid[1] and math.isqrt(places) ** 2 != places:
+        return positions
+    if places < 1 or math.isqrt(places) ** 2 != places:
+        raise InputError(
+            f"pos_embed {tuple(positions.shape)} has {places} places beside {prefix} tokens, which"
+            f" make no square; the input size has a grid of {grid[0]} x {grid[1]}",
+            fix="set backbone.size to the size that the checkpoint was trained with, or resample"
+            " its pos_embed to a square grid",
+        )
+    resampled: Tensor = resample_abs_pos_embed(positions, grid, num_prefix_tokens=prefix)
+    return resampled
 
 
 def initial_state(arch: str, options: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
@@ -255,5 +279,7 @@ def _refuse_other_tensors(
     if problems:
         shown = "; ".join(problems[:8]) + ("; …" if len(problems) > 8 else "")
         raise IntegrityError(
-            f"the weights are not those of {arch}: {len(problems)} differences: {shown}"
+            f"the weights are not those of {arch}: {len(problems)} differences: {shown}",
+            fix="name the architecture of the file, with its options: ?arch=NAME&depth=…; its"
+            " tensors must have timm's names",
         )

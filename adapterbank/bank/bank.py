@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked
 
 from adapterbank import durable
 from adapterbank.config.bank import BankConfig, find_bank, load_config
-from adapterbank.errors import InputError
+from adapterbank.errors import InputError, IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.registry.store import Registry
 
+T = TypeVar("T")
+
 RELEASE_REPORT = "reports/release.json"
+RUN = "run.json"
+_NOTE = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -59,21 +67,55 @@ class Bank:
         return self.root / "work" / task / name
 
 
+@checked(frozen=True, kw_only=True, config=_NOTE)
+class RunNote:
+    """What ``train`` leaves of its run in ``run.json``."""
+
+    run_id: str
+    seconds: Annotated[float, Field(ge=0)]
+
+
+@checked(frozen=True, kw_only=True, config=_NOTE)
+class DataNote:
+    """What ``prepare`` says of the images in ``task.json``, as far as people want to know."""
+
+    classes: list[str]
+    counts: dict[str, int]
+    digest: str
+    source: str
+    notes: str
+
+
+def read_run(bank: Bank, task: str) -> RunNote:
+    """Read what is noted of a task's training.
+
+    Raises:
+        InputError: it was not trained, or the note is damaged.
+    """
+    return read_note(bank.note(task, RUN), RunNote, fix=f"dvc repro train@{task}")
+
+
 def read_json(path: Path, *, fix: str) -> dict[str, Any]:
     """Read a stage's JSON note.
 
     Raises:
         InputError: it is missing or damaged; ``fix`` is the command that writes it.
     """
+    return read_note(path, dict[str, Any], fix=fix)
+
+
+def read_note(path: Path, shape: type[T], *, fix: str) -> T:
+    """Read a stage's JSON note into a pydantic dataclass, or whatever pydantic can check.
+
+    Raises:
+        InputError: it is missing or damaged; ``fix`` is the command that writes it.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_document(path.read_bytes(), shape, str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: not there yet", fix=fix) from error
-    except ValueError as error:
-        raise InputError(f"{path}: damaged: {error}", fix=fix) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object", fix=fix)
-    return content
+    except IntegrityError as error:
+        raise InputError(error.message, fix=fix) from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

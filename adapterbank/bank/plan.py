@@ -10,11 +10,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from adapterbank import durable
-from adapterbank.bank.bank import Bank, read_json, write_json
+from adapterbank.bank.bank import Bank, read_json, read_note, write_json
 from adapterbank.config.bank import PARAMS, TrainConfig, describe
 from adapterbank.data.store import stored_digest
 from adapterbank.errors import InputError
@@ -163,10 +163,7 @@ def read_winner(bank: Bank, task: str) -> Winner | None:
     content = read_json(bank.note(task, BEST), fix=fix)
     if content == _PINNED:
         return None
-    try:
-        return TypeAdapter(Winner).validate_json(json.dumps(content))
-    except ValidationError as error:
-        raise InputError(f"{bank.note(task, BEST)}: damaged: {error}", fix=fix) from error
+    return read_note(bank.note(task, BEST), Winner, fix=fix)
 
 
 def write_winner(bank: Bank, winner: Winner) -> None:

@@ -6,12 +6,14 @@ DVC answers this for the stages it runs; these answers are for commands that wor
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
+from adapterbank.backbones.checkpoint import read_checkpoint
 from adapterbank.backbones.fingerprint import fingerprint
-from adapterbank.backbones.loading import parse_arch, read_weights
+from adapterbank.backbones.identity import parse_arch
 from adapterbank.backbones.sources import local_file, neutral
 from adapterbank.bank.bank import Bank, read_json
 from adapterbank.data.store import stored_digest
@@ -35,7 +37,7 @@ def data_inputs(bank: Bank, task: str) -> dict[str, Any]:
         "seed": section.seed,
         "input": asdict(bank.registry.backbone().spec),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(used))
+    plain: dict[str, Any] = to_jsonable_python(used)
     return plain
 
 
@@ -68,8 +70,8 @@ def backbone_is_ready(bank: Bank) -> bool:
         return True
     try:
         return (
-            fingerprint(read_weights(file), record.spec, *parse_arch(record.arch))
+            fingerprint(read_checkpoint(file), record.spec, *parse_arch(record.arch))
             == record.fingerprint
         )
-    except IntegrityError:  # fetching says what is wrong with it
+    except (InputError, IntegrityError):  # fetching says what is wrong with it
         return False

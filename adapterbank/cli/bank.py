@@ -146,14 +146,16 @@ def verify(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Check every byte of the registry.
+    """Check every byte of the registry, the backbone's first, and that every version loads.
 
     Also finds what a killed program left unfinished. Changes nothing; the exit code is 4 if
     anything is not as it should be.
     """
     registry = options.open_registry(bank)
     with progress.bar("Verifying", quiet=as_json) as bar:
-        problems = registry.verify(ref, progress=bar)
+        from adapterbank.inference.loads import check_loads
+
+        problems = registry.verify(ref, load=check_loads, progress=bar)
     text = render.problem_lines((item.kind, item.message, item.fix) for item in problems)
     result = count(len(problems), "problem") if problems else "all is well"
     answer = Answer(

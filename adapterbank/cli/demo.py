@@ -107,11 +107,12 @@ def _build(bank: Bank, size: str, *, as_json: bool) -> list[float]:
     render.note(f"Building {len(bank.config.tasks)} tasks, {size}{small}.")
     ensure_dvc(bank.root, git=git_holds(bank.root))
     seconds: list[float] = []
-    for after in ("\nBuilt in {}. A second dvc repro has nothing to do:", "That took {}.\n"):
+    for after in ("Built in {}. A second dvc repro has nothing to do:", "That took {}."):
         begun = time.perf_counter()
         with render.answers_diverted(divert=as_json):
             repro(bank.root)
         seconds.append(time.perf_counter() - begun)
+        render.note("")
         render.note(after.format(human_seconds(seconds[-1])))
     return seconds
 

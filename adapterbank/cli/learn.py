@@ -55,7 +55,8 @@ def learn(
 
     def show(result: Learned | None, place: int, entry: Entry) -> None:
         if result is None:
-            render.note(f"\nEntry {place} of {len(plan.entries)}: {entry.task}")
+            render.note("")
+            render.note(f"Entry {place} of {len(plan.entries)}: {entry.task}")
         else:
             render.note(f"{entry.task}@{result.version}: {result.outcome}: {result.reason}")
 

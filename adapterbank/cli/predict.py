@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from adapterbank.cli import inputs, options, progress, render
-from adapterbank.cli.render import Answer
+from adapterbank.cli.render import Answer, Faint
 from adapterbank.errors import ImageError
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Route
-from adapterbank.text import count, human_seconds
+from adapterbank.text import count, human_seconds, visible
 
 app = typer.Typer()
 
@@ -58,7 +58,8 @@ def predict(
     begun = time.perf_counter()
     label_width = 20  # nobody knows yet whose labels they will be
     if task != AUTO and not as_json:
-        label_width = min(max(map(len, predictor.load(version)[1].config.classes)), 30)
+        classes = predictor.load(version)[1].config.classes
+        label_width = min(max(len(visible(name)) for name in classes), 30)
     stream = predictor.stream(
         [image for image in images if isinstance(image, Path)],
         task=AUTO if task == AUTO else version,  # resolved once: a promotion now changes nothing
@@ -118,7 +119,8 @@ def _print_answers(
     Returns:
         How many there are of each type.
     """
-    image_width = min(max(len(str(image)) for image in images if isinstance(image, Path)), 60)
+    names = (visible(image) for image in images if isinstance(image, Path))
+    image_width = min(max(map(len, names)), 60)
     kinds: Counter[type[Result]] = Counter()
     # Where the answers scroll by in the same terminal, they are the progress.
     with progress.bar(label, quiet=True) as bar:
@@ -136,11 +138,11 @@ def _print_answers(
 
 
 def _answer(image: str, result: Result, image_width: int, label_width: int) -> Answer:
-    name = f"{image:<{image_width}}"
+    name = f"{visible(image):<{image_width}}"
     if isinstance(result, ImageError):
         return Answer({"image": result.path, "error": result.reason})
     if isinstance(result, Route):
-        return Answer({"image": image, **_route_json(result)}, [f"{name}  {_route_text(result)}"])
+        return Answer({"image": image, **_route_json(result)}, [_route_text(name, result)])
     if isinstance(result, Abstention):
         content: dict[str, Any] = {
             "image": image,
@@ -149,14 +151,15 @@ def _answer(image: str, result: Result, image_width: int, label_width: int) -> A
             "latency_ms": result.latency_ms,
             "route": _route_json(result.route),
         }
-        return Answer(content, [f"{name}  {_route_text(result.route)}"])
+        return Answer(content, [_route_text(name, result.route)])
     content = {**vars(result), "top_k": _shares("label", result.top_k)}
     del content["route"]
     if result.route is not None:
         content["route"] = _route_json(result.route)
     label = result.label if result.route is None else f"{result.task}: {result.label}"
     others = _others(result.top_k[1:])
-    return Answer(content, [f"{name}  {label:<{label_width}}  {result.probability:>6.1%}{others}"])
+    text = f"{name}  {visible(label):<{label_width}}  {result.probability:>6.1%}"
+    return Answer(content, [Faint(text, others)])
 
 
 def _route_json(route: Route) -> dict[str, Any]:
@@ -167,14 +170,14 @@ def _shares(noun: str, shares: Sequence[tuple[str, float]]) -> list[dict[str, An
     return [{noun: name, "probability": share} for name, share in shares]
 
 
-def _route_text(route: Route) -> str:
+def _route_text(name: str, route: Route) -> Faint:
     """Write the task, how unusual the image is for it, and the other tasks."""
     task = route.task or "no known task"
     doubt = "?" if route.outcome == "ambiguous" else ""
-    others = _others(route.candidates)
-    return f"{task + doubt:<20}  p {route.p_value:.3f}  lead {route.margin:>6.1%}{others}"
+    text = f"{name}  {task + doubt:<20}  p {route.p_value:.3f}  lead {route.margin:>6.1%}"
+    return Faint(text, _others(route.candidates))
 
 
 def _others(shares: Sequence[tuple[str, float]]) -> str:
     text = "  ".join(f"{name} {share:.1%}" for name, share in shares)
-    return f"   {render.styled(text, sys.stdout, dim=True)}" if text else ""
+    return f"   {text}" if text else ""

@@ -13,9 +13,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from adapterbank.cli import render
-from adapterbank.text import human_seconds
+from adapterbank.text import human_seconds, visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
 
     from adapterbank.training.sinks import Epoch
@@ -85,7 +86,10 @@ class Bar:
             if anew:
                 self._shown.reset(self._shown.task_ids[0])
             self._shown.update(
-                self._shown.task_ids[0], description=self.label, completed=done, total=total
+                self._shown.task_ids[0],
+                description=visible(self.label),
+                completed=done,
+                total=total,
             )
         elif not self._quiet and self._log_time.due():
             begun, first = self._round
@@ -96,7 +100,7 @@ class Bar:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if self._shown is not None:
-            self._shown.console.print(text, markup=False, highlight=False)
+            print_above(self._shown.console, text)
         elif not self._quiet:
             render.note(text)
 
@@ -105,6 +109,13 @@ class Bar:
         if self._shown is not None:
             self._shown.stop()
             self._shown = None
+
+
+def print_above(console: Console, text: str) -> None:
+    """Print a line above what a console shows: as it is, though it looks like markup."""
+    from rich.text import Text
+
+    console.print(Text(visible(text)))
 
 
 def bar(label: str, *, quiet: bool = False) -> closing[Bar]:
@@ -121,8 +132,9 @@ def spinner(label: str, *, quiet: bool = False) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(f"{label}…"):
+    with Console(stderr=True).status(Text(visible(f"{label}…"))):
         yield
 
 

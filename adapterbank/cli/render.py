@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from adapterbank.text import percent
+from adapterbank.errors import AdapterBankError
+from adapterbank.text import json_text, percent, visible
 
 if TYPE_CHECKING:
     from adapterbank.records import Score
@@ -39,6 +38,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Faint:
+    """A line of an answer with a part of less weight at its end."""
+
+    text: str
+    rest: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a command answers, to programs and to people.
 
@@ -50,13 +57,24 @@ class Answer:
     """
 
     content: Mapping[str, Any]
-    text: Sequence[str | Table] = ()
+    text: Sequence[str | Faint | Table] = ()
     notes: Sequence[str] = ()
     exit_code: int = 0
 
 
 def prepare_streams() -> None:
-    """Let characters that the terminal cannot show be escaped rather than fail."""
+    """Let characters that the terminal cannot show be escaped, and closed streams be none's.
+
+    The next file that is opened would get the number of a closed one, and what is meant for the
+    stream. Standard output is opened such that writing to it fails, as to a closed one.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -87,23 +105,40 @@ def answers_diverted(*, divert: bool = True) -> Iterator[None]:
 
 
 def line(text: str = "", *, at_once: bool = False) -> None:
-    """Print one line of an answer.
+    """Print one line of an answer; whatever is in it, it stays one line and moves no cursor.
 
     Args:
-        text: without a line break at its end.
+        text: the line.
         at_once: do not wait for more; for streams that a person or a program follows.
     """
+    _write(f"{visible(text)}\n", at_once=at_once)
+
+
+def finish() -> None:
+    """Write what was not written yet; a closed pipe or a full disk is noticed here, not later."""
+    _write("", at_once=True)
+
+
+def _write(text: str, *, at_once: bool) -> None:
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(text)
         if at_once:
             sys.stdout.flush()
     except BrokenPipeError as error:
         raise typer.Exit(silence()) from error
+    except OSError as error:
+        silence()
+        reason = f"Cannot write to standard output: {error.strerror or error}"
+        raise AdapterBankError(reason, fix="give it another place, such as > FILE") from error
 
 
 def note(text: str) -> None:
     """Print one line about the work rather than of the answer, on standard error."""
-    sys.stdout.flush()
+    _write_note(visible(text))
+
+
+def _write_note(text: str) -> None:
+    finish()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -113,7 +148,7 @@ def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: 
 
     Args:
         kind: name of the error, for programs.
-        message: what is wrong.
+        message: what is wrong; the line breaks in it are meant.
         fix: the command or edit that mends it.
         exit_code: what the program will end with.
         as_json: print one object instead of text.
@@ -122,7 +157,11 @@ def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: 
         content = {"error": kind, "message": message, "fix": fix, "exit_code": exit_code}
         note(json.dumps(content))
         return
-    note(f"{styled('Error:', sys.stderr, fg='red', bold=True)} {message}")
+    first, *more = message.split("\n")
+    mark = styled("Error:", sys.stderr, fg="red", bold=True)
+    _write_note(f"{mark} {visible(first)}")
+    for text in more:
+        note(text)
     if fix is not None:
         note(f"To mend it: {fix}")
 
@@ -132,10 +171,10 @@ def usage_error(problem: typer.TyperException, *, as_json: bool) -> None:
     context = getattr(problem, "ctx", None)
     message = problem.format_message()
     if type(problem).__name__ == "NoArgsIsHelpError":
-        note(message)  # the whole help text; empty where it was shown already
+        _write_note(message)  # the whole help text; empty where it was shown already
         return
     fix = None if context is None else f"{context.command_path} --help"
-    error("UsageError", message, fix, problem.exit_code, as_json=as_json)
+    error("UsageError", visible(message), fix, problem.exit_code, as_json=as_json)
 
 
 def answer(result: Answer, *, as_json: bool, at_once: bool = False) -> None:
@@ -150,20 +189,15 @@ def answer(result: Answer, *, as_json: bool, at_once: bool = False) -> None:
         typer.Exit: its exit code is not 0.
     """
     if as_json:
-        line(to_json(result.content), at_once=at_once)
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        _write(f"{json_text(result.content, ascii_only=not utf8)}\n", at_once=at_once)
     else:
         for part in result.text:
-            line(part if isinstance(part, str) else _table_text(part), at_once=at_once)
+            _write(f"{_shown(part)}\n", at_once=at_once)
     for sentence in result.notes:
         note(sentence)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def to_json(content: Mapping[str, Any]) -> str:
-    """Write one object on one line; NaN and infinities, which JSON cannot say, become null."""
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    return json.dumps(_plain(content), ensure_ascii=not utf8, allow_nan=False)
 
 
 def version_json(version: Version) -> dict[str, Any]:
@@ -190,6 +224,14 @@ def problem_lines(problems: Iterable[tuple[str, str, str | None]]) -> list[str]:
     return lines
 
 
+def _shown(part: str | Faint | Table) -> str:
+    if isinstance(part, Table):
+        return _table_text(part)
+    if isinstance(part, Faint):
+        return visible(part.text) + styled(visible(part.rest), sys.stdout, dim=True)
+    return visible(part)
+
+
 def styled(text: str, stream: Any, **style: Any) -> str:  # noqa: ANN401  # typer's own arguments
     """Colour a text where its stream is a terminal."""
     plain = "NO_COLOR" in os.environ or not stream.isatty()
@@ -202,15 +244,16 @@ def _table_text(table: Table) -> str:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
+    title = None if table.title is None else Text(visible(table.title))
+    shown = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in table.columns:
         shown.add_column(
-            name.removeprefix(">"),
+            Text(visible(name.removeprefix(">"))),
             justify="right" if name.startswith(">") else "left",
             overflow="fold",
         )
     for row in table.rows:
-        shown.add_row(*(Text(text) for text in row))  # not markup: names may hold brackets
+        shown.add_row(*(Text(visible(text)) for text in row))  # not markup: names hold brackets
     terminal = sys.stdout.isatty()
     buffer = io.StringIO()
     console = Console(
@@ -219,15 +262,3 @@ def _table_text(table: Table) -> str:
     console.print(shown)
     lines = [text.rstrip() for text in buffer.getvalue().splitlines()]
     return "\n".join(lines).strip("\n") + "\n"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return str(value) if isinstance(value, Path) else value

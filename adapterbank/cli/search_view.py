@@ -9,9 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from adapterbank.cli import render
-from adapterbank.cli.progress import Every
+from adapterbank.cli.progress import Every, print_above
 from adapterbank.cli.render import Answer, Table
-from adapterbank.text import human_seconds
+from adapterbank.text import human_seconds, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -59,7 +59,7 @@ class SearchView:
     def note(self, text: str) -> None:
         """Print a line."""
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            print_above(self._live.console, text)
         elif not self._quiet:
             render.note(text)
 
@@ -148,11 +148,13 @@ def _cells(standing: Standing) -> tuple[str, ...]:
 
 def _table(standings: Iterable[Standing]) -> RichTable:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in ("task", "trials", "running", "epochs", "best on validation", "time", "values"):
         table.add_column(name)
     for standing in standings:
         values = "" if standing.best is None else _values_text(standing.best.values)
-        table.add_row(standing.task, *_cells(standing), values)
+        cells = (standing.task, *_cells(standing), values)
+        table.add_row(*(Text(visible(text)) for text in cells))
     return table

@@ -12,7 +12,7 @@ from adapterbank.catalog import names
 from adapterbank.cli import options, render
 from adapterbank.cli.render import Answer, Table, cell
 from adapterbank.errors import ConflictError, InputError
-from adapterbank.text import count
+from adapterbank.text import count, visible
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
@@ -209,13 +209,12 @@ def _row(bank: Bank, name: str) -> dict[str, Any]:
 
 def _prepared(bank: Bank, name: str) -> dict[str, Any] | None:
     """Read what ``prepare`` noted of the data, without torch."""
-    from adapterbank.bank.bank import read_json
+    from adapterbank.bank.bank import DataNote, read_note
 
     path = bank.data(name) / "task.json"
     if not path.is_file():
         return None
-    note = read_json(path, fix=f"dvc repro prepare@{name}")
-    return {key: note[key] for key in ("classes", "counts", "digest", "source", "notes")}
+    return vars(read_note(path, DataNote, fix=f"dvc repro prepare@{name}"))
 
 
 def _shown(value: object) -> str:
@@ -233,7 +232,7 @@ def _ask(name: str) -> None:
             f"task remove {name} needs --yes where nobody can be asked",
             fix=f"adapterbank task remove {name} --yes",
         )
-    typer.confirm(f"Build and answer {name} no more?", abort=True, err=True)
+    typer.confirm(f"Build and answer {visible(name)} no more?", abort=True, err=True)
 
 
 def _removed(removal: Removal) -> Answer:

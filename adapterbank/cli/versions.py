@@ -35,13 +35,17 @@ def register(
 ) -> None:
     """Publish a folder as an immutable version.
 
-    The same bytes are the same version, however often they come.
+    The same bytes are the same version, however often they come. What would not be answered with
+    is refused: its tensors are loaded and its canary is replayed first.
     """
     from adapterbank.registry.summary import read_task
 
     opened = options.open_bank(bank)
     name = read_task(directory) if task is None else task
-    version = opened.registry.register_directory(directory, task=name, reason="registered by hand")
+    with progress.spinner("Replaying its canary", quiet=True):
+        from adapterbank.release import moves
+
+        version = moves.register(opened, directory, name)
     with progress.spinner("Showing it to MLflow and DVC", quiet=True):
         from adapterbank.bank.mirror import follow_version
         from adapterbank.integrations.dvc.repo import keep_output

@@ -156,11 +156,13 @@ def _checked(
         right = False
     if right:
         return changed
-    by_hand = f"delete {name} from it by hand, below tasks:, then repeat the command"
+    by_hand, lines = f"delete {name} from it by hand, below tasks:, then repeat the command", ""
     if section is not None:
-        by_hand = f"write these lines into it under tasks:\n{_lines(name, section, '', 2)}"
+        by_hand, lines = "write the lines above into it under tasks:", _lines(name, section, "", 2)
     raise InputError(
-        f"{PARAMS} has a form that a program cannot edit; nothing was written", fix=by_hand
+        f"{PARAMS} has a form that a program cannot edit; nothing was written",
+        more=lines.splitlines(),
+        fix=by_hand,
     )
 
 

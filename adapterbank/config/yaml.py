@@ -8,8 +8,9 @@ that is nested too deeply or too large, where what an alias stands for counts ea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import yaml as fast_yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
@@ -20,6 +21,7 @@ from ruamel.yaml.reader import ReaderError
 
 from adapterbank.errors import ConfigError
 
+_Loader: Final = getattr(fast_yaml, "CBaseLoader", fast_yaml.BaseLoader)  # no dates, no numbers
 _DEEPEST = 50  # collections in one another
 _LARGEST = 250_000  # keys and values
 _LONGEST = 4_000_000  # characters
@@ -58,6 +60,22 @@ def read_nodes(text: str, where: str) -> MappingNode:
     return node
 
 
+def read_texts(data: bytes, where: str) -> Any:  # noqa: ANN401  # collections of texts
+    """Read YAML that a program wrote, such as ``dvc.lock``, in a tenth of the time.
+
+    Every scalar is the text that stands there; what an alias stands for is not written out.
+
+    Raises:
+        ConfigError: it is not YAML, or too large or too deep.
+    """
+    if len(data) > 16 * _LONGEST:
+        raise ConfigError(where, [f"not YAML: {len(data):,} bytes, at most {16 * _LONGEST:,}"])
+    try:
+        return fast_yaml.load(data, _Loader)  # noqa: S506  # it makes texts, lists and mappings
+    except (fast_yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(where, [f"not YAML: {' '.join(str(error).split())}"]) from error
+
+
 def _read(text: str, where: str, read: Callable[[YAML, str], Any]) -> Any:  # noqa: ANN401
     if len(text) > _LONGEST:
         raise ConfigError(where, [f"not YAML: {len(text):,} characters, at most {_LONGEST:,}"])
@@ -74,6 +92,8 @@ def _read(text: str, where: str, read: Callable[[YAML, str], Any]) -> Any:  # no
         mark = error.problem_mark or error.context_mark
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise _problem(where, mark.line, mark.column, problem) from error
+    except RecursionError as error:  # of ruamel's parser, before anything is composed
+        raise ConfigError(where, [f"not YAML: nested more than {_DEEPEST} deep"]) from error
     except AssertionError as error:  # ruamel's own
         raise ConfigError(where, ["not YAML: a key stands twice in an !!omap"]) from error
 

@@ -20,12 +20,12 @@ from adapterbank.backbones.loading import pick_device
 from adapterbank.backbones.timm_vit import TimmViT
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
-from adapterbank.inference.artifact import CANARY, load_adapter
+from adapterbank.inference.artifact import load_adapter
 from adapterbank.inference.canary import check_canary, tolerance
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_sound
+from adapterbank.registry.checks import CANARY, check_proof, check_sound
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import Event
 from adapterbank.registry.versions import Version, utc_now
@@ -229,7 +229,8 @@ def _check(
             unpack_router(files, where=str(version))
         elif backbone is None:
             problem = "its canary cannot be replayed: the backbone is not what it was"
-        elif CANARY in files:
+        else:
+            check_proof(files, where=str(version))
             loaded = load_adapter(files, backbone, where=str(version), canary=False)
             difference = check_canary(backbone, loaded.folded, files[CANARY], where=str(version))
     except AdapterBankError as error:

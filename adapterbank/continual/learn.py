@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from adapterbank.bank.bank import RELEASE_REPORT, Bank, read_json
+from adapterbank.bank.bank import RELEASE_REPORT, Bank, read_note
 from adapterbank.config.bank import TaskConfig, load_config
 from adapterbank.config.params_file import add_task, replace_task
 from adapterbank.continual.matrix import Kind, kind_of, read_matrix
 from adapterbank.continual.scenario import Entry, Scenario
 from adapterbank.errors import GateRefused
 from adapterbank.integrations.dvc.repo import repro
+from adapterbank.registry.verdicts import Verdict
 
 Outcome = Literal["learned", "learned before", "refused", "kept"]
 """Its version is the champion; a later entry was begun already; a gate refused its version; its
@@ -116,6 +117,11 @@ def first_to_run(tasks: Mapping[str, TaskConfig], entries: Sequence[Entry]) -> i
     return max(0, count - 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    verdicts: tuple[Verdict, ...]
+
+
 def _write(root: Path, entry: Entry) -> None:
     """Let the configuration say what an entry says."""
     tasks = load_config(root).tasks
@@ -126,20 +132,18 @@ def _write(root: Path, entry: Entry) -> None:
 
 
 def _outcome(root: Path, step: int, entry: Entry, kind: Kind) -> Learned:
-    report = read_json(root / RELEASE_REPORT, fix=_FIX)
-    verdict: Mapping[str, Any] = next(
-        (verdict for verdict in report["verdicts"] if verdict["task"] == entry.task),
-        {"outcome": "kept", "version": None, "reason": "there is no version of it"},
-    )
+    report = read_note(root / RELEASE_REPORT, _Report, fix=_FIX)
+    verdict = next((v for v in report.verdicts if v.task == entry.task), None)
     outcomes: Mapping[str, Outcome] = {"promoted": "learned", "unchanged": "learned",
                                        "refused": "refused"}  # fmt: skip
     steps = [past for past in read_matrix(root).steps if past.task == entry.task]
-    noted = steps[-1].kind if steps and steps[-1].version == verdict["version"] else kind
+    version = None if verdict is None else verdict.version
+    noted = steps[-1].kind if steps and steps[-1].version == version else kind
     return Learned(
         step=step,
         task=entry.task,
         kind=noted,
-        outcome=outcomes.get(verdict["outcome"], "kept"),
-        version=verdict["version"],
-        reason=verdict["reason"],
+        outcome="kept" if verdict is None else outcomes.get(verdict.outcome, "kept"),
+        version=version,
+        reason="there is no version of it" if verdict is None else verdict.reason,
     )

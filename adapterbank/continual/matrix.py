@@ -27,9 +27,10 @@ from adapterbank.config.bank import TaskConfig
 from adapterbank.continual.metrics import AccuracyMatrix, summarise
 from adapterbank.durable import make_directory, replace_file
 from adapterbank.errors import IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.records import Score
 from adapterbank.registry.backbone import Sha256
-from adapterbank.registry.documents import dump_document, parse_document
+from adapterbank.registry.documents import dump_document
 
 MATRIX: Final = "reports/matrix.json"
 _FIX: Final = f"git checkout -- {MATRIX}, or delete it: it begins anew with the champions there are"
@@ -171,12 +172,12 @@ def read_matrix(root: Path) -> Matrix:
         return Matrix(steps=())
     steps: list[tuple[Step, Collection[str]]]
     if _EARLIER.match(data):
-        earlier = parse_document(data, _EarlierDocument, where=str(path), fix=_FIX)
+        earlier = read_document(data, _EarlierDocument, str(path), fix=_FIX)
         steps = [
             (step, {t for figure in FIGURES for t in step.of(figure)}) for step in earlier.steps
         ]
     else:
-        steps = list(_unfold(parse_document(data, _Document, where=str(path), fix=_FIX).steps))
+        steps = list(_unfold(read_document(data, _Document, str(path), fix=_FIX).steps))
     for place, (step, changed) in enumerate(steps):
         wrong = next(_problems(place, step, changed), None)
         if wrong is not None:

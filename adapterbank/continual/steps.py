@@ -9,10 +9,7 @@ run of MLflow's experiment ``bank``.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +30,7 @@ from adapterbank.continual.matrix import (
 )
 from adapterbank.data.store import stored_digest
 from adapterbank.durable import replace_file
-from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.errors import AdapterBankError, InputError, IntegrityError
 from adapterbank.inference.artifact import ADAPTER_CONFIG, METRICS
 from adapterbank.inference.champions import champions
 from adapterbank.inference.predictor import Predictor
@@ -42,8 +39,11 @@ from adapterbank.integrations.mlflow.matrix import show_matrix
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import parse_adapter_config
 from adapterbank.registry.manifest import check_some
+from adapterbank.registry.metrics import read_metrics
+from adapterbank.registry.summary import score_of
 from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
+from adapterbank.text import csv_text
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
@@ -190,19 +190,15 @@ class _Measuring:
 
 def _oracle(files: Mapping[str, bytes]) -> Score | None:
     """What a version reached on its test images; None where its figures do not say."""
-    try:
-        test = json.loads(files[METRICS])["test"]
-        return Score(correct=test["correct"], total=test["total"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    with contextlib.suppress(IntegrityError, KeyError):
+        return score_of(read_metrics(files[METRICS], where=METRICS), "test")
+    return None
 
 
 def _write_reports(root: Path, matrix: Matrix) -> None:
     write_json(root / SUMMARY, _rounded(summary(matrix)))
     for name, rows in ((TABLE, _table(matrix)), (CURVE, _curve(matrix))):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        replace_file(root / name, text.getvalue().encode())
+        replace_file(root / name, csv_text(rows).encode())
 
 
 def _table(matrix: Matrix) -> list[tuple[Any, ...]]:

@@ -78,8 +78,7 @@ class Selection:
             lines = [f"  - {error.path}: {error.reason}" for error in errors[:_ERRORS]]
             more = len(errors) - _ERRORS
             lines += [f"  and {more} more"] if more > 0 else []
-            text = "\n".join([f"{len(errors)} images cannot be decoded", *lines])
-            raise InputError(f"{self.source}: {text}")
+            raise InputError(f"{self.source}: {len(errors)} images cannot be decoded", more=lines)
         problems, notes = [], [self.notes] if self.notes else []
         for (split, other), consequence in _SPOILED.items():
             seen = set(digests[other])

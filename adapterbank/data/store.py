@@ -12,13 +12,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -27,6 +27,7 @@ from adapterbank.data.base import SPLITS, Split, TaskData, bytes_of
 from adapterbank.data.batches import in_batches
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.errors import ImageError, InputError, IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.records import InputSpec
 
 Progress = Callable[[int, int], None]
@@ -173,15 +174,11 @@ def read_index(directory: Path) -> Index:
     """
     path = directory / _INDEX
     try:
-        return Index.model_validate_json(path.read_bytes())
+        return read_document(path.read_bytes(), Index, str(path), fix=_FIX)
     except FileNotFoundError as error:
         raise InputError(
             f"{directory}: no prepared task here ({_INDEX} is missing)", fix=_FIX
         ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise IntegrityError(f"{path}: {where}: {first['msg']}", fix=_FIX) from error
 
 
 def _read_split(path: Path) -> Split:
@@ -194,7 +191,7 @@ def _read_split(path: Path) -> Split:
 
 def _spec_json(spec: InputSpec) -> dict[str, object]:
     """Give the spec as JSON reads it back (lists for tuples)."""
-    plain: dict[str, object] = json.loads(json.dumps(asdict(spec)))
+    plain: dict[str, object] = to_jsonable_python(spec)
     return plain
 
 

@@ -11,26 +11,30 @@ from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from adapterbank import catalog
 from adapterbank.backbones.base import Backbone
 from adapterbank.config.bank import describe
-from adapterbank.errors import BackboneMismatch, ConfigError, IntegrityError
+from adapterbank.errors import (
+    BackboneMismatch,
+    ConfigError,
+    InputError,
+    IntegrityError,
+    UnknownName,
+)
 from adapterbank.inference.canary import check_canary, pack_canary
 from adapterbank.methods.base import Adapter, Folded, Method, MethodConfig, count_parameters
-from adapterbank.records import Traits
+from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.card import render_card
+from adapterbank.registry.checks import CANARY, read_model
 from adapterbank.registry.documents import dump_document
 
 METHODS = "adapterbank.methods"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_MODEL = "adapter_model.safetensors"
-CANARY = "canary.safetensors"
 METRICS = "metrics.json"
 ROUTING = "routing.safetensors"
 CARD = "README.md"
@@ -144,6 +148,35 @@ def add_metrics(trained: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dic
     }
 
 
+def restore_adapter(
+    files: Mapping[str, bytes],
+    config: AdapterConfig,
+    spec: InputSpec,
+    traits: Traits,
+    *,
+    where: str,
+) -> Adapter:
+    """Rebuild an adapter from the verified files of a version; its backbone need not be there.
+
+    Raises:
+        IntegrityError: the tensors or hyper-parameters are none that the named method can load.
+    """
+    tensors = read_model(files, config, spec, traits.width, where=where)
+    try:
+        adapter = build_adapter(
+            config.method.name, config.method.hyper, traits, len(config.classes),
+            seed=0, where=f"{where}/{ADAPTER_CONFIG}",
+        )  # fmt: skip
+    except (InputError, UnknownName) as error:  # no mistake of who asks for the version
+        raise IntegrityError(f"{where}: {error.message}", fix=error.fix) from error
+    try:
+        adapter.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+    except RuntimeError as error:
+        differences = " ".join(str(error).split())
+        raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {differences}") from error
+    return adapter
+
+
 def load_adapter(
     files: Mapping[str, bytes], backbone: Backbone, *, where: str, canary: bool = True
 ) -> LoadedAdapter:
@@ -167,14 +200,7 @@ def load_adapter(
             f" {backbone.fingerprint[:12]}: equal shapes prove nothing, the answers would be wrong",
             fix="adapterbank backbone show",
         )
-    adapter = build_adapter(
-        config.method.name, config.method.hyper, backbone.traits, len(config.classes),
-        seed=0, where=f"{where}/{ADAPTER_CONFIG}",
-    )  # fmt: skip
-    try:
-        adapter.load_state_dict(load_tensors(files[ADAPTER_MODEL]), strict=True)
-    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{where}/{ADAPTER_MODEL}: {error}") from error
+    adapter = restore_adapter(files, config, backbone.spec, backbone.traits, where=where)
     folded = adapter.to(backbone.device).requires_grad_(requires_grad=False).fold()
     if canary and CANARY in files:
         check_canary(backbone, folded, files[CANARY], where=where)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import Tensor
 
 from adapterbank.backbones.base import Backbone
 from adapterbank.data.images import normalise, to_pixels
-from adapterbank.errors import CanaryMismatch, IntegrityError
+from adapterbank.errors import CanaryMismatch
 from adapterbank.methods.base import Folded
 from adapterbank.model import forward
 from adapterbank.records import InputSpec
+from adapterbank.registry.checks import CANARY, read_canary
 
 CANARY_IMAGES = 2
 # Of the largest logit. Between BLAS kernels and thread counts float32 differs by 1e-5 or less;
@@ -79,11 +78,8 @@ def check_canary(backbone: Backbone, folded: Folded, packed: bytes, *, where: st
         CanaryMismatch: it is beyond tolerance; the message says by how much.
         IntegrityError: ``packed`` holds no logits.
     """
-    try:
-        expected = torch.from_numpy(load_tensors(packed)["logits"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        # KeyError: no such tensor; the last two: a shape or a kind of number nothing here has.
-        raise IntegrityError(f"{where}: the canary holds no logits: {error}") from error
+    classes = len(folded.head_bias)
+    expected = torch.from_numpy(read_canary(packed, classes, where=f"{where}/{CANARY}"))
     got = _logits(backbone, folded)
     if got.shape != expected.shape:
         raise CanaryMismatch(

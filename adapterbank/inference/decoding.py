@@ -21,6 +21,10 @@ ImageInput = Path | str | bytes | Image.Image
 """A file's path, a file's bytes, or a decoded image."""
 
 With = TypeVar("With")
+_EXPECTED = (
+    "expected a path, the bytes of a file (read() of an open one) or a PIL image (Image.fromarray"
+    " of an array)"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ def _decode(index: int, image: ImageInput, spec: InputSpec) -> Decoded:
     begun = time.perf_counter()
     source = Path(image) if isinstance(image, str) else image
     name = str(source) if isinstance(source, Path) else f"image {index}"
+    if not isinstance(source, Path | bytes | Image.Image):
+        kind = type(source).__name__
+        return Decoded(name, ImageError(name, f"is of type {kind}: {_EXPECTED}"), 0.0)
     try:
         if isinstance(source, Image.Image):
             pixels = to_pixels(source, spec, name=name)
@@ -73,8 +80,9 @@ def paired(
     Raises:
         InputError: there are more of the one than of the other.
     """
-    for index, (image, other) in enumerate(zip_longest(images, others)):
+    boxes = zip_longest(((image,) for image in images), ((other,) for other in others))
+    for index, (image, other) in enumerate(boxes):  # in boxes, as an image may be None by mistake
         if image is None or other is None:
             kind = "images" if image is None else "tasks"
             raise InputError(f"the {kind} end after {index}: expected a task for each image")
-        yield image, other
+        yield image[0], other[0]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from io import IOBase
 from itertools import repeat
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, overload
@@ -25,6 +26,7 @@ from adapterbank.inference.routing import TaskRouter, find_tasks
 from adapterbank.methods.base import Folded
 from adapterbank.model import mixed
 from adapterbank.records import AUTO, ROUTER, Abstention, Prediction, Reference, Route
+from adapterbank.registry.aliases import as_reference
 from adapterbank.registry.manifest import check_payload
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
@@ -290,12 +292,14 @@ class Predictor:
         """Resolve the reference of each image, equal ones once."""
         if tasks is None or task is not None:
             raise InputError("expected one of task and tasks: what to classify the images under")
+        if not isinstance(tasks, Iterable):
+            raise InputError(f"tasks is one {type(tasks).__name__}, expected a list of references")
         if isinstance(tasks, str):
             raise InputError(
                 f"tasks is one string, {tasks!r}, expected a reference for each image",
                 fix=f"task={tasks!r}",
             )
-        refs = list(tasks)
+        refs = [as_reference(ref) for ref in tasks]
         if isinstance(images, Sized) and len(images) != len(refs):
             raise InputError(f"{len(images)} images, but {len(refs)} tasks: expected one for each")
         versions = {ref: self.registry.resolve(ref) for ref in dict.fromkeys(refs)}
@@ -391,8 +395,8 @@ class Predictor:
         return logits.softmax(dim=1).cpu()
 
 
-def _check_arguments(images: object, top_k: int, batch_size: int) -> None:
-    if isinstance(images, str | bytes | Path):
+def _check_arguments(images: object, top_k: object, batch_size: object) -> None:
+    if isinstance(images, str | bytes | Path | IOBase) or not isinstance(images, Iterable):
         raise InputError(f"images is one {type(images).__name__}, expected a list of images")
-    if top_k < 1 or batch_size < 1:
-        raise InputError(f"top_k and batch_size start at 1, got {top_k} and {batch_size}")
+    if any(not isinstance(number, int) or number < 1 for number in (top_k, batch_size)):
+        raise InputError(f"top_k and batch_size start at 1, got {top_k!r} and {batch_size!r}")

@@ -6,17 +6,15 @@ and to ``work/<task>/run.json``.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
+from torch import Tensor
 from torch.nn import functional
 
 from adapterbank import durable
@@ -24,11 +22,10 @@ from adapterbank.backbones.loading import pick_device
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.bank.features import adapter_logits, frozen_split
 from adapterbank.data.store import load_task, stored_digest
-from adapterbank.errors import InputError
+from adapterbank.errors import InputError, IntegrityError
 from adapterbank.inference.artifact import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
-    CANARY,
     METRICS,
     ROUTING,
     add_metrics,
@@ -38,6 +35,10 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
+from adapterbank.reading import read_tensors
+from adapterbank.registry.checks import CANARY
+from adapterbank.registry.metrics import read_metrics
+from adapterbank.text import csv_text
 from adapterbank.training.evaluation import Progress, score
 
 CONFUSION = "confusion.csv"
@@ -55,9 +56,10 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     backbone = load_bank_backbone(bank.registry, device)
     data = load_task(bank.data(task), spec=backbone.spec)
     trained = _read_trained(bank, task)
-    probe = load_tensors(trained.pop(PROBE))
-    chosen_by = json.loads(trained.pop(VAL))
-    loaded = load_adapter(trained, backbone, where=f"work/{task}/trained")
+    where = f"work/{task}/trained"
+    stored, chosen_by = trained.pop(PROBE), _chosen_by(trained.pop(VAL), f"{where}/{VAL}")
+    loaded = load_adapter(trained, backbone, where=where)
+    probe = _probe(stored, (len(loaded.config.classes), backbone.traits.width), f"{where}/{PROBE}")
     digest = stored_digest(bank.data(task))
     if loaded.config.data.digest != digest:
         raise InputError(
@@ -95,14 +97,29 @@ def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def _probe(data: bytes, shape: tuple[int, int], where: str) -> dict[str, Tensor]:
+    """Read the weights (C, D) and biases (C,) of the linear probe."""
+    tensors = read_tensors(data, where)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if shapes != {"weight": shape, "bias": shape[:1]}:
+        raise IntegrityError(f"{where} holds {shapes}, expected a probe of {shape}")
+    return {name: torch.from_numpy(tensor).float() for name, tensor in tensors.items()}
+
+
+def _chosen_by(data: bytes, where: str) -> dict[str, Any]:
+    content = read_metrics(data, where=where)
+    missing = sorted({"val", "linear_probe"} - content.keys())
+    if missing:
+        raise IntegrityError(f"{where} lacks {missing[0]}")
+    return content
+
+
 def _write_confusion(path: Path, matrix: NDArray[np.int64], classes: Sequence[str]) -> None:
     """One row for each test image, as DVC's confusion template counts them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
+    rows = [["actual", "predicted"]]
     for (actual, predicted), count in np.ndenumerate(matrix):
-        writer.writerows([[classes[actual], classes[predicted]]] * int(count))
-    durable.replace_file(path, text.getvalue().encode())  # a link into DVC's cache stays as it is
+        rows += [[classes[actual], classes[predicted]]] * int(count)
+    durable.replace_file(path, csv_text(rows).encode())  # a link into DVC's cache stays as it is
 
 
 def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: bytes) -> None:

@@ -6,13 +6,12 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from adapterbank.bank.bank import Bank, read_json
+from adapterbank.bank.bank import RUN, Bank, read_run
 from adapterbank.errors import TrainingDiverged
 from adapterbank.training.evaluation import Evaluation
 
 PROBE = "probe.safetensors"
 VAL = "val.json"
-RUN = "run.json"
 
 
 def figures(answers: Evaluation) -> dict[str, Any]:
@@ -31,5 +30,4 @@ def figures(answers: Evaluation) -> dict[str, Any]:
 
 def run_id(bank: Bank, task: str) -> str | None:
     """The MLflow run of a task's training, if it has been trained."""
-    path = bank.note(task, RUN)
-    return read_json(path, fix=f"dvc repro train@{task}")["run_id"] if path.exists() else None
+    return read_run(bank, task).run_id if bank.note(task, RUN).exists() else None

@@ -14,7 +14,7 @@ from torch import Tensor
 from adapterbank import durable
 from adapterbank.backbones.base import Backbone
 from adapterbank.backbones.loading import pick_device
-from adapterbank.bank.bank import Bank, write_json
+from adapterbank.bank.bank import RUN, Bank, write_json
 from adapterbank.bank.features import SplitLogits, frozen_split, keep_logits
 from adapterbank.bank.plan import Plan, plan_of
 from adapterbank.config.bank import PARAMS, TrainConfig
@@ -25,7 +25,7 @@ from adapterbank.inference.artifact import adapter_digest, build_adapter, librar
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.mlflow.runs import RunLogger, open_run
 from adapterbank.methods.base import Adapter, count_parameters
-from adapterbank.pipeline.notes import PROBE, RUN, VAL, figures
+from adapterbank.pipeline.notes import PROBE, VAL, figures
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
 from adapterbank.registry.documents import dump_document

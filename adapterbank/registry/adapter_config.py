@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, FailFast, Field, JsonValue
 from pydantic.dataclasses import dataclass
 
+from adapterbank.reading import read_document
 from adapterbank.records import InputSpec
 from adapterbank.registry.backbone import Sha256
-from adapterbank.registry.documents import parse_document
 
 # A head of 100,000 classes is 150 MB at width 384; a file that claims more is an attack or a bug.
 MAX_CLASSES = 100_000
@@ -65,6 +65,6 @@ def parse_adapter_config(data: bytes, *, where: str = "adapter_config.json") -> 
     """Read ``adapter_config.json``.
 
     Raises:
-        IntegrityError: see :func:`~adapterbank.registry.documents.parse_document`.
+        IntegrityError: see :func:`~adapterbank.reading.read_document`.
     """
-    return parse_document(data, AdapterConfig, where=where)
+    return read_document(data, AdapterConfig, where)

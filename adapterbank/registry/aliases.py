@@ -47,6 +47,8 @@ def as_reference(ref: str | Reference) -> Reference:
     """
     if isinstance(ref, str):
         return Reference.parse(ref)
+    if not isinstance(ref, Reference):
+        raise InputError(f"expected a reference such as 'dtd@3', got a {type(ref).__name__}")
     check_task_name(ref.task)
     return Reference.parse(str(ref))  # an empty digest would be short for any version
 

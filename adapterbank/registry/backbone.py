@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from adapterbank.reading import read_document
 from adapterbank.records import InputSpec, Traits
-from adapterbank.registry.documents import dump_document, parse_document
+from adapterbank.registry.documents import dump_document
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -35,7 +36,7 @@ class BackboneRecord:
         Raises:
             IntegrityError: it is not a backbone record of a known schema.
         """
-        return parse_document(data, cls, where=where, fix="git checkout -- registry/backbone.json")
+        return read_document(data, cls, where, fix="git checkout -- registry/backbone.json")
 
     def to_json(self) -> bytes:
         """Write ``backbone.json``: canonical, one entry a line."""

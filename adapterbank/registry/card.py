@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from adapterbank.text import visible
+
 _SHOWN_CLASSES = 40
 
 
@@ -107,12 +109,12 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _text(value: object) -> str:
     """Make a name of somebody's plain Markdown: class names are folder names, so anything."""
-    text = " ".join(str(value).split())
+    text = visible(" ".join(str(value).split()))
     for character in "\\`*_[]<>|#":
         text = text.replace(character, f"\\{character}")
     return text
 
 
 def _code(value: object) -> str:
-    text = " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
+    text = visible(" ".join(str(value).split())).replace("`", "'").replace("|", "\\|")
     return f"`{text}`"

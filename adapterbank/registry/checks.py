@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from adapterbank.errors import BackboneMismatch, IntegrityError
-from adapterbank.records import ROUTER, check_new_task
+from adapterbank.reading import Tensors, read_object, read_tensors
+from adapterbank.records import ROUTER, InputSpec, check_new_task
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
+from adapterbank.registry.metrics import read_metrics
 
-Tensors = dict[str, np.ndarray]
-
-# An adapter has a few dozen tensors of 100 bytes each in the header. The format allows 100 MB,
-# which take half a minute and 2 GB to parse.
-_HEADER_LIMIT = 1 << 20
+CANARY = "canary.safetensors"
+_MODEL = "adapter_model.safetensors"
 
 
-def load_tensors(data: bytes, *, where: str) -> Tensors:
-    """Read a safetensors file whose every number is finite.
+def read_model(
+    files: Mapping[str, bytes], config: AdapterConfig, spec: InputSpec, width: int, *, where: str
+) -> Tensors:
+    """Read the tensors that answer images, and check that they fit to what is said of them.
+
+    Args:
+        files: content by file name.
+        config: what ``adapter_config.json`` says.
+        spec: the backbone's input.
+        width: the backbone's.
+        where: what errors call the files.
 
     Raises:
-        IntegrityError: the header lies about names, shapes or sizes, a kind of number is not one
-            numpy has, or a value is NaN or infinite; names the tensor.
+        IntegrityError: they are damaged, or of another input, width or number of classes.
     """
-    header = int.from_bytes(data[:8], "little")
-    if header > _HEADER_LIMIT:
-        raise IntegrityError(
-            f"{where} is not a usable safetensors file: it claims a header of {header:,} bytes,"
-            f" more than the {_HEADER_LIMIT:,} allowed"
-        )
-    try:
-        tensors = load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        # KeyError: numbers numpy has no name for, bfloat16 and the 8-bit floats.
-        raise IntegrityError(f"{where} is not a usable safetensors file: {error}") from error
-    for name, tensor in sorted(tensors.items()):
-        if tensor.dtype.kind in "fc" and not np.isfinite(tensor).all():
-            count = int(tensor.size - np.isfinite(tensor).sum())
-            raise IntegrityError(f"{where}: tensor {name!r} holds {count:,} NaN or infinite values")
+    stated, model = f"{where}/adapter_config.json", f"{where}/{_MODEL}"
+    if config.input != spec:
+        raise IntegrityError(f"{stated} has input {config.input}; this registry has {spec}")
+    repeated = len(config.classes) - len(set(config.classes))
+    if repeated:
+        raise IntegrityError(f"{stated} repeats {repeated} class names")
+    tensors = read_tensors(files[_MODEL], model)
+    _check_model(tensors, len(config.classes), width, where=model)
     return tensors
+
+
+def read_canary(data: bytes, classes: int, *, where: str) -> np.ndarray:
+    """Read the logits (images, C) that a version gave of its canary.
+
+    Raises:
+        IntegrityError: it holds no such logits, float32 and finite.
+    """
+    tensors = read_tensors(data, where)
+    logits = tensors.get("logits", np.empty(0))
+    if set(tensors) != {"logits"} or logits.dtype != np.float32 or logits.shape[1:] != (classes,):
+        held = ", ".join(f"{name} {t.dtype} {t.shape}" for name, t in sorted(tensors.items())[:5])
+        raise IntegrityError(
+            f"{where}: the canary holds no logits, expected float32 of {classes} classes,"
+            f" got {held or 'nothing'}"
+        )
+    return logits
 
 
 def _check_adapter(
@@ -52,15 +65,14 @@ def _check_adapter(
 ) -> None:
     stated = f"{where}/adapter_config.json"
     config = parse_adapter_config(files["adapter_config.json"], where=stated)
-    _check_config(task, config, backbone, where=stated)
-    model = f"{where}/adapter_model.safetensors"
-    tensors = load_tensors(files["adapter_model.safetensors"], where=model)
-    _check_model(tensors, len(config.classes), backbone.traits.width, where=model)
-    for name in ("routing.safetensors", "canary.safetensors"):
-        if name in files:
-            load_tensors(files[name], where=f"{where}/{name}")
+    _check_origin(task, config, backbone, where=stated)
+    read_model(files, config, backbone.spec, backbone.traits.width, where=where)
+    if "routing.safetensors" in files:
+        read_tensors(files["routing.safetensors"], f"{where}/routing.safetensors")
+    if CANARY in files:
+        read_canary(files[CANARY], len(config.classes), where=f"{where}/{CANARY}")
     if "metrics.json" in files:
-        _json_object(files["metrics.json"], where=f"{where}/metrics.json")
+        read_metrics(files["metrics.json"], where=f"{where}/metrics.json")
     try:
         files.get("README.md", b"").decode()
     except UnicodeDecodeError as error:
@@ -81,8 +93,8 @@ def check_sound(
         check_new_task(task)
         _check_adapter(task, files, backbone, where)
         return
-    load_tensors(files["router.safetensors"], where=f"{where}/router.safetensors")
-    config = _json_object(files["router.json"], where=f"{where}/router.json")
+    read_tensors(files["router.safetensors"], f"{where}/router.safetensors")
+    config = read_object(files["router.json"], f"{where}/router.json")
     if config.get("backbone") != backbone.fingerprint:
         raise BackboneMismatch(
             f"{where} is of backbone {str(config.get('backbone'))[:12]}; this registry has"
@@ -91,7 +103,22 @@ def check_sound(
         )
 
 
-def _check_config(
+def check_proof(files: Mapping[str, bytes], *, where: str) -> None:
+    """Check that a version has what can prove, at any later time, that its answers are the same.
+
+    Versions that were published without stay what they are.
+
+    Raises:
+        IntegrityError: it has no canary.
+    """
+    if CANARY not in files:
+        raise IntegrityError(
+            f"{where} has no {CANARY}: nothing could prove that it gives its answers",
+            fix="adapterbank evaluate TASK --trained, which writes a whole version",
+        )
+
+
+def _check_origin(
     task: str, config: AdapterConfig, backbone: BackboneRecord, *, where: str
 ) -> None:
     if config.task != task:
@@ -103,11 +130,6 @@ def _check_config(
             f" ({backbone.uri}). Equal shapes prove nothing: the answers would be wrong",
             fix="adapterbank backbone show",
         )
-    if config.input != backbone.spec:
-        raise IntegrityError(f"{where} has input {config.input}; this registry has {backbone.spec}")
-    repeated = len(config.classes) - len(set(config.classes))
-    if repeated:
-        raise IntegrityError(f"{where} repeats {repeated} class names")
 
 
 def _check_model(tensors: Tensors, classes: int, width: int, *, where: str) -> None:
@@ -121,16 +143,3 @@ def _check_model(tensors: Tensors, classes: int, width: int, *, where: str) -> N
         shape = tensors[name].shape
         if shape != expected:
             raise IntegrityError(f"{where}: {name!r} has shape {shape}, expected {expected}")
-
-
-def _json_object(data: bytes, *, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a number JSON has")
-
-    try:
-        content = json.loads(data, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{where} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise IntegrityError(f"{where} holds a {type(content).__name__}, expected an object")
-    return content

@@ -21,9 +21,10 @@ from pydantic.dataclasses import dataclass
 
 from adapterbank.durable import read_file
 from adapterbank.errors import IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import Sha256
-from adapterbank.registry.documents import dump_document, parse_document
+from adapterbank.registry.documents import dump_document
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 16
@@ -146,7 +147,7 @@ def parse_manifest(
     """
     if len(data) > MANIFEST_LIMIT:
         raise IntegrityError(f"{where} has {len(data):,} bytes; a manifest never has so many")
-    files = parse_document(data, _Manifest, where=where).files
+    files = read_document(data, _Manifest, where).files
     _check_names(files, where=where, kind=kind)
     return files
 

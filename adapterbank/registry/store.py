@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from adapterbank import durable
 from adapterbank.errors import ConflictError, InputError, IntegrityError, UnknownName
-from adapterbank.records import Reference, check_task_name
+from adapterbank.records import ROUTER, Reference, check_task_name
 from adapterbank.registry.aliases import (
     ANY,
     Expected,
@@ -28,7 +28,7 @@ from adapterbank.registry.aliases import (
     roll_back,
 )
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_sound
+from adapterbank.registry.checks import check_proof, check_sound
 from adapterbank.registry.layout import Layout
 from adapterbank.registry.manifest import (
     MANIFEST,
@@ -40,7 +40,7 @@ from adapterbank.registry.manifest import (
 )
 from adapterbank.registry.publish import choose_backbone, publish, save_record
 from adapterbank.registry.task_record import CHAMPION, Event, Stamp, TaskRecord
-from adapterbank.registry.verify import Problem, check_backbone, check_version, survey
+from adapterbank.registry.verify import Load, Problem, check_backbone, check_version, survey
 from adapterbank.registry.versions import Move, Version, current_actor, utc_now
 
 Files: TypeAlias = Mapping[str, bytes]  # content by name
@@ -72,9 +72,13 @@ class Registry:
             clock: tells the time for history.
 
         Raises:
-            InputError: there is no such folder.
+            InputError: there is no such folder, or it is a whole bank.
         """
+        if not isinstance(path, str | Path):
+            raise InputError(f"expected the folder of a registry, got a {type(path).__name__}")
         root = Path(path).absolute()
+        if (root / "pipelines").is_dir() and (root / "registry").is_dir():
+            raise InputError(f"{root} is a bank; its registry is the folder {root / 'registry'}")
         new = create and not root.exists()
         if not new and not root.is_dir():
             raise InputError(
@@ -195,9 +199,11 @@ class Registry:
                 raise ConflictError(
                     f"The backbone of {self.root} was changed meanwhile", fix="repeat the command"
                 )
-            publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             record = self._layout.load_record(task) or TaskRecord(task=task)
             number = record.find(digest)
+            if number is None and task != ROUTER:
+                check_proof(payload, where=f"the new version of {task!r}")
+            publish(self._layout, task, digest, {**payload, MANIFEST: manifest})
             if number is None:
                 record = add_version(record, digest, self._stamp(actor, reason))
                 save_record(self._layout, record)
@@ -322,12 +328,15 @@ class Registry:
         self,
         ref: str | Reference | None = None,
         *,
+        load: Load | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Problem, ...]:
-        """Check every byte and find everything unfinished. Changes nothing.
+        """Check every byte, the backbone's first, and find everything unfinished. Changes nothing.
 
         Args:
             ref: a version; a bare task name means all of that task; None means everything.
+            load: tries to load each version that is sound, so that none has what no method can
+                load; see :func:`adapterbank.inference.loads.check_loads`.
             progress: called with the versions checked so far and in all.
 
         Returns:
@@ -346,7 +355,7 @@ class Registry:
         backbone, no_backbone = check_backbone(self._layout)
         problems += no_backbone if chosen else ()
         for count, version in enumerate(chosen, start=1):
-            problems += check_version(self._layout, version.task, version.digest, backbone)
+            problems += check_version(self._layout, version.task, version.digest, backbone, load)
             if progress is not None:
                 progress(count, len(chosen))
         return tuple(sorted(problems, key=lambda p: (p.task or "", str(p.path))))

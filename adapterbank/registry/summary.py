@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adapterbank.durable import read_file
 from adapterbank.errors import InputError, IntegrityError
+from adapterbank.reading import read_object
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
-from adapterbank.registry.manifest import check_files, check_some
+from adapterbank.registry.manifest import FILE_LIMITS, check_files, check_some
+from adapterbank.registry.metrics import read_metrics
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
 from adapterbank.registry.versions import Version
@@ -69,7 +71,7 @@ def summarise(version: Version, *, whole: bool = False) -> Summary:
     return Summary(
         version=version,
         config=parse_adapter_config(files[_CONFIG], where=str(version.path)),
-        metrics=json.loads(files.get(_METRICS, b"{}")),
+        metrics=read_metrics(files.get(_METRICS, b"{}"), where=f"{version.path}/{_METRICS}"),
         sizes=sizes,
     )
 
@@ -79,18 +81,19 @@ def read_task(directory: Path) -> str:
 
     Raises:
         InputError: there is no configuration, or it names no task.
+        IntegrityError: it is not JSON.
     """
     path = directory / _CONFIG
     try:
-        return str(json.loads(path.read_bytes())["task"])
+        task = read_object(read_file(path, limit=FILE_LIMITS[_CONFIG]), str(path)).get("task")
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no version: {_CONFIG} is missing",
             fix="adapterbank evaluate TASK --trained, which writes work/TASK/version",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        fix = "adapterbank register DIR --task TASK"
-        raise InputError(f"{path} names no task", fix=fix) from error
+    if not isinstance(task, str):
+        raise InputError(f"{path} names no task", fix="adapterbank register DIR --task TASK")
+    return task
 
 
 def score_of(metrics: Mapping[str, Any], *path: str) -> Score | None:

@@ -20,8 +20,9 @@ from pydantic import ConfigDict, FailFast, Field, JsonValue, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from adapterbank.errors import IntegrityError, UnknownName
+from adapterbank.reading import read_document
 from adapterbank.registry.backbone import Sha256
-from adapterbank.registry.documents import dump_document, parse_document
+from adapterbank.registry.documents import dump_document
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
@@ -113,7 +114,7 @@ def parse_record(data: bytes, task: str, *, where: str, name: str = "") -> TaskR
         IntegrityError: it is no alias file of a known schema, or contradicts itself.
     """
     fix = f"git checkout -- registry/{name or f'aliases/{task}.json'}"
-    stored = parse_document(data, TaskRecord, where=where, fix=fix)
+    stored = read_document(data, TaskRecord, where, fix=fix)
     record = replace(stored, versions=stored.versions[::-1], history=stored.history[::-1])
     problem = _contradiction(record, task)
     if problem is not None:

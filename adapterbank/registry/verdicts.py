@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from adapterbank.records import Score
 from adapterbank.registry.task_record import REFUSE, Event
@@ -126,7 +126,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, as they come back from a file."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
     def short(self) -> str:

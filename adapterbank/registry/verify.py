@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
+from adapterbank.backbones.identity import check_weights
 from adapterbank.durable import TEMPORARY
 from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
-from adapterbank.registry.checks import check_sound
+from adapterbank.registry.checks import CANARY, check_sound
 from adapterbank.registry.layout import TASK_FILE, Layout, listing
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord
 
-ProblemKind: TypeAlias = Literal["damaged", "orphan", "unfinished", "foreign"]
+ProblemKind: TypeAlias = Literal["damaged", "unproven", "orphan", "unfinished", "foreign"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One thing that is not as it should be.
 
-    ``kind`` is ``damaged`` (a registered version or a record cannot be used), ``orphan`` (a whole
-    version that was never registered), ``unfinished`` (what a killed writer left) or ``foreign``
-    (a file that is none of the registry's). Only ``damaged`` ones can stop an answer; none can
-    give a wrong one.
+    ``kind`` is ``damaged`` (the backbone, a registered version or a record cannot be used),
+    ``unproven`` (a whole version without a canary), ``orphan`` (a whole version that was never
+    registered), ``unfinished`` (what a killed writer left) or ``foreign`` (a file that is none of
+    the registry's). Only ``damaged`` ones can stop an answer; only an ``unproven`` version could
+    give another answer than it gave.
     """
 
     kind: ProblemKind
@@ -38,25 +40,56 @@ class Problem:
 
 
 def check_backbone(layout: Layout) -> tuple[BackboneRecord | None, tuple[Problem, ...]]:
-    """Read what the backbone is, or say why it cannot be."""
+    """Read what the backbone is and check its weights, on which all versions hang.
+
+    Returns:
+        what it is, None where that cannot be read; what is wrong with it.
+    """
     try:
-        return layout.require_backbone(), ()
+        record = layout.require_backbone()
     except AdapterBankError as error:
         return None, (_damaged(None, layout.backbone, error),)
+    try:
+        check_weights(layout.backbone_weights, record.spec, record.arch, record.fingerprint)
+    except AdapterBankError as error:
+        return record, (_damaged(None, layout.backbone_weights, error),)
+    return record, ()
+
+
+class Load(Protocol):
+    """Tries to load a version, which needs what the registry itself does not import."""
+
+    def __call__(
+        self, task: str, files: Mapping[str, bytes], record: BackboneRecord, *, where: str
+    ) -> None:
+        """Raise an IntegrityError where it cannot be loaded."""
 
 
 def check_version(
-    layout: Layout, task: str, digest: str, backbone: BackboneRecord | None
+    layout: Layout,
+    task: str,
+    digest: str,
+    backbone: BackboneRecord | None,
+    load: Load | None = None,
 ) -> tuple[Problem, ...]:
-    """Check every byte of one version and, if ``backbone`` is known, that its content is sound."""
+    """Check every byte of one version and, if ``backbone`` is known, that its content is sound.
+
+    Where ``load`` is given, it is loaded too.
+    """
     directory = layout.version(task, digest)
     try:
         files = check_files(directory, digest, kind_of(task))
         if backbone is not None:
             check_sound(task, files, backbone, where=str(directory))
+        if backbone is not None and load is not None:
+            load(task, files, backbone, where=str(directory))
     except IntegrityError as error:
         return (_damaged(task, directory, error),)
-    return ()
+    if task == ROUTER or CANARY in files:
+        return ()
+    message = f"{directory} has no {CANARY}: nothing proves that it still gives its answers"
+    fix = f"dvc repro -f train@{task} && dvc repro, which makes another version of {task}"
+    return (Problem(kind="unproven", task=task, path=directory, message=message, fix=fix),)
 
 
 def survey(layout: Layout, tasks: Iterable[str], *, everything: bool) -> Iterator[Problem]:

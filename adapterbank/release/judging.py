@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,13 +9,16 @@ from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import adapter_logits
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
+from adapterbank.errors import IntegrityError
 from adapterbank.inference.artifact import ADAPTER_MODEL, METRICS
 from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
 from adapterbank.records import Score
 from adapterbank.registry.manifest import check_some
+from adapterbank.registry.metrics import read_metrics
 from adapterbank.registry.store import Registry
+from adapterbank.registry.summary import score_of
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
 from adapterbank.registry.verdicts import Verdict, parse_verdict
 from adapterbank.registry.versions import Version
@@ -125,8 +127,11 @@ class Judge:
         seen = loaded.config.train.get("fit") == "train+val"
         if seen and loaded.config.data.digest == stored_digest(bank.data(task)):
             files, _ = check_some(version.path, version.digest, (METRICS,))
-            val = json.loads(files[METRICS])["val"]
-            return Answers(score=Score(correct=val["correct"], total=val["total"]))
+            where = f"{version.path}/{METRICS}"
+            val = score_of(read_metrics(files.get(METRICS, b"{}"), where=where), "val")
+            if val is None:
+                raise IntegrityError(f"{where} does not say how many validation images were right")
+            return Answers(score=val)
         answers = adapter_logits(bank, self.predictor.backbone, task, "val", loaded)
         confidence = answers.logits.double().softmax(1).amax(1).numpy()
         right = answers.right.numpy()

@@ -1,8 +1,9 @@
-"""Move aliases by hand: what a release does by its gates, a person may do for a reason."""
+"""Publish versions and move aliases by hand: what the pipeline does, a person may do as well."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.mirror import follow_aliases
@@ -11,6 +12,8 @@ from adapterbank.inference.artifact import load_adapter
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.records import ROUTER
 from adapterbank.registry.aliases import ANY, Expected
+from adapterbank.registry.checks import check_sound
+from adapterbank.registry.manifest import MANIFEST, build_manifest, read_folder
 from adapterbank.registry.task_record import CHAMPION, Event
 from adapterbank.registry.verdicts import Verdict, parse_verdict, standing_refusal
 from adapterbank.registry.versions import Move, Version
@@ -23,6 +26,24 @@ class HandMove:
 
     move: Move
     mirror: str | None
+
+
+def register(bank: Bank, directory: Path, task: str) -> Version:
+    """Publish a folder as a version, if it answers what it says it answered.
+
+    Raises:
+        FetchError: the bank has no backbone yet.
+        InputError: the backbone's weights are not on this machine.
+        IntegrityError: the files make no version that would be served: a method that cannot load
+            them, no canary, or another answer to it.
+    """
+    files = read_folder(directory)
+    if task != ROUTER:
+        build_manifest({name: data for name, data in files.items() if name != MANIFEST})
+        where = str(directory)
+        check_sound(task, files, bank.registry.backbone(), where=where)
+        load_adapter(files, load_bank_backbone(bank.registry, bank.config.device), where=where)
+    return bank.registry.register(task, files, reason="registered by hand")
 
 
 def promote(

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from adapterbank.errors import InputError, IntegrityError
+from adapterbank.reading import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +37,8 @@ Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 RECORD_CALIBRATION = 256  # held-out features kept for thresholds
 
+_KINDS = {"blocks": "i", "counts": "i"}  # of numbers; the others are fractions, or stand for some
+_MOST = 1 << 40  # images of a class, and the number of a block
 _LEAST_STEP = 1e-6  # of a held-out feature: less is rounding, and 0 would forget what changes later
 _SLACK = 1e-3  # a mean of unit vectors is no longer than one, but for rounding
 
@@ -174,13 +175,10 @@ def read_record(data: bytes, *, where: str) -> RoutingRecord:
         InputError: it was written before records named their blocks.
         IntegrityError: it is no routing record; names what is wrong.
     """
-    try:
-        arrays = load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise IntegrityError(f"{where} is not a usable safetensors file: {error}") from error
-    return as_record(arrays, where=where)
+    return as_record(read_tensors(data, where), where=where)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large is refused below
 def as_record(arrays: Arrays, *, where: str) -> RoutingRecord:
     """Check the arrays of a routing record, of this layout or the one before.
 
@@ -215,9 +213,10 @@ def as_record(arrays: Arrays, *, where: str) -> RoutingRecord:
         grid = values["calibration_grid"]
         rows = grid[:, :1] + rows * grid[:, 1:]
     counts, blocks = arrays["counts"].astype(np.int64), arrays["blocks"].astype(np.int64)
-    if blocks[0] < 1 or (np.diff(blocks) < 1).any():
+    if blocks[0] < 1 or blocks[-1] > _MOST or (np.diff(blocks) < 1).any():
         raise IntegrityError(f"{where} is of blocks {blocks.tolist()}, expected ascending ones")
-    if (counts < 1).any() or (np.linalg.norm(means, axis=2) > 1 + _SLACK).any():
+    numbers = ((counts >= 1) & (counts <= _MOST)).all()
+    if not numbers or (np.linalg.norm(means, axis=2) > 1 + _SLACK).any():
         raise IntegrityError(f"{where}: a class has no image, or a mean longer than its features")
     if (np.linalg.norm(rows, axis=2) == 0).any() or (grid is not None and (grid[:, 1] <= 0).any()):
         raise IntegrityError(f"{where}: a calibration feature has length zero")
@@ -310,6 +309,10 @@ def _check_shapes(arrays: Arrays, where: str) -> None:
             "factor_step": (layers, min(rank, width)),
             "calibration_grid": (layers, 2, width),
         }
+    odd = [name for name in expected if arrays[name].dtype.kind not in _KINDS.get(name, "fi")]
+    if odd:
+        kind = arrays[odd[0]].dtype
+        raise IntegrityError(f"{where} is no routing record: {odd[0]} is of {kind} numbers")
     wrong = [name for name, shape in expected.items() if shapes[name] != shape]
     if wrong or not layers or not classes or not width:
         listed = ", ".join(f"{name} {shapes[name]}" for name in expected)

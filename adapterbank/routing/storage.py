@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from adapterbank.errors import IntegrityError
+from adapterbank.reading import Tensors, read_document, read_object, read_tensors
 from adapterbank.routing.metric import Metric, Spread
 from adapterbank.routing.record import Floats, triangle
 from adapterbank.routing.router import Router
@@ -22,6 +22,7 @@ from adapterbank.routing.scores import TaskPart
 CONFIG = "router.json"
 TENSORS = "router.safetensors"
 _SCHEMA: Final = 2
+_FIX: Final = "adapterbank router rebuild"
 
 _NAMES = ("within", "turn", "background", "mean", "between", "prototypes", "counts", "calibration")
 
@@ -134,21 +135,18 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
     Raises:
         IntegrityError: a file is missing or is none of a router's, or they do not fit together.
     """
-    try:
-        _check_schema(files[CONFIG], where)
-        config = TypeAdapter(_Config).validate_json(files[CONFIG])
-        tensors = load(files[TENSORS])
-        arrays = {name: tensors[name].astype(np.float64) for name in _NAMES}
-    except (ValidationError, SafetensorError, KeyError, ValueError) as error:
-        raise IntegrityError(
-            f"{where} is not a router: {error}", fix="adapterbank router rebuild"
-        ) from error
+    missing = sorted({CONFIG, TENSORS} - files.keys())
+    if missing:
+        raise IntegrityError(f"{where} is not a router: it lacks {missing[0]}", fix=_FIX)
+    _check_schema(files[CONFIG], where)
+    config = read_document(files[CONFIG], _Config, f"{where}/{CONFIG}", fix=_FIX)
+    arrays = read_tensors(files[TENSORS], f"{where}/{TENSORS}", fix=_FIX)
     _check_shapes(config, arrays, where)
     parts, row, start = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
             prototypes=np.ascontiguousarray(arrays["prototypes"][:, row : row + stated.classes]),
-            counts=arrays["counts"][row : row + stated.classes].astype(np.int64),
+            counts=arrays["counts"][row : row + stated.classes],
             calibration=arrays["calibration"][start : start + stated.calibration],
         )
         row, start = row + stated.classes, start + stated.calibration
@@ -169,16 +167,20 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
 
 def _check_schema(data: bytes, where: str) -> None:
     """Name a router of another layout as what it is."""
-    content = json.loads(data)
-    schema = content.get("schema") if isinstance(content, dict) else None
+    schema = read_object(data, f"{where}/{CONFIG}", fix=_FIX).get("schema")
     if schema != _SCHEMA:
         raise IntegrityError(
-            f"{where} is of layout {schema}, this adapterbank reads {_SCHEMA}",
-            fix="adapterbank router rebuild",
+            f"{where} is of layout {schema}, this adapterbank reads {_SCHEMA}", fix=_FIX
         )
 
 
-def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> None:
+def _check_shapes(config: _Config, arrays: Tensors, where: str) -> None:
+    if set(arrays) != set(_NAMES):
+        raise IntegrityError(
+            f"{where} is not a router: it has tensors {', '.join(sorted(arrays)) or 'of none'},"
+            f" expected {', '.join(sorted(_NAMES))}",
+            fix=_FIX,
+        )
     blocks = [stated.block for stated in config.blocks]
     if blocks != sorted(set(blocks)):
         raise IntegrityError(
@@ -197,11 +199,12 @@ def _check_shapes(config: _Config, arrays: Mapping[str, Floats], where: str) -> 
         "calibration": (sum(task.calibration for task in tasks),),
     }
     for name, shape in expected.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all() or not tasks:
+        array, kind = arrays[name], np.dtype(np.int64 if name == "counts" else np.float64)
+        if array.shape != shape or array.dtype != kind or not tasks:
             raise IntegrityError(
-                f"{where} is not a router: {name!r} has shape {arrays[name].shape}, expected"
-                f" {shape} finite numbers",
-                fix="adapterbank router rebuild",
+                f"{where} is not a router: {name!r} is {array.dtype} of shape {array.shape},"
+                f" expected {kind} of shape {shape}",
+                fix=_FIX,
             )
 
 

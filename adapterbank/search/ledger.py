@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
 from adapterbank.errors import ConflictError, IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.records import Score
 from adapterbank.search.space import Values
 from adapterbank.search.storage import Storage
@@ -153,9 +154,9 @@ class Ledger:
 
     def _parse(self, kind: type[Any], data: bytes | None, name: str) -> Any:  # noqa: ANN401
         try:
-            return TypeAdapter(kind).validate_json(data or b"")
-        except ValidationError as error:
-            raise self._damaged(f"{name}: damaged: {error.errors()[0]['msg']}") from error
+            return read_document(data or b"", kind, name)
+        except IntegrityError as error:
+            raise self._damaged(error.message) from error
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.methods.base import Adapter, count_parameters
 from adapterbank.search.ledger import Trial
 from adapterbank.search.space import Values, split_values
+from adapterbank.text import csv_text
 
 
 class Costs:
@@ -113,20 +112,18 @@ def table(trials: Sequence[Trial], chosen: Trial | None) -> str:
     names = sorted({name for trial in trials for name in trial.values})
     columns = ("trial", "state", "epochs", "correct", "total", "accuracy", "parameters", "latency",
                "pareto", "chosen")  # fmt: skip
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*columns, *names])
+    rows: list[Sequence[object]] = [(*columns, *names)]
     for trial in sorted(trials, key=lambda t: (-len(t.points), *_rank(t))):
         last = trial.points[-1].val if trial.points else None
         score = (last.correct, last.total, f"{last.accuracy:.6f}") if last else ("", "", "")
         latency = "" if trial.latency is None else f"{trial.latency:.3f}"
         marks = (int(trial.number in front), int(trial.number == winner))
         values = (_cell(trial.values.get(name)) for name in names)
-        writer.writerow(
-            [trial.number, trial.state, len(trial.points), *score, trial.parameters, latency,
-             *marks, *values]
+        rows.append(
+            (trial.number, trial.state, len(trial.points), *score, trial.parameters, latency,
+             *marks, *values)
         )  # fmt: skip
-    return stream.getvalue()
+    return csv_text(rows)
 
 
 def _furthest(trials: Sequence[Trial]) -> list[Trial]:

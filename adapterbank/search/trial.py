@@ -23,7 +23,7 @@ from ray import tune
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from adapterbank.backbones.loading import parse_arch
+from adapterbank.backbones.identity import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import Split, TaskData, TrainingData

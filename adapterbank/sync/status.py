@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
+from adapterbank.inference.loads import check_loads
 from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.integrations.git import git_uncommitted
 from adapterbank.integrations.mlflow.mirror import (
@@ -19,6 +20,7 @@ from adapterbank.integrations.mlflow.mirror import (
     VERSION_TAG,
     MirroredModel,
     lookup,
+    other_models,
     source_uri,
 )
 from adapterbank.integrations.mlflow.store import displaced_experiments, store_exists
@@ -73,7 +75,7 @@ def find_discrepancies(
     """
     own = [
         Discrepancy(place="registry", task=problem.task, message=problem.message, fix=problem.fix)
-        for problem in registry.verify(progress=progress)
+        for problem in registry.verify(load=check_loads, progress=progress)
     ]
     versions = _readable(registry)
     return (*own, *_compare_router(registry, versions), *compare_mirrors(registry))
@@ -104,9 +106,11 @@ def _readable(registry: Registry) -> Manifests:
 
 
 def _manifest(version: Version) -> bytes | None:
+    """Read a manifest; None where it is none, which is named as the registry's own problem."""
     try:
         data = (version.path / MANIFEST).read_bytes()
-    except OSError:
+        parse_manifest(data, kind=kind_of(version.task))
+    except (IntegrityError, OSError):
         return None
     return data if version_digest(data) == version.digest else None
 
@@ -247,11 +251,14 @@ def _compare_mlflow(registry: Registry, versions: Manifests) -> Iterator[Discrep
             for message in _compare_version(model, version, source):
                 yield Discrepancy(place="mlflow", task=task, message=message, fix=SYNC)
             ours |= {version.digest, source}
-        for shown in model.versions:  # what says it is a version of a bank, and is none of this one
-            if shown.digest is not None and not {shown.digest, shown.source} & ours:
+        for shown in model.versions:
+            if not ({shown.digest, shown.source} - {None}) & ours:
                 message = f"MLflow's version {shown.number} of {task} is none of the registry's"
                 yield Discrepancy(place="mlflow", task=task, message=message, fix=UNKNOWN)
         yield from _compare_aliases(registry, model)
+    for name in other_models(root, registry.tasks()):
+        message = f"MLflow has a model {name!r}, of which the registry has no task"
+        yield Discrepancy(place="mlflow", task=name, message=message, fix=UNKNOWN)
 
 
 def _compare_version(model: MirroredModel, version: Version, source: str | None) -> Iterator[str]:

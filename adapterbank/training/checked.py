@@ -6,7 +6,6 @@ For what a flipped bit would change without stopping anybody; nothing that is re
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 
 from safetensors import SafetensorError
@@ -14,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from adapterbank.errors import IntegrityError
+from adapterbank.reading import read_object
 
 
 def pack_checked(tensors: Mapping[str, Tensor], text: str) -> bytes:
@@ -30,7 +30,7 @@ def unpack_checked(data: bytes) -> tuple[dict[str, Tensor], str]:
     """
     try:
         tensors = load(data)  # first: it refuses a header that lies about sizes
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = read_object(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
         text, checksum = header["__metadata__"]["text"], header["__metadata__"]["sha256"]
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise IntegrityError(f"not a file of tensors with a checksum: {error}") from error

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
 from adapterbank import durable
 from adapterbank.errors import IntegrityError
+from adapterbank.reading import read_document
 from adapterbank.training.checked import pack_checked, unpack_checked
 from adapterbank.training.sinks import Epoch
 
@@ -92,7 +93,7 @@ class Checkpointer:
                 durable.remove_temporaries(directory)
         try:
             tensors, text = unpack_checked(durable.read_file(path, limit=_LIMIT))
-            document = TypeAdapter(_Document).validate_json(text)
+            document = read_document(text, _Document, "its state")
         except FileNotFoundError:
             return cls(directory, identity, None, None)
         except _DAMAGED as error:

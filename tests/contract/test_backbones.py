@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from adapterbank.backbones.fingerprint import fingerprint
-from adapterbank.backbones.loading import Source, load, parse_arch, pick_device
+from adapterbank.backbones.identity import parse_arch
+from adapterbank.backbones.loading import Source, load, pick_device
 from adapterbank.backbones.sources import fetch, neutral
 from adapterbank.backbones.timm_vit import TimmViT, build_vit, initial_state
 from adapterbank.errors import InputError, IntegrityError, UnknownName

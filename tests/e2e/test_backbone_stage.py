@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from adapterbank.backbones.fingerprint import fingerprint
-from adapterbank.backbones.loading import parse_arch
+from adapterbank.backbones.identity import parse_arch
 from adapterbank.backbones.sources import fetch
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.ready import backbone_is_ready

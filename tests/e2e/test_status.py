@@ -174,15 +174,33 @@ def test_a_version_that_only_mlflow_has_is_named_and_left_to_its_owner(
     client = open_client(bank)
     source = f"dvc://md5/{'1' * 32}"
     made = client.create_model_version("colours", source=source, tags={DIGEST_TAG: "e" * 64})
-    client.create_model_version("colours", source="s3://of/another/tool")  # nobody claims it
-    expected = [f"mlflow: MLflow's version {made.version} of colours is none of the registry's"]
+    other = client.create_model_version("colours", source="s3://of/another/tool")
+    client.create_registered_model("It's another's")
+    expected = [
+        *(
+            f"mlflow: MLflow's version {one.version} of colours is none of the registry's"
+            for one in (made, other)
+        ),
+        "mlflow: MLflow has a model \"It's another's\", of which the registry has no task",
+    ]
     assert drifts(cli) == expected
     synced = told(cli, "sync")
     assert (synced["ok"], synced["done"], synced["failed"]) == (True, [], [])
     assert drifts(cli) == expected
     assert len(lookup(bank, "colours").versions) == 4
-    client.delete_model_version("colours", str(made.version))
+    for one in (made, other):
+        client.delete_model_version("colours", str(one.version))
+    client.delete_registered_model("It's another's")
     assert told(cli, "status")["ok"]
+
+
+def schema_of_other_letters(database: Path) -> bytes:
+    """Return the bytes of a database one letter of whose schema is no UTF-8."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(database.read_bytes())
+    content[content.index(b"CREATE TABLE ") + 2] = 0xB2
+    return bytes(content)
 
 
 def kept(database: Path) -> object:
@@ -190,19 +208,21 @@ def kept(database: Path) -> object:
     try:
         with closing(sqlite3.connect(database)) as connection:
             return connection.execute("SELECT name FROM registered_models").fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return database.read_bytes()
 
 
-@pytest.mark.parametrize("damaged", ["empty", "text", "half", "older"])
+@pytest.mark.parametrize("damaged", ["empty", "text", "half", "older", "letters"])
 def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
     bank: Path, cli: Cli, damaged: str
 ) -> None:
     database = bank / "mlflow.db"
-    if damaged in {"empty", "text"}:
+    if damaged in {"empty", "text", "letters"}:
+        content = schema_of_other_letters(database)
         for path in bank.glob("mlflow.db-*"):
             path.unlink()
-        database.write_bytes(b"" if damaged == "empty" else b"no database" * 1000)
+        contents = {"empty": b"", "text": b"no database" * 1000, "letters": content}
+        database.write_bytes(contents[damaged])
     else:
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute(
@@ -219,7 +239,7 @@ def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
     assert Registry.open(bank / "registry").aliases("colours")["champion"] == 2
     assert kept(database) == before
 
-    if damaged not in {"empty", "text"}:
+    if damaged not in {"empty", "text", "letters"}:
         return  # MLflow keeps the file open as long as this process lives
     for path in bank.glob("mlflow.db*"):  # as the message says: moved away, and made anew
         path.rename(bank / "work" / path.name)

@@ -158,7 +158,7 @@ def test_no_manifest_is_built_with_a_name_off_the_list(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"not json", "Invalid JSON"),
+        (b"not json", "not JSON"),
         (b"[]", "not valid"),
         (b'{"schema": 2, "files": {}}', "has schema 2"),
         (b'{"schema": 1, "files": {}, "more": 1}', "more"),
@@ -174,6 +174,7 @@ def test_a_manifest_of_another_shape_is_refused(text: bytes, reason: str) -> Non
 
 def test_bytes_from_elsewhere_are_checked_the_same_way() -> None:
     files = files_of("dtd")
+    del files["canary.safetensors"]
     manifest = build_manifest(files)
     digest = version_digest(manifest)
     check_payload({**files, MANIFEST: manifest}, digest, where="cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -15,6 +16,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import AdapterBankError, ConflictError, InputError
+from adapterbank.integrations.mlflow.mirror import (
+    lookup,
+    mirror_alias,
+    mirror_version,
+    other_models,
+)
 from adapterbank.integrations.mlflow.run_files import open_run_files
 from adapterbank.integrations.mlflow.runs import open_run
 from adapterbank.integrations.mlflow.store import (
@@ -348,3 +355,43 @@ def test_processes_that_use_a_fresh_store_at_once_all_succeed(tmp_path: Path) ->
     assert [worker.returncode for worker in workers] == [0, 0, 0], results
     assert len({output for output, _ in results}) == 3
     assert [errors for _, errors in results] == ["", "", ""]  # and quietly
+
+
+def damage_rows(bank: Path, statement: str) -> None:
+    with closing(sqlite3.connect(bank / DATABASE)) as connection, connection:
+        connection.execute(statement)
+
+
+ROWS = {
+    "name-no-text": "UPDATE registered_models SET name = CAST(x'64b2' AS TEXT)",
+    "no-version": "UPDATE model_versions SET version = 'x'",
+    "no-time": "UPDATE model_versions SET creation_time = 'x'",
+    "source-no-text": "UPDATE model_versions SET source = CAST(x'b2' AS TEXT)",
+    "tag-no-text": "UPDATE model_version_tags SET value = CAST(x'b2b3' AS TEXT)",
+    "alias-of-none": "UPDATE registered_model_aliases SET version = 'x'",
+    "number-of-letters": "UPDATE model_versions SET version = x'ffff'",
+}
+
+
+@pytest.mark.parametrize("statement", ROWS.values(), ids=ROWS)
+def test_a_row_that_cannot_be_read_is_the_stores_fault_and_said_so(
+    bank: Path, statement: str
+) -> None:
+    mirror_version(bank, "dtd", 1, "1" * 64, "2" * 32, tags={})
+    mirror_alias(bank, "dtd", "champion", "1" * 64)
+    damage_rows(bank, statement)
+    for ask in (lambda: lookup(bank, "dtd"), lambda: other_models(bank, ["dtd"])):
+        with contextlib.suppress(AdapterBankError):
+            ask()
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xb2", 0, 1, "x"), KeyError("a"),
+                                   TypeError(), sqlite3.InterfaceError("x"), OverflowError("x")],
+                         ids=lambda error: type(error).__name__)  # fmt: skip
+def test_whatever_a_damaged_store_makes_of_mlflow_names_the_store(
+    bank: Path, error: Exception
+) -> None:
+    with pytest.raises(AdapterBankError, match=r"mlflow\.db: ") as caught, reported(bank):
+        raise error
+    assert "adapterbank sync" in (caught.value.fix or "")
+    assert type(error).__name__ in caught.value.message

@@ -132,7 +132,7 @@ def test_a_form_that_cannot_be_added_to_is_left_alone_and_the_lines_are_shown() 
     assert parse_config(text, where="params.yaml").tasks == {}
     with pytest.raises(InputError, match="nothing was written") as caught:
         with_task(text, "pets", SECTION)
-    assert "data: photos/pets" in (caught.value.fix or "")
+    assert "\n    data: photos/pets\n" in caught.value.message
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

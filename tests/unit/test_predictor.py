@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -396,3 +397,56 @@ def test_a_device_that_is_not_there_is_refused(registry: Registry, name: str) ->
         Predictor(registry, device=name)
     with pytest.raises(InputError, match=f"device '{name}'"):
         load_bank_backbone(registry, name)
+
+
+WRONG_IMAGES: dict[str, Any] = {
+    "none": None,
+    "array": np.zeros((4, 4, 3), dtype=np.uint8),
+    "file": io.BytesIO(b"x"),
+    "number": 3,
+    "list": ["a.png"],
+}
+
+
+@pytest.mark.parametrize("image", WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_what_is_no_image_is_an_error_of_that_image_which_says_what_is_expected(
+    registry: Registry, image: ImageInput
+) -> None:
+    predictor = Predictor(registry)
+    answers = list(predictor.stream([image, PICTURES[0]], task="bugs"))
+    assert isinstance(answers[0], ImageError)
+    assert "expected a path, the bytes of a file" in answers[0].message
+    assert isinstance(answers[1], Prediction)
+    mixed = list(predictor.stream([image, PICTURES[0]], tasks=["bugs", "bugs"]))
+    assert [type(answer) for answer in mixed] == [ImageError, Prediction]
+
+
+NOTHING: Any = None
+MISUSES: dict[str, Callable[[Any], object]] = {
+    "no-list": lambda predictor: predictor.predict(None, task="bugs"),
+    "one-image": lambda predictor: predictor.predict(PICTURES[0], task="bugs"),
+    "one-file": lambda predictor: predictor.predict(io.BytesIO(b"x"), task="bugs"),
+    "task-of-number": lambda predictor: predictor.predict([], task=3),
+    "tasks-of-none": lambda predictor: predictor.predict([b""], tasks=[None]),
+    "tasks-of-lists": lambda predictor: predictor.predict([b""], tasks=[["bugs"]]),
+    "tasks-a-number": lambda predictor: predictor.predict([b""], tasks=1),
+    "top-k-none": lambda predictor: predictor.predict([], task="bugs", top_k=None),
+    "batch-of-half": lambda predictor: predictor.predict([], task="bugs", batch_size=0.5),
+    "device": lambda predictor: Predictor(predictor.registry, device=NOTHING),
+    "registry": lambda _: Predictor(NOTHING),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES.values(), ids=MISUSES)
+def test_a_wrong_argument_is_a_typed_error(
+    registry: Registry, misuse: Callable[[Any], object]
+) -> None:
+    with pytest.raises(InputError):
+        misuse(Predictor(registry))
+
+
+def test_a_bank_instead_of_its_registry_is_told_which_folder_that_is(tmp_path: Path) -> None:
+    for name in ("registry", "pipelines"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=r"is a bank; its registry is the folder .*/registry"):
+        Predictor(tmp_path)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import typer
 
 from adapterbank.cli import render
-from adapterbank.cli.render import Answer, Table
+from adapterbank.cli.progress import Bar, spinner
+from adapterbank.cli.render import Answer, Faint, Table
+from adapterbank.errors import ConfigError
 from adapterbank.records import Score
+from adapterbank.text import visible
 
 ANSWER = Answer(
     {
@@ -70,3 +75,48 @@ def test_problems_are_named_with_what_mends_them() -> None:
         "  To mend it: adapterbank pull dtd@3",
         "Git: dirty",
     ]
+
+
+EVIL = "\x1b]0;title\x07\x1b[2Ja\u202eb\x9b\nError: forged"
+
+
+def print_everywhere(text: str, *, as_json: bool) -> None:
+    """Print a text of somebody else's in every way there is."""
+    parts = (text, Faint(text, text), Table((text,), [(text,)], title=text))
+    render.answer(Answer({text: [text]}, parts, [text]), as_json=as_json)
+    render.line(text)
+    render.note(text)
+    failure = ConfigError(text, [text], fix=text)
+    render.error("ConfigError", failure.message, failure.fix, 2, as_json=as_json)
+    render.usage_error(typer.BadParameter(text), as_json=as_json)
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_no_text_of_somebody_else_moves_the_cursor_or_forges_a_line(
+    capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    print_everywhere("plain", as_json=as_json)
+    plain = capsys.readouterr()
+    print_everywhere(EVIL, as_json=as_json)
+    evil = capsys.readouterr()
+    for said, shown in zip(plain, evil, strict=True):
+        assert shown.count("\n") == said.count("\n")
+        assert all(line == visible(line) for line in shown.split("\n"))
+        assert "\nError: forged" not in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "log"])
+def test_progress_is_as_harmless_as_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    ticks = iter(range(0, 1000, 10))
+    with closing(Bar(EVIL, clock=lambda: next(ticks))) as bar, spinner(EVIL):
+        bar(0, 3)
+        bar(1, 3)
+        bar.say(f"[bold]{EVIL}:smile:")
+    said = capsys.readouterr().err
+    assert f"[bold]{visible(EVIL)}:smile:" in said.replace("\n", "")
+    assert "\x1b]0" not in said
+    assert "\x07" not in said

@@ -6,23 +6,25 @@ files, which ``dvc.lock`` states.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
 
-from adapterbank.errors import AdapterBankError
+from adapterbank.config.yaml import read_texts
+from adapterbank.errors import AdapterBankError, ConfigError
+from adapterbank.reading import read_document
 from adapterbank.registry.manifest import md5_of
 
 _LOCK: Final = "dvc.lock"
-# A bank of a thousand tasks has megabytes of it; the loader in Python would take minutes.
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST: Final = 1_000_000  # outputs of a bank
 # DVC passes on what the libraries of its remotes raise, not all of which are OSErrors.
 _REMOTE_ERRORS: Final = (
     ("aiohttp", "ClientError"),
@@ -223,23 +225,28 @@ class DvcObjects:
 def _locked_outputs(path: Path) -> dict[str, str]:
     """Return the MD5 of each output that ``dvc.lock`` has, by the path of the output."""
     try:
-        content = _Loader(path.read_bytes()).get_single_data()
-        stages = (content or {}).get("stages") or {}
-        outputs = [out for stage in stages.values() for out in stage.get("outs", ())]
-        return {str(out["path"]): str(out["md5"]) for out in outputs if out.get("md5")}
+        content = read_texts(path.read_bytes(), str(path)) or {}
+        stages = (content.get("stages") or {}).values()
+        # An alias makes many stages of a few letters.
+        outputs = list(islice((out for stage in stages for out in stage.get("outs", ())), _MOST))
+        return {out["path"]: out["md5"] for out in outputs if out.get("md5")}
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (ConfigError, AttributeError, KeyError, TypeError) as error:
         raise AdapterBankError(
             f"{path} cannot be read: {error}", fix=f"git checkout {_LOCK}"
         ) from error
 
 
+@checked(frozen=True, config=ConfigDict(strict=True))
+class _Entry:
+    relpath: str
+    md5: str
+
+
 def _parse_list(data: bytes, md5: str) -> dict[str, str]:
-    try:
-        return {str(item["relpath"]): str(item["md5"]) for item in json.loads(data)}
-    except (ValueError, TypeError, KeyError) as error:
-        raise AdapterBankError(f"the DVC object {md5} is no list of files") from error
+    entries = read_document(data, list[_Entry], f"the DVC object {md5}, a list of files,")
+    return {entry.relpath: entry.md5 for entry in entries}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
+from adapterbank.reading import read_object
 
 _GITIGNORE: Final = b"/config.local\n/tmp\n/cache\n"
 
@@ -90,7 +90,7 @@ def keep_output(root: Path, stage: str, output: str) -> str | None:
     if not (root / "dvc.yaml").is_file():
         return f"{root} has no dvc.yaml"
     try:
-        changed = json.loads(_dvc(root, "status", "--json", stage)).get(stage, [])
+        changed = read_object(_dvc(root, "status", "--json", stage), "what DVC says").get(stage, [])
         if changed in ([{"changed outs": {output: how}}] for how in ("modified", "not in cache")):
             _dvc(root, "commit", "--quiet", "--force", stage)
         elif changed:

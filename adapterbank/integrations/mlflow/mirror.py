@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from adapterbank.errors import InputError, UnknownName
-from adapterbank.integrations.mlflow.store import open_client, reported, store_exists, store_lock
+from adapterbank.integrations.mlflow.store import (
+    is_elsewhere,
+    open_client,
+    reported,
+    store_exists,
+    store_lock,
+)
 from adapterbank.records import check_alias_name, check_task_name
 
 VERSION_TAG: Final = "adapterbank.version"
@@ -33,6 +39,7 @@ DIGEST_TAG: Final = "adapterbank.digest"
 
 _HEX: Final = {"digest": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
 _PAGE: Final = 1000
+_KIND: Final = "adapter"  # the tag of models that a bank made
 _ALIAS_ATTEMPTS: Final = 4
 _ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
 
@@ -119,7 +126,7 @@ def mirror_version(
                 shown = None
             if shown is None:
                 with _unless("RESOURCE_ALREADY_EXISTS"):
-                    client.create_registered_model(task, tags={"kind": "adapter"})
+                    client.create_registered_model(task, tags={"kind": _KIND})
                 shown = client.create_model_version(
                     task, source=source, run_id=_existing(client, run_id), tags=wanted
                 )
@@ -183,6 +190,25 @@ def lookup(root: Path, task: str) -> MirroredModel:
             if number in versions
         ),
     )
+
+
+def other_models(root: Path, tasks: Collection[str]) -> tuple[str, ...]:
+    """Return the names of MLflow's models that are none of ``tasks``.
+
+    A server may be shared with others, so there it is only those that a bank made.
+
+    Raises:
+        AdapterBankError: the store did not answer.
+    """
+    shared, names, token = is_elsewhere(root), list[str](), None
+    with reported(root):
+        client = open_client(root)
+        while True:
+            page = client.search_registered_models(max_results=_PAGE, page_token=token)
+            names += [model.name for model in page if not shared or model.tags.get("kind") == _KIND]
+            token = page.token
+            if not token:
+                return tuple(sorted(set(names) - set(tasks)))
 
 
 def _search(client: MlflowClient, task: str, condition: str = "") -> list[ModelVersion]:

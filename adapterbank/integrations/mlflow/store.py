@@ -32,6 +32,10 @@ DATABASE: Final = "mlflow.db"
 
 _UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 _PAGE: Final = 50_000  # MLflow's most
+_ANOTHER: Final = "move {} away, then: adapterbank sync, which makes another; its runs are lost"
+# Those of the libraries, and what a damaged row or table makes of MLflow's code and of Python's.
+_UNREADABLE: Final = (MlflowException, SQLAlchemyError, sqlite3.Error, ArithmeticError,
+                      AttributeError, LookupError, TypeError, ValueError)  # fmt: skip
 
 
 def tracking_uri(root: Path) -> str:
@@ -72,7 +76,7 @@ def ensure_store(root: Path) -> str:
         elif not _is_database(database):  # MLflow would fill an empty file with tables
             raise AdapterBankError(
                 f"{database} is not a usable MLflow store",
-                fix=f"move {database} away; adapterbank makes a new one",
+                fix=_ANOTHER.format(database),
             )
     return _sqlite_uri(database)
 
@@ -152,13 +156,21 @@ def reported(root: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        uri = tracking_uri(root)
-        reason = str(error).strip().splitlines()[0]
-        fix = "check MLFLOW_TRACKING_URI and that the server runs" if _elsewhere(root) else None
+    except _UNREADABLE as error:
+        uri, library = tracking_uri(root), isinstance(error, (MlflowException, SQLAlchemyError))
+        reason = next(iter(str(error).strip().splitlines()), "")
+        reason = reason if library else f"{type(error).__name__}: {reason}"
+        fix = None if library and "DatabaseError" not in reason else _ANOTHER.format(DATABASE)
+        if _elsewhere(root):
+            fix = "check MLFLOW_TRACKING_URI and that the server runs"
         if "out-of-date database schema" in str(error):
             fix = f"mlflow db upgrade {uri}"
         raise AdapterBankError(f"MLflow store {uri}: {reason}", fix=fix) from error
+
+
+def is_elsewhere(root: Path) -> bool:
+    """Return whether runs are kept in another store than the bank's own."""
+    return bool(_elsewhere(root))
 
 
 def _elsewhere(root: Path) -> str:
@@ -195,7 +207,7 @@ def _create(database: Path) -> None:
 
 
 def _is_database(path: Path) -> bool:
-    """Whether it is SQLite's, and not empty.
+    """Whether it is SQLite's, not empty, and its tables can be named.
 
     SQLite is asked: whoever else opens and closes the file drops the locks that this process has
     on it, and another process may then write into the middle of a transaction.
@@ -204,10 +216,10 @@ def _is_database(path: Path) -> bool:
         return False
     try:
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
+            connection.execute("SELECT name FROM sqlite_master").fetchall()
     except sqlite3.OperationalError:
         return True  # busy, or unreadable, of which MLflow tells
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, ValueError):  # ValueError: a message that is no UTF-8
         return False
     return True
 
