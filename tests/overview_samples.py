@@ -55,6 +55,7 @@ def steps(tasks: tuple[str, ...], lost: int = 3) -> tuple[Step, ...]:
                 champions={one: Champion(version=1, digest=DIGEST) for one in seen},
                 oracle={one: Score(correct=90, total=100) for one in seen},
                 routed={one: Score(correct=right[one], total=100) for one in seen},
+                routed_all={one: Score(correct=right[one] + 2, total=100) for one in seen},
                 identity={one: Score(correct=right[one] + 5, total=100) for one in seen},
                 abstained={one: Score(correct=2, total=100) for one in seen},
             )

@@ -7,15 +7,17 @@ it and can always be made again.
 
 ``oracle``: right labels of the champion on its test images, from the version's ``metrics.json``.
 ``identity``: test images whose likeliest task is the true one, by the router of that moment.
-``routed``: both at once. ``abstained``: images that the router would reject as unknown, whatever
-their likeliest task; kept apart, as the router's bars are. All are of the test images of one task.
+``abstained``: images that the router rejects as unknown, whatever their likeliest task. ``routed``:
+right answers that a user gets: the task is found, the label right and the image not rejected.
+``routed_all``: right answers if no image were rejected. All are of the test images of one task.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -38,8 +40,11 @@ _FIX: Final = f"git checkout -- {MATRIX}, or delete it: it begins anew with the 
 _EARLIER: Final = re.compile(rb'\s*\{\s*"schema"\s*:\s*1\s*[,}]')
 
 Kind = Literal["new task", "new classes", "new domain", "new version"]
-Figure = Literal["oracle", "routed", "identity", "abstained"]
-FIGURES: Final[tuple[Figure, ...]] = ("oracle", "routed", "identity", "abstained")
+Figure = Literal["oracle", "routed", "routed_all", "identity", "abstained"]
+FIGURES: Final[tuple[Figure, ...]] = ("oracle", "routed", "routed_all", "identity", "abstained")
+
+_NESTED: Final[tuple[Figure, ...]] = ("routed", "routed_all", "identity")
+"""Each counts some of the images that the next one counts."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _Count = Annotated[int, Field(ge=0)]
@@ -68,8 +73,8 @@ class Step:
         version: the number of that champion.
         kind: what it was to the bank.
         champions: all that were served, by task.
-        oracle: by task, see the module; ``routed``, ``identity`` and ``abstained`` likewise, but
-            without tasks of which nothing could be measured.
+        oracle: by task, see the module; the other figures likewise, but without tasks of which
+            nothing could be measured. ``routed`` is missing of steps that earlier programs wrote.
         carried: tasks whose images are not prepared here, so that the router's figures are those
             of the step before.
     """
@@ -84,6 +89,7 @@ class Step:
     routed: dict[str, Score]
     identity: dict[str, Score]
     abstained: dict[str, Score]
+    routed_all: dict[str, Score] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
 
     def of(self, figure: Figure) -> Mapping[str, Score]:
@@ -135,18 +141,19 @@ class _Line:
     routed: dict[str, _Pair | None] = field(default_factory=dict)
     identity: dict[str, _Pair | None] = field(default_factory=dict)
     abstained: dict[str, _Pair | None] = field(default_factory=dict)
+    routed_all: dict[str, _Pair | None] = field(default_factory=dict)
     carried: dict[str, Literal[True] | None] = field(default_factory=dict)
 
     @property
     def tasks(self) -> Collection[str]:
         """Those of which anything changed."""
-        return {*self.champions, *self.oracle, *self.routed, *self.identity, *self.abstained}
+        return set(self.champions).union(*(getattr(self, figure) for figure in FIGURES))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Document:
     __pydantic_config__ = _STRICT
-    schema: Literal[2]
+    schema: Literal[2, 3]  # in 2 what is ``routed_all`` now was called ``routed``
     steps: Annotated[tuple[_Line, ...], FailFast()]
 
 
@@ -174,10 +181,18 @@ def read_matrix(root: Path) -> Matrix:
     if _EARLIER.match(data):
         earlier = read_document(data, _EarlierDocument, str(path), fix=_FIX)
         steps = [
-            (step, {t for figure in FIGURES for t in step.of(figure)}) for step in earlier.steps
+            (
+                replace(step, routed={}, routed_all=step.routed),
+                {t for figure in FIGURES for t in step.of(figure)},
+            )
+            for step in earlier.steps
         ]
     else:
-        steps = list(_unfold(read_document(data, _Document, str(path), fix=_FIX).steps))
+        document = read_document(data, _Document, str(path), fix=_FIX)
+        lines = document.steps
+        if document.schema == 2:
+            lines = tuple(replace(line, routed={}, routed_all=line.routed) for line in lines)
+        steps = list(_unfold(lines))
     for place, (step, changed) in enumerate(steps):
         wrong = next(_problems(place, step, changed), None)
         if wrong is not None:
@@ -187,7 +202,7 @@ def read_matrix(root: Path) -> Matrix:
 
 def write_matrix(root: Path, matrix: Matrix) -> bytes:
     """Write a bank's matrix, a step a line, and return its bytes."""
-    data = dump_document({"schema": 2, "steps": list(_fold(matrix.steps))})
+    data = dump_document({"schema": 3, "steps": list(_fold(matrix.steps))})
     path = root / MATRIX
     if not path.is_file() or path.read_bytes() != data:
         make_directory(path.parent)
@@ -349,6 +364,9 @@ def summary(matrix: Matrix) -> dict[str, Any]:
     oracle, routed = matrix_of(matrix, "oracle"), matrix_of(matrix, "routed")
     if oracle is not None:
         figures["oracle"] = summarise(oracle)
+    accepting = matrix_of(matrix, "routed_all")
+    if accepting is not None:
+        figures["routed_all"] = summarise(accepting)
     if routed is not None:
         alone = {task: last.oracle[task].accuracy for task in routed.tasks}
         figures["routed"] = summarise(routed, alone=alone)
@@ -393,7 +411,9 @@ def _problems(place: int, step: Step, changed: Collection[str]) -> Iterator[str]
                 yield f"{figure}.{task}: it was not served"
             if not 0 <= score.correct <= score.total or not score.total:
                 yield f"{figure}.{task}: {score.correct} of {score.total}"
-        if scores.keys() - {"oracle"} and len(scores) < len(FIGURES):
+        missing = {*FIGURES} - {"routed"} - scores.keys()
+        if missing and scores.keys() - {"oracle"}:
             yield f"{task} has not all figures"
-        elif len(scores) == len(FIGURES) and scores["routed"].correct > scores["identity"].correct:
-            yield f"routed.{task}: more right answers than images whose task was found"
+        for less, more in pairwise(_NESTED):
+            if {less, more} <= scores.keys() and scores[less].correct > scores[more].correct:
+                yield f"{less}.{task}: more images than {more}"

@@ -48,7 +48,7 @@ from adapterbank.text import csv_text
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
 CURVE: Final = "reports/accuracy_curve.csv"
-_ROUTER_FIGURES: Final[tuple[Figure, ...]] = ("routed", "identity", "abstained")
+_ROUTER_FIGURES: Final[tuple[Figure, ...]] = ("routed", "routed_all", "identity", "abstained")
 
 
 def record_steps(bank: Bank, predictor: Predictor) -> list[tuple[str, str | None]]:
@@ -130,9 +130,12 @@ class _Measuring:
             if self._is_prepared(version):
                 for figure, score in self._judge(router, version).items():
                     scores[figure][name] = score
-            elif last is not None and name in last.routed and moment[name] == last.champions[name]:
+            elif (
+                last is not None and name in last.identity and moment[name] == last.champions[name]
+            ):
                 for figure in _ROUTER_FIGURES:
-                    scores[figure][name] = last.of(figure)[name]
+                    if name in last.of(figure):  # earlier programs knew fewer
+                        scores[figure][name] = last.of(figure)[name]
                 carried.append(name)
         return Step(
             step=len(matrix.steps),
@@ -181,7 +184,8 @@ class _Measuring:
         recognised = judgement.chosen == place
         _, loaded = self._predictor.load(f"{task}@sha256:{version.digest}")
         right = adapter_logits(bank, backbone, task, "test", loaded).right.numpy()
-        marks = (recognised & right, recognised, judgement.p_values <= router.alpha)
+        found, rejected = recognised & right, judgement.p_values <= router.alpha
+        marks = (found & ~rejected, found, recognised, rejected)
         return {
             figure: Score(correct=int(marked.sum()), total=len(marked))
             for figure, marked in zip(_ROUTER_FIGURES, marks, strict=True)

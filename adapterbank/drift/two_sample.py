@@ -149,15 +149,6 @@ def fall_test(pooled: Floats, labels: Labels) -> Difference:
     return Difference(p=_p_value(falls), effect=float(falls[0]))
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p-values for being several (Holm 1979); each may then be held against α itself."""
-    adjusted, least = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        least = min(1.0, max(least, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = least
-    return tuple(adjusted)
-
-
 def _p_value(statistics: Floats) -> float:
     """Of the first among all; the larger, the more unusual."""
     drawn, truth = statistics[1:], statistics[0]

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from adapterbank.drift.two_sample import (
     distribution_test,
     fall_test,
-    holm,
     kernel_test,
     principal,
     relabel,
 )
 from adapterbank.errors import InputError
+from adapterbank.significance import holm
 
 Action: TypeAlias = Literal["none", "recalibrate", "retrain", "new task", "other task"]
 

@@ -19,7 +19,7 @@ from adapterbank.config.bank import load_config
 from adapterbank.config.params_file import add_task, replace_task
 from adapterbank.continual import learn as learning
 from adapterbank.continual.learn import Learned, learn
-from adapterbank.continual.matrix import MATRIX, read_matrix
+from adapterbank.continual.matrix import FIGURES, MATRIX, read_matrix
 from adapterbank.continual.scenario import load_scenario
 from adapterbank.continual.steps import CURVE, SUMMARY, TABLE
 from adapterbank.data.store import load_task
@@ -29,6 +29,7 @@ from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.runs import find_runs
 from adapterbank.integrations.mlflow.store import tracking_uri
 from adapterbank.pipeline.release import release
+from adapterbank.records import Prediction
 from adapterbank.release.moves import promote, rollback
 from tests.cli_samples import Cli
 from tests.learning import ENTRIES, new_bank, run_pipeline, write_scenario
@@ -110,7 +111,7 @@ def test_a_scenario_leaves_a_step_for_each_of_its_entries(built: Path) -> None:
             assert step.routed[task].total == step.oracle[task].total == test["total"]
     (alone,) = matrix.steps[0].identity.values()
     assert alone.correct == alone.total  # of one task every image is of it
-    assert matrix.steps[0].routed["reds"] == matrix.steps[0].oracle["reds"]
+    assert matrix.steps[0].routed_all["reds"] == matrix.steps[0].oracle["reds"]
 
 
 def test_the_last_step_is_what_the_router_and_the_champions_that_are_served_say(
@@ -135,7 +136,13 @@ def test_the_last_step_is_what_the_router_and_the_champions_that_are_served_say(
         assert last.abstained[task].correct == sum(r.outcome == "abstain" for r in routes)
         assert last.oracle[task].correct == sum(right)
         both = [one and other for one, other in zip(told, right, strict=True)]
-        assert last.routed[task].correct == sum(both)
+        assert last.routed_all[task].correct == sum(both)
+        # What a user gets who names no task.
+        given = [(one.task, one.label) if isinstance(one, Prediction) else None
+                 for one in predictor.predict(images, task="auto")]  # fmt: skip
+        wanted = [(task, classes[label]) for label in test.labels.tolist()]
+        got = [one == other for one, other in zip(given, wanted, strict=True)]
+        assert last.routed[task].correct == sum(got)
 
 
 @pytest.mark.slow
@@ -350,7 +357,7 @@ def test_tables_and_metrics_say_what_the_matrix_says(built: Path) -> None:
     assert len(found) == 1 + 2 + 3 + 3
     for row in found:
         step = matrix.steps[int(row["step"]) - 1]
-        for figure in ("oracle", "routed", "identity", "abstained"):
+        for figure in FIGURES:
             share = step.of(figure)[row["task"]].accuracy
             assert float(row[figure]) == pytest.approx(share, abs=1e-6)
     curve = list(rows(built / CURVE))

@@ -51,7 +51,7 @@ def step(
     routed: Mapping[str, int] | None = None,
     version: int = 1,
 ) -> Step:
-    """Make a step whose router finds as many tasks as it answers right, and one more."""
+    """Make a step whose router finds one more than it answers right, and rejects one of these."""
     found = oracle if routed is None else routed
     served = {name: champion(name, version if name == task else 1) for name in oracle}
     return Step(
@@ -61,7 +61,8 @@ def step(
         kind="new task" if version == 1 else "new version",
         champions=served,
         oracle=counts(oracle),
-        routed=counts(found),
+        routed=counts({name: max(0, right - 1) for name, right in found.items()}),
+        routed_all=counts(found),
         identity=counts({name: min(10, right + 1) for name, right in found.items()}),
         abstained=counts(dict.fromkeys(found, 1)),
     )
@@ -91,7 +92,7 @@ def test_what_is_written_is_read_and_a_step_is_a_line(tmp_path: Path) -> None:
 
 def test_a_line_says_only_what_is_not_as_it_was(tmp_path: Path) -> None:
     content = json.loads(write_matrix(tmp_path, HAND))
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert content["steps"][1] == {
         "step": 1,
         "task": "b",
@@ -99,7 +100,8 @@ def test_a_line_says_only_what_is_not_as_it_was(tmp_path: Path) -> None:
         "kind": "new task",
         "champions": {"b": {"version": 1, "digest": champion("b").digest}},
         "oracle": {"b": [6, 10]},
-        "routed": {"a": [6, 10], "b": [6, 10]},
+        "routed": {"a": [5, 10], "b": [5, 10]},
+        "routed_all": {"a": [6, 10], "b": [6, 10]},
         "identity": {"a": [7, 10], "b": [7, 10]},
         "abstained": {"b": [1, 10]},
     }
@@ -112,17 +114,41 @@ def test_what_is_gone_is_null(tmp_path: Path) -> None:
         step(2, "c", {"b": 6, "c": 4}),
     )
     line = json.loads(write_matrix(tmp_path, gone))["steps"][2]
-    assert [line[name]["a"] for name in ("champions", *FIGURES, "carried")] == [None] * 6
+    assert [line[name]["a"] for name in ("champions", *FIGURES, "carried")] == [None] * 7
     assert read_matrix(tmp_path) == gone
 
 
-def test_a_matrix_of_the_earlier_layout_is_read_and_written_anew(tmp_path: Path) -> None:
-    earlier = {"schema": 1, "steps": [one.as_json() for one in HAND.steps]}
+# As earlier programs wrote it: `routed` did not ask whether an image is rejected.
+EARLIER = matrix(*(replace(one, routed={}) for one in HAND.steps))
+
+
+def test_what_earlier_programs_called_routed_is_read_under_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
-    (tmp_path / MATRIX).write_text(json.dumps(earlier))
-    assert read_matrix(tmp_path) == HAND
-    assert b'"schema": 2' in write_matrix(tmp_path, HAND)
-    assert read_matrix(tmp_path) == HAND
+    whole = [{**one.as_json(), "routed": one.as_json()["routed_all"]} for one in HAND.steps]
+    for line in whole:
+        del line["routed_all"]
+    (tmp_path / MATRIX).write_text(json.dumps({"schema": 1, "steps": whole}))
+    assert read_matrix(tmp_path) == EARLIER
+    content = json.loads(write_matrix(tmp_path, EARLIER))
+    assert content["schema"] == 3
+    assert read_matrix(tmp_path) == EARLIER
+    for line in content["steps"]:
+        line["routed"] = line.pop("routed_all")
+    (tmp_path / MATRIX).write_text(json.dumps({"schema": 2, "steps": content["steps"]}))
+    assert read_matrix(tmp_path) == EARLIER
+
+
+def test_the_course_of_what_users_get_begins_where_it_was_first_counted() -> None:
+    again = replace(HAND.steps[1], step=3, task="b", version=2, kind="new version", champions={
+        "a": champion("a"), "b": champion("b", 2)})  # fmt: skip
+    longer = matrix(*EARLIER.steps, again)
+    found = matrix_of(longer, "routed")
+    assert found is not None
+    assert (found.steps, found.learned) == (1, ((0,), (0,)))
+    figures = summary(longer)
+    assert figures["routed"]["average"] == pytest.approx(0.5)
+    assert figures["routed_all"]["average"] == pytest.approx(0.6)
+    assert "routed" not in summary(EARLIER)
 
 
 @given(data=st.data())
@@ -165,6 +191,7 @@ def test_a_thousand_tasks_learned_one_after_the_other_take_under_2_megabytes(
                 champions=champions,
                 oracle={other: Score(correct=160, total=200) for other in routed},
                 routed=routed,
+                routed_all=routed,
                 identity=routed,
                 abstained={other: Score(correct=8, total=200) for other in routed},
             )
@@ -188,7 +215,7 @@ def test_a_bank_that_released_nothing_has_an_empty_matrix(tmp_path: Path) -> Non
     ("old", "new", "message"),
     [
         ('"step": 1', '"step": 2', "step 1: says it is step 2"),
-        ('"schema": 2', '"schema": 7', "schema 7, which this release cannot read"),
+        ('"schema": 3', '"schema": 7', "schema 7, which this release cannot read"),
         ('"task": "b"', '"task": "c"', "c@1 is none of its champions"),
         ("[8, 10]", "[11, 10]", "oracle.a: 11 of 10"),
         ("[8, 10]", "[-1, 10]", "greater than or equal to 0"),
@@ -196,7 +223,12 @@ def test_a_bank_that_released_nothing_has_an_empty_matrix(tmp_path: Path) -> Non
         ("[8, 10]", "[8, 0]", "greater than or equal to 1"),
         ('"abstained": {"a"', '"abstained": {"e"', "a has not all figures"),
         ('"oracle": {"b"', '"oracle": {"B"', "oracle.B: it was not served"),
-        ('"identity": {"a": [9, 10]', '"identity": {"a": [7, 10]', "routed.a: more right answers"),
+        (
+            '"identity": {"a": [9, 10]',
+            '"identity": {"a": [7, 10]',
+            "routed_all.a: more images than",
+        ),
+        ('"routed": {"a": [7, 10]', '"routed": {"a": [9, 10]', "routed.a: more images than"),
         ('"abstained"', '"aloof"', "aloof"),
         ('"steps"', '"stages"', "steps: Field required"),
         ("}", "", "not valid"),
@@ -218,10 +250,10 @@ def test_a_matrix_that_cannot_be_is_refused_with_its_place(
 
 def test_an_earlier_matrix_that_cannot_be_is_refused(tmp_path: Path) -> None:
     wrong = step(0, "a", {"a": 8})
-    lines = wrong.as_json() | {"identity": {"a": {"correct": 7, "total": 10}}}
+    lines = wrong.as_json() | {"identity": {"a": {"correct": 6, "total": 10}}}
     (tmp_path / "reports").mkdir()
     (tmp_path / MATRIX).write_text(json.dumps({"schema": 1, "steps": [lines]}))
-    with pytest.raises(IntegrityError, match=r"routed\.a: more right answers"):
+    with pytest.raises(IntegrityError, match=r"routed_all\.a: more images than identity"):
         read_matrix(tmp_path)
 
 
@@ -246,10 +278,10 @@ def test_the_metrics_of_a_bank_that_learned_a_task_anew() -> None:
     assert routed["forgetting/first"] == pytest.approx(0.1)  # b: from 6 to 5
     assert routed["bwt/all_pairs"] == pytest.approx((-0.2 - 0.1) / 2)  # a at step 1, b at step 2
     assert routed["renewal"] == pytest.approx(0.3)
-    assert routed["intransigence"] == pytest.approx(((0.9 - 0.9) + (0.6 - 0.6)) / 2)
+    assert routed["intransigence"] == pytest.approx(((0.9 - 0.8) + (0.6 - 0.5)) / 2)
     routing = found["routing"]
     assert routing.pop("interference") == pytest.approx({"a": 0.0, "b": 0.7 - 0.6})
-    gap = ((0.9 - 0.9) + (0.6 - 0.5)) / 2
+    gap = ((0.9 - 0.8) + (0.6 - 0.4)) / 2
     assert routing == pytest.approx(
         {"task_identity": 0.8, "oracle_gap": gap, "false_abstention": 0.1}
     )

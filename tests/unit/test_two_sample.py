@@ -16,15 +16,12 @@ from adapterbank.drift.two_sample import (
     Labels,
     distribution_test,
     fall_test,
-    holm,
     kernel_test,
     principal,
     relabel,
 )
 
 Floats = NDArray[np.float64]
-
-p_lists = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6)
 
 
 def drawn(seed: int, rows: int, width: int = 64, shift: float = 0.0) -> Floats:
@@ -120,20 +117,6 @@ def test_equal_rows_are_no_evidence() -> None:
     assert kernel_test(np.ones((20, 3)), labels).p == 1.0
     assert distribution_test(np.ones(20), labels).p == 1.0
     assert fall_test(np.ones(20), labels).p == 1.0
-
-
-@given(p_lists)
-def test_adjusted_p_values_are_no_smaller_and_keep_their_order(values: list[float]) -> None:
-    adjusted = holm(values)
-    assert all(a >= p for a, p in zip(adjusted, values, strict=True))
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranked = [adjusted[i] for i in order]
-    assert ranked == sorted(ranked)
-    assert min(adjusted) == pytest.approx(min(1.0, len(values) * min(values)))
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
 
 
 def test_equal_seeds_give_equal_relabellings_of_the_right_size() -> None:
