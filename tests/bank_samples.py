@@ -17,6 +17,7 @@ from adapterbank.inference.artifact import add_metrics, build_adapter, pack_trai
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.methods.base import Adapter
 from adapterbank.registry.adapter_config import parse_adapter_config
+from adapterbank.registry.seen import SEEN
 from adapterbank.registry.versions import Version
 
 Change = Callable[[Adapter], None]
@@ -60,6 +61,7 @@ def republish(
     parsed = parse_adapter_config(json.dumps(config).encode())
     record = load_arrays(files["routing.safetensors"]) if routing is None else routing
     trained = pack_trained(adapter, parsed, backbone, record)
+    trained |= {SEEN: files[SEEN]}
     metrics = json.loads(files["metrics.json"])
     return bank.registry.register(config["task"], add_metrics(trained, metrics))
 

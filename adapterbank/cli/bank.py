@@ -246,12 +246,15 @@ def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = No
 
 
 def _facts(summary: Summary, aliases: list[str]) -> list[tuple[str, str]]:
+    from adapterbank.registry.adapter_config import trials_of
     from adapterbank.registry.summary import score_of
 
     config, metrics = summary.config, summary.metrics
     more = f" and {len(config.classes) - 8} more" if len(config.classes) > 8 else ""
+    trials = trials_of(config.train)
+    chosen = "" if trials is None else f" (best of {trials} trials: too high)"
     scores = {
-        "validation": score_of(metrics, "val"),
+        f"validation{chosen}": score_of(metrics, "val"),
         "test": score_of(metrics, "test"),
         "linear probe, test": score_of(metrics, "linear_probe", "test"),
     }

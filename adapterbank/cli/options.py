@@ -28,6 +28,11 @@ BankDevice = Annotated[
 ]
 """Of commands that read the configuration too; None is the bank's own."""
 
+AcceptClasses = Annotated[
+    bool,
+    typer.Option("--accept-classes", help="Although its classes are not the champion's."),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 Paths = Annotated[

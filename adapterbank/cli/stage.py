@@ -45,11 +45,13 @@ def stage(
     device: options.BankDevice = None,
     bank: options.BankDir = None,
     *,
+    accept_classes: options.AcceptClasses = False,
     as_json: options.Json = False,
 ) -> None:
     """Run one stage of dvc.yaml, as `dvc repro` does.
 
-    --device is of the release alone; for the others train.device of the task says where.
+    --device and --accept-classes are of the release alone; for the others train.device of the task
+    says where.
     """
     opened = options.open_bank(bank)
     whole = name in {Stage.BACKBONE, Stage.RELEASE}
@@ -57,6 +59,8 @@ def stage(
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
     if device is not None and name is not Stage.RELEASE:
         raise InputError(f"stage {name} takes no --device: train.device of the task says where")
+    if accept_classes and name is not Stage.RELEASE:
+        raise InputError(f"stage {name} takes no --accept-classes: only a release judges them")
     if task is not None:
         opened.config.task(task)
         run = {
@@ -68,7 +72,7 @@ def stage(
         }[name]
         answer = run(opened, task, quiet=as_json)
     elif name is Stage.RELEASE:
-        answer = release(opened, device=device, quiet=as_json)
+        answer = release(opened, device=device, accept_classes=accept_classes, quiet=as_json)
     else:
         record = fetch(opened, quiet=as_json)
         answer = Answer({"uri": record.uri, "fingerprint": record.fingerprint})
@@ -159,8 +163,9 @@ def train(bank: Bank, task: str, *, quiet: bool) -> Answer:
         note = None if quiet else render.note
         result = train(bank, task, sinks=(view,), progress=show, note=note)
     parameters = "{method:,} + {head:,}".format_map(result["parameters"])
+    by = f" ({result['val_by']})" if result["val_by"] else ""
     text = (
-        f"{task}: validation {percent(**result['val'])}"
+        f"{task}: validation {percent(**result['val'])}{by}"
         f" (linear probe {percent(**result['linear_probe_val'])}),"
         f" {parameters} parameters, {human_seconds(result['seconds'])}"
     )
@@ -180,7 +185,10 @@ def evaluate(bank: Bank, task: str, *, quiet: bool) -> Answer:
         if score is not None and probe is not None:
             rows.append((label, render.share(score), render.share(probe), str(score.total)))
     table = Table((task, ">accuracy", ">linear probe", ">images"), rows)
-    return Answer({"task": task, "metrics": metrics}, [table])
+    told: list[str | Table] = [table]
+    if "by" in metrics["val"]:
+        told.append(f"Validation: {metrics['val']['by']}")
+    return Answer({"task": task, "metrics": metrics}, told)
 
 
 def register(bank: Bank, task: str, *, quiet: bool) -> Answer:  # noqa: ARG001  # takes no time
@@ -192,7 +200,7 @@ def register(bank: Bank, task: str, *, quiet: bool) -> Answer:  # noqa: ARG001  
     return Answer(render.version_json(version), [text])
 
 
-def release(bank: Bank, *, device: str | None, quiet: bool) -> Answer:
+def release(bank: Bank, *, device: str | None, accept_classes: bool = False, quiet: bool) -> Answer:
     """Judge new versions and serve what passes."""
     from adapterbank.pipeline.release import release
 
@@ -205,5 +213,7 @@ def release(bank: Bank, *, device: str | None, quiet: bool) -> Answer:
             if not quiet:
                 render.answer(Answer({}, [table], report.notes), as_json=False)
 
-        report = release(bank, progress=bar, show=show, device=device)
+        report = release(
+            bank, progress=bar, show=show, device=device, accept_classes=accept_classes
+        )
     return Answer({"verdicts": [verdict.as_json() for verdict in report.verdicts]})

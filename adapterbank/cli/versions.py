@@ -86,13 +86,15 @@ def promote(  # noqa: PLR0913  # an option each
     force: Annotated[
         bool, typer.Option("--force", help="Although its last verdict refused it; needs --reason.")
     ] = False,
+    accept_classes: options.AcceptClasses = False,
     as_json: options.Json = False,
 ) -> None:
     """Move an alias to a version.
 
     The version is verified and replays its canary first. Where somebody else moved the alias
     meanwhile nothing happens, and the exit code is 5. What a release refused becomes no champion
-    (exit code 1) unless it is forced with a reason; history keeps both.
+    (exit code 1) unless it is forced with a reason; history keeps both. Other classes than the
+    champion's have to be accepted.
     """
     opened = options.open_bank(bank)
     now = _expected(opened.registry, ref, alias, expected)
@@ -100,8 +102,9 @@ def promote(  # noqa: PLR0913  # an option each
     from adapterbank.release import moves
 
     move = moves.promote(
-        opened, ref, alias=alias, expected=now, reason=reason, force=force, device=device
-    )
+        opened, ref, alias=alias, expected=now, reason=reason, force=force,
+        accept_classes=accept_classes, device=device,
+    )  # fmt: skip
     render.answer(_answer(move), as_json=as_json)
 
 

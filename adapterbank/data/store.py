@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from adapterbank import durable
-from adapterbank.data.base import SPLITS, Split, TaskData, bytes_of
+from adapterbank.data.base import SPLITS, Split, TaskData, bytes_of, image_digests
 from adapterbank.data.batches import in_batches
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.errors import ImageError, InputError, IntegrityError
@@ -103,8 +103,7 @@ def save_selection(
                 for image in _decode(selection.splits[name], errors, tell):
                     stream.write(bytes_of(image))
                     digest.update(bytes_of(image))
-                    pixels = hashlib.blake2b(bytes_of(image), digest_size=16)
-                    digests[name].append(pixels.digest())
+                    digests[name] += image_digests(image[None])
                 stream.flush()
                 os.fsync(stream.fileno())
             digest.update(f"\n{name}.labels {labels.dtype} {tuple(labels.shape)}\n".encode())

@@ -38,6 +38,7 @@ from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
 from adapterbank.reading import read_tensors
 from adapterbank.registry.checks import CANARY
 from adapterbank.registry.metrics import read_metrics
+from adapterbank.registry.seen import SEEN
 from adapterbank.text import csv_text
 from adapterbank.training.evaluation import Progress, score
 
@@ -90,10 +91,12 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
 
 def _read_trained(bank: Bank, task: str) -> dict[str, bytes]:
     folder, fix = bank.trained(task), f"dvc repro train@{task}"
-    names = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE, VAL)
+    names: tuple[str, ...] = (ADAPTER_MODEL, ADAPTER_CONFIG, CANARY, ROUTING, PROBE, VAL)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not trained yet, {missing[0]} is missing", fix=fix)
+    if (folder / SEEN).is_file():  # what earlier programs trained has none
+        names = (*names, SEEN)
     return {name: (folder / name).read_bytes() for name in names}
 
 

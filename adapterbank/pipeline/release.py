@@ -38,6 +38,7 @@ def release(
     show: Callable[[ReleaseReport], None] | None = None,
     *,
     device: str | None = None,
+    accept_classes: bool = False,
 ) -> ReleaseReport:
     """Judge each task's newest version once, serve it where it passes, and mirror all aliases.
 
@@ -50,6 +51,7 @@ def release(
         progress: called with the tasks judged so far and in all.
         show: gets the report, which is on the disk by then, before anything is raised for it.
         device: where versions are judged; the bank's device if None.
+        accept_classes: this once, as if ``gates.accept_classes`` were set.
 
     Raises:
         AdapterBankError: a task could not be judged, or MLflow did not follow; the rest is done.
@@ -58,7 +60,12 @@ def release(
     """
     predictor = Predictor(bank.registry, device=device or bank.config.device)
     tasks = bank.registry.tasks()
-    judge = Judge(bank=bank, predictor=predictor, champions=_check_bank(predictor, tasks))
+    gates = bank.config.gates
+    if accept_classes:
+        gates = gates.model_copy(update={"accept_classes": True})
+    judge = Judge(
+        bank=bank, predictor=predictor, champions=_check_bank(predictor, tasks), gates=gates
+    )
     verdicts, failures = [], []
     for index, task in enumerate(tasks):
         versions, aliases = bank.registry.overview(task)

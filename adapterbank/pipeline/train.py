@@ -18,7 +18,7 @@ from adapterbank.bank.bank import RUN, Bank, write_json
 from adapterbank.bank.features import SplitLogits, frozen_split, keep_logits
 from adapterbank.bank.plan import Plan, plan_of
 from adapterbank.config.bank import PARAMS, TrainConfig
-from adapterbank.data.base import Split, TaskData
+from adapterbank.data.base import Split, TaskData, image_digests
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
 from adapterbank.inference.artifact import adapter_digest, build_adapter, libraries, pack_trained
@@ -29,6 +29,7 @@ from adapterbank.pipeline.notes import PROBE, VAL, figures
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
 from adapterbank.registry.documents import dump_document
+from adapterbank.registry.seen import SEEN, pack_seen
 from adapterbank.routing.record import task_record
 from adapterbank.training.checkpoint import Checkpointer, identify
 from adapterbank.training.code import code_digest
@@ -117,6 +118,7 @@ def train(
         "task": task,
         "method": training.config.method.name,
         "val": {key: val[key] for key in ("correct", "total")},
+        "val_by": val.get("by"),
         "linear_probe_val": asdict(frozen.probe_val),
         "parameters": {"method": method, "head": head},
         "seconds": seconds,
@@ -279,11 +281,15 @@ def _val_figures(result: TrainResult, plan: Plan) -> dict[str, Any]:
     """The validation figures of a version: measured on images its training had not seen.
 
     Of weights that were trained on the validation images there are none, so those of the search's
-    trial stand for them: the same configuration, trained without.
+    trial stand for them: the same configuration, trained without. ``by`` says so, and that the best
+    of many trials has the luck to be it.
     """
-    if plan.winner is None or not plan.refit:
+    if plan.winner is None:
         return figures(result.val)
-    return {**asdict(plan.winner.val), "by": f"trial {plan.winner.trial} of the search"}
+    best = f"the best of {plan.winner.budget.trials} trials of the search, so too high"
+    if not plan.refit:
+        return {**figures(result.val), "by": f"hyper-parameters of {best}"}
+    return {**asdict(plan.winner.val), "by": f"trial {plan.winner.trial}, {best}"}
 
 
 def _write(
@@ -294,11 +300,19 @@ def _write(
     packed = pack_trained(result.adapter, training.config, training.backbone, frozen.routing)
     val_logits = SplitLogits(logits=result.val.logits, labels=training.data.val.labels)
     keep_logits(bank, training.backbone, "val", adapter_digest(packed), training.config, val_logits)
+    packed[SEEN] = pack_seen(_seen_digests(training))
     packed[PROBE] = save({"weight": frozen.probe.weight, "bias": frozen.probe.bias})
     packed[VAL] = dump_document({"val": val, "linear_probe": asdict(frozen.probe_val)})
     durable.make_directory(bank.trained(task).parent)
     durable.replace_directory(bank.trained(task), packed)
     bank.note(task, LAST_GOOD).unlink(missing_ok=True)  # of an earlier run that diverged
+
+
+def _seen_digests(training: Training) -> tuple[bytes, ...]:
+    """Digests of the images that decided the weights, or the hyper-parameters by a search."""
+    data, searched = training.data, training.plan.winner is not None
+    val = image_digests(data.val.images) if searched or training.plan.refit else ()
+    return (*image_digests(data.train.images), *val)
 
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, FailFast, Field, JsonValue
 from pydantic.dataclasses import dataclass
@@ -68,3 +69,15 @@ def parse_adapter_config(data: bytes, *, where: str = "adapter_config.json") -> 
         IntegrityError: see :func:`~adapterbank.reading.read_document`.
     """
     return read_document(data, AdapterConfig, where)
+
+
+def trials_of(train: Mapping[str, Any]) -> int | None:
+    """How many trials of a search a version is the best of; None where no search led to it.
+
+    Args:
+        train: what its configuration says of its training.
+    """
+    match train.get("search"):
+        case {"trials": int(trials)}:
+            return trials
+    return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from adapterbank.registry.adapter_config import trials_of
 from adapterbank.text import visible
 
 _SHOWN_CLASSES = 40
@@ -47,6 +48,7 @@ def _front_matter(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
             "metrics": [{"type": "accuracy", "value": round(accuracy, 6)}],
         }
         for split, accuracy, _ in _splits(metrics)
+        if split != "val" or trials_of(config["train"]) is None  # the best of many: too high
     ]
     if results:
         front["model-index"] = [{"name": f"{task}-{method}", "results": results}]
@@ -77,6 +79,12 @@ def _body(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str
     if scores:
         yield "## Accuracy"
         yield _table(("Split", "Accuracy", "Images"), scores)
+    trials = trials_of(config["train"])
+    if trials is not None and any(split == "val" for split, _, _ in scores):
+        yield (
+            f"The validation accuracy is that of the best of {trials} trials, which these very"
+            " images chose: it is too high for others."
+        )
     for title, values in (("Method", method["hyper"]), ("Training", config["train"])):
         if values:
             yield f"## {title}"

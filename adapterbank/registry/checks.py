@@ -12,6 +12,7 @@ from adapterbank.records import ROUTER, InputSpec, check_new_task
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.metrics import read_metrics
+from adapterbank.registry.seen import SEEN, parse_seen
 
 CANARY = "canary.safetensors"
 _MODEL = "adapter_model.safetensors"
@@ -71,6 +72,8 @@ def _check_adapter(
         read_tensors(files["routing.safetensors"], f"{where}/routing.safetensors")
     if CANARY in files:
         read_canary(files[CANARY], len(config.classes), where=f"{where}/{CANARY}")
+    if SEEN in files:
+        parse_seen(files[SEEN], where=f"{where}/{SEEN}")
     if "metrics.json" in files:
         read_metrics(files["metrics.json"], where=f"{where}/metrics.json")
     try:

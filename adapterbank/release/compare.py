@@ -1,9 +1,7 @@
 """Two versions on the same images: is the newcomer worse, and how sure is that.
 
-Where both answered each image the counts are paired: most images are easy or hard for both, and
-only those that one gets right and the other does not say anything. Where one of the two has seen
-the images, only the counts of the trial that chose it are left; they are compared as if they came
-from different images, which needs more of them for the same certainty.
+Most images are easy or hard for both; only those that one gets right and the other does not say
+anything.
 """
 
 from __future__ import annotations
@@ -14,10 +12,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.records import Score
 from adapterbank.registry.verdicts import Comparison
 
-_BINS = 15
 _LEVEL = 0.95
 _DIGITS = 6
 
@@ -61,52 +57,8 @@ def compare_pairs(total: int, gained: int, lost: int, *, level: float = _LEVEL) 
         interval=_interval(up - down, variance, level),
         gained=gained,
         lost=lost,
+        total=total,
     )
-
-
-def compare_counts(challenger: Score, champion: Score) -> Comparison:
-    """Compare two versions by their counts.
-
-    The test is Fisher's (1935), one-sided: as few right answers or fewer, if the two did not
-    differ. The interval is that of Agresti and Caffo (2000), who add one to each count.
-
-    Args:
-        challenger: of at least one image.
-        champion: likewise.
-    """
-    from scipy.stats import fisher_exact  # noqa: PLC0415  # as above
-
-    scores = (challenger, champion)
-    assert all(score.total for score in scores)
-    table = [[score.correct, score.total - score.correct] for score in scores]
-    mine, theirs = ((score.correct + 1) / (score.total + 2) for score in scores)
-    variance = sum(
-        share * (1 - share) / (score.total + 2)
-        for share, score in zip((mine, theirs), scores, strict=True)
-    )
-    return Comparison(
-        test="fisher",
-        p=_rounded(float(fisher_exact(table, alternative="less").pvalue)),
-        difference=challenger.accuracy - champion.accuracy,
-        interval=_interval(mine - theirs, variance, _LEVEL),
-    )
-
-
-def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error (Naeini et al. 2015), 15 bins of equally many images.
-
-    Args:
-        confidence: (n,) probability of the label that was given.
-        right: (n,) whether it is the true one.
-
-    Returns:
-        Mean over bins, by size, of |accuracy − confidence|; in [0, 1].
-    """
-    assert confidence.shape == right.shape == (len(right),)
-    order = np.argsort(confidence, kind="stable")
-    bins = np.array_split(order, min(_BINS, len(order)))
-    gaps = [abs(float(right[rows].mean()) - float(confidence[rows].mean())) for rows in bins]
-    return sum(gap * len(rows) for gap, rows in zip(gaps, bins, strict=True)) / len(order)
 
 
 def _interval(centre: float, variance: float, level: float) -> tuple[float, float]:

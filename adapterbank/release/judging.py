@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from adapterbank.bank.bank import Bank
-from adapterbank.bank.features import adapter_logits
+from adapterbank.config.gates import GateConfig
 from adapterbank.data.base import TaskData
 from adapterbank.data.store import load_task, stored_digest
-from adapterbank.errors import IntegrityError
-from adapterbank.inference.artifact import ADAPTER_MODEL, METRICS
+from adapterbank.errors import AdapterBankError
+from adapterbank.inference.artifact import ADAPTER_MODEL
 from adapterbank.inference.latency import blank_images, relative_latency
 from adapterbank.inference.predictor import Predictor
 from adapterbank.inference.router_versions import RouterPlan
-from adapterbank.records import Score
 from adapterbank.registry.manifest import check_some
-from adapterbank.registry.metrics import read_metrics
 from adapterbank.registry.store import Registry
-from adapterbank.registry.summary import score_of
 from adapterbank.registry.task_record import CHAMPION, REFUSE, RETIRE
-from adapterbank.registry.verdicts import Verdict, parse_verdict
+from adapterbank.registry.verdicts import JudgedOn, Verdict, parse_verdict, past_champions
 from adapterbank.registry.versions import Version
+from adapterbank.release.answers import Answers, Contender, measure_answers
 from adapterbank.release.bank_gate import bank_terms, check_bank, routing_failures
-from adapterbank.release.compare import calibration_error
-from adapterbank.release.gates import Answers, Failure, contrast, find_failures
+from adapterbank.release.calibration import calibration_error
+from adapterbank.release.fresh import Fresh, class_change, fresh_images, learned_images
+from adapterbank.release.gates import Failure, contrast, find_failures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,13 @@ class Judge:
         bank: an open bank.
         predictor: of its registry.
         champions: champions of the bank that were found sound before.
+        gates: the terms.
     """
 
     bank: Bank
     predictor: Predictor
     champions: int
+    gates: GateConfig
 
     @cached_property
     def plan(self) -> RouterPlan:
@@ -70,7 +74,7 @@ class Judge:
             reason = "nothing to judge it on: the task is not in pipelines/params.yaml any more"
             return replace(verdict, outcome="kept", reason=reason)
         terms = replace(verdict, outcome="promoted", reason="passed every gate",
-                        gates=bank.config.gates.model_dump(),
+                        gates=self.gates.model_dump(),
                         data=stored_digest(bank.data(task)))  # fmt: skip
         refused = self._refused_before(terms)
         if refused is not None:
@@ -86,61 +90,89 @@ class Judge:
     def _judge_itself(
         self, newest: Version, verdict: Verdict
     ) -> tuple[Verdict, tuple[Failure, ...]]:
-        """Judge a version by its own answers, and against the champion's to the same images."""
-        gates, task = self.bank.config.gates, newest.task
-        data = load_task(self.bank.data(task), spec=self.predictor.backbone.spec)
-        mine, theirs = self._answers(newest, data), None
-        if verdict.champion is not None:
-            champion = self.bank.registry.resolve(f"{task}@{verdict.champion}")
-            theirs = self._answers(champion, data)
-        verdict = replace(verdict, challenger_val=None if mine is None else mine.score,
-                          champion_val=None if theirs is None else theirs.score)  # fmt: skip
-        if mine is None:
+        """Judge a version by its own answers, and against those of champions to the same images."""
+        gates, spec = self.gates, self.predictor.backbone.spec
+        data = load_task(self.bank.data(newest.task), spec=spec)
+        challenger = self._contender(newest, data)
+        if set(challenger.classes) != set(data.classes):
             reason = "its classes are not those of the prepared data"
             return verdict, (Failure(gate="classes", reason=reason),)
+        champions, skipped = self._champions(challenger, data)
+        least = gates.min_images if champions else 1  # a first version is compared with nobody
+        compared = [challenger, *champions]
+        learned = [one.learned for one in champions]
+        fresh, *others = fresh_images(data, challenger.learned, learned, least)
+        images = JudgedOn(
+            split=fresh.split,
+            total=fresh.total,
+            seen=len(fresh.rows) - fresh.total,
+            unstated=tuple(one.version.version for one in compared if not one.learned.stated),
+        )
+        verdict = replace(verdict, images=images, not_judged=skipped)
+        if fresh.total < least:
+            reason = (
+                f"{images.told(least)} (gates.min_images). To mend it: add images to the data, then"
+                " dvc repro"
+            )
+            return verdict, (Failure(gate="min_images", reason=reason),)
+        answers = self._answers(compared, data, fresh)
+        calibration = calibration_error(answers[0].confidence, answers[0].right)
         _, sizes = check_some(newest.path, newest.digest, ())
-        calibration, skipped = _calibration(mine), tuple[str, ...]()
-        if gates.max_calibration_error is not None and calibration is None:
-            skipped = ("max_calibration_error: it was trained on the validation images in the end",)
         verdict = replace(
             verdict,
-            comparison=None if theirs is None else contrast(mine, theirs),
-            calibration_error=calibration,
+            reason="; ".join(filter(None, [verdict.reason, images.told()])),
+            calibration_error=None if calibration is None else calibration.error,
+            calibration_interval=None if calibration is None else calibration.interval,
             bytes=sizes[ADAPTER_MODEL],
             latency=None if gates.max_latency is None else self._latency(newest),
-            not_judged=skipped,
         )
-        return verdict, find_failures(gates, verdict)
+        verdict = _compare(gates, verdict, compared, answers)
+        failures = find_failures(gates, verdict)
+        for other in [] if failures else others:
+            again = _compare(gates, verdict, compared, self._answers(compared, data, other))
+            failures += tuple(
+                replace(one, reason=f"on images that it says it learned from too, {one.reason}")
+                for one in find_failures(gates, again)
+            )
+        return verdict, failures
 
-    def _answers(self, version: Version, data: TaskData) -> Answers | None:
-        """Let a version answer its task's validation images, as they are prepared now.
+    def _answers(
+        self, compared: Sequence[Contender], data: TaskData, images: Fresh
+    ) -> list[Answers]:
+        backbone = self.predictor.backbone
+        return [measure_answers(self.bank, backbone, one, data, images) for one in compared]
 
-        A version that a search led to was trained on them in the end. Its score is that of the
-        trial that chose it, the same configuration trained without (``bank/plan.py``), a count
-        only. None where its classes are not those of the data, so that no comparison means
-        anything.
-        """
-        bank, task = self.bank, version.task
-        _, loaded = self.predictor.load(f"{task}@{version.version}")
-        if loaded.config.classes != data.classes:
-            return None
-        seen = loaded.config.train.get("fit") == "train+val"
-        if seen and loaded.config.data.digest == stored_digest(bank.data(task)):
-            files, _ = check_some(version.path, version.digest, (METRICS,))
-            where = f"{version.path}/{METRICS}"
-            val = score_of(read_metrics(files.get(METRICS, b"{}"), where=where), "val")
-            if val is None:
-                raise IntegrityError(f"{where} does not say how many validation images were right")
-            return Answers(score=val)
-        answers = adapter_logits(bank, self.predictor.backbone, task, "val", loaded)
-        confidence = answers.logits.double().softmax(1).amax(1).numpy()
-        right = answers.right.numpy()
-        score = Score(correct=int(right.sum()), total=len(right))
-        return Answers(score=score, right=right, confidence=confidence)
+    def _champions(
+        self, challenger: Contender, data: TaskData
+    ) -> tuple[list[Contender], tuple[str, ...]]:
+        """Load the champions to compare with, the present one last; say why others are left out."""
+        registry, task = self.bank.registry, challenger.version.task
+        numbers = past_champions(registry.history(task))
+        champions, skipped = [], []
+        for number in numbers:
+            version = registry.resolve(f"{task}@{number}")
+            try:
+                one = self._contender(version, data)
+            except AdapterBankError as error:
+                if number == numbers[-1]:
+                    raise
+                skipped.append(f"max_decline: {version}, a champion before: {error.message}")
+                continue
+            if number == numbers[-1] or set(one.classes) == set(challenger.classes):
+                champions.append(one)
+            else:
+                skipped.append(f"max_decline: {version}, a champion before, has other classes")
+        return champions, tuple(skipped)
+
+    def _contender(self, version: Version, data: TaskData) -> Contender:
+        _, loaded = self.predictor.load(f"{version.task}@{version.version}")
+        digest = stored_digest(self.bank.data(version.task))
+        learned = learned_images(version, loaded.config, data, digest)
+        return Contender(version=version, loaded=loaded, learned=learned)
 
     def _judge_bank(self, newest: Version, verdict: Verdict) -> tuple[Verdict, tuple[Failure, ...]]:
         """Judge a version by what the router would lose of the other tasks."""
-        gates, first = self.bank.config.gates, verdict.champion is None
+        gates, first = self.gates, verdict.champion is None
         check, routed = check_bank(
             self.bank, self.predictor.backbone, self.plan, newest, self.champions
         )
@@ -180,10 +212,31 @@ class Judge:
         return round(relative_latency(backbone, loaded.folded, blank_images(backbone)), 4)
 
 
-def _calibration(answers: Answers) -> float | None:
-    if answers.right is None or answers.confidence is None:
-        return None
-    return round(calibration_error(answers.confidence, answers.right), 6)
+def _compare(
+    gates: GateConfig, verdict: Verdict, compared: Sequence[Contender], answers: Sequence[Answers]
+) -> Verdict:
+    """Compare the first with the champions, on images of classes that the present one knows."""
+    verdict = replace(verdict, challenger_val=answers[0].score)
+    if len(compared) == 1:
+        return verdict
+    known, champion = compared[-1].classes, answers[-1]
+    verdict = replace(
+        verdict,
+        champion_val=champion.score,
+        classes=class_change(known, compared[0].classes, champion.truth, champion.said),
+    )
+    rows = np.isin(champion.truth, known)
+    if not rows.any():
+        reason = "max_regression: the champion knows no class of these images"
+        return replace(verdict, not_judged=(*verdict.not_judged, reason))
+    mine, *theirs = (one.right[rows] for one in answers)
+    found = contrast(gates, mine, theirs)
+    return replace(
+        verdict,
+        comparison=found.comparison,
+        decline=found.decline,
+        best=compared[1 + found.best].version.version,
+    )
 
 
 def _taken_back(registry: Registry, version: Version) -> str | None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from adapterbank.bank.bank import Bank
-from adapterbank.data.base import Split, TaskData
+from adapterbank.data.base import Split, TaskData, image_digests
 from adapterbank.data.store import load_task
 from adapterbank.errors import GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
+from adapterbank.methods.base import Adapter
 from adapterbank.pipeline.release import release
+from adapterbank.registry.seen import SEEN, pack_seen, parse_seen
 from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
 from adapterbank.release.moves import promote, rollback
@@ -103,24 +106,225 @@ def test_the_verdict_has_the_paired_test_with_all_its_numbers(opened: Bank) -> N
     assert opened.registry.history("colours")[-1].verdict == verdict.as_json()
 
 
-def test_versions_that_saw_the_images_are_compared_by_counts(opened: Bank) -> None:
-    # The second version is of the images that are prepared.
-    files = dict(opened.registry.read(opened.registry.resolve("colours@2")))
+def restated(bank: Bank, ref: str, seen: Iterable[bytes] | None = None, **train: object) -> Version:
+    """Register a copy of a version that says something else of what it learned from."""
+    files = dict(bank.registry.read(bank.registry.resolve(ref)))
     config = json.loads(files["adapter_config.json"])
-    config["train"]["fit"] = "train+val"
+    config["train"] |= train
     metrics = json.loads(files["metrics.json"])
-    metrics["val"] |= {"correct": 0}
+    for split in ("val", "test"):
+        metrics[split]["correct"] = metrics[split]["total"]  # whatever it answers
     files |= {"adapter_config.json": json.dumps(config).encode(),
               "metrics.json": json.dumps(metrics).encode()}  # fmt: skip
     del files["manifest.json"]
-    opened.registry.register("colours", files)
-    verdict = verdict_on(gated(opened, max_calibration_error=0.0))
-    assert verdict.comparison is not None
-    assert (verdict.comparison.test, verdict.comparison.lost) == ("fisher", None)
+    del files[SEEN]
+    if seen is not None:
+        files[SEEN] = pack_seen(seen)
+    return bank.registry.register(config["task"], files)
+
+
+@pytest.fixture
+def own(opened: Bank) -> Bank:
+    """Return the bank with the version of the images that are prepared as its only champion."""
+    opened.registry.retire("colours", reason="a test")
+    promote(opened, "colours@2", expected=None)
+    return opened
+
+
+def digests(bank: Bank, split: str) -> tuple[bytes, ...]:
+    data = load_task(bank.data("colours"), spec=bank.registry.backbone().spec)
+    return image_digests(data.split(split).images)
+
+
+def test_a_version_says_which_images_it_was_trained_on(opened: Bank) -> None:
+    files = opened.registry.read(opened.registry.resolve("colours@2"))
+    seen = parse_seen(files[SEEN], where="a test")
+    assert seen == set(digests(opened, "train"))
+    assert len(files[SEEN]) == 16 * len(seen)
+
+
+@pytest.mark.parametrize("train", [{"fit": "train+val"}, {"search": {"trials": 9}}], ids=str)
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_version_that_saw_the_validation_images_is_judged_on_test_images(
+    own: Bank, train: dict[str, object], stated: bool
+) -> None:
+    """What its own figures say counts for nothing."""
+    wrong = republish(own, "colours@2", confuse)
+    restated(own, str(wrong), digests(own, "train") if stated else None, **train)
+    verdict = verdict_on(own)
+    assert (verdict.outcome, verdict.gate) == ("refused", "max_regression")
+    assert verdict.images is not None
+    assert (verdict.images.split, verdict.images.seen) == ("test", 0)
+    assert verdict.images.unstated == (() if stated else (4,))
     assert verdict.challenger_val is not None
-    assert verdict.challenger_val.correct == 0
-    assert (verdict.gate, verdict.calibration_error) == ("max_regression", None)
-    assert [text.split(":")[0] for text in verdict.not_judged] == ["max_calibration_error"]
+    assert verdict.challenger_val.total == len(digests(own, "test"))
+    assert verdict.challenger_val.correct < verdict.challenger_val.total
+
+
+def test_a_version_as_good_that_saw_the_validation_images_passes_on_test_images(own: Bank) -> None:
+    restated(own, "colours@2", digests(own, "val"))
+    verdict = verdict_on(own)
+    assert (verdict.outcome, verdict.comparison and verdict.comparison.lost) == ("promoted", 0)
+    total = len(digests(own, "test"))
+    assert f"judged on {total} test images that none of the versions learned from" in verdict.reason
+
+
+def swap(adapter: Adapter) -> None:
+    """Let the first two classes answer for each other."""
+    with torch.no_grad():
+        for values in (adapter.head.weight, adapter.head.bias):
+            values[:2] = values[:2].flip(0)
+
+
+def test_who_says_it_saw_what_it_gets_wrong_is_asked_about_that_too(own: Bank) -> None:
+    """Judged on the rest alone, it would be right every time."""
+    wrong = republish(own, "colours@2", swap)
+    val = load_task(own.data("colours"), spec=own.registry.backbone().spec).val
+    restated(own, str(wrong), image_digests(val.images[val.labels < 2]))
+    verdict = verdict_on(gated(own, min_images=1))
+    assert verdict.images is not None
+    assert (verdict.images.split, verdict.images.total) == ("val", int((val.labels == 2).sum()))
+    assert verdict.comparison is not None
+    assert verdict.comparison.lost == 0
+    assert (verdict.outcome, verdict.gate) == ("refused", "max_regression")
+    assert verdict.reason.startswith("on images that it says it learned from too, accuracy 0.")
+
+
+def test_images_that_the_champion_learned_from_are_set_aside(own: Bank) -> None:
+    val = digests(own, "val")
+    champion = restated(own, "colours@2", val[:2])
+    promote(own, str(champion), expected=2)
+    republish(own, "colours@2", sharpen)
+    verdict = verdict_on(own)
+    assert verdict.images is not None
+    found = (verdict.images.split, verdict.images.total, verdict.images.seen)
+    assert found == ("val", len(val) - 2, 2)
+    assert verdict.champion_val is not None
+    assert verdict.champion_val.total == len(val) - 2
+    assert "(2 more are set aside)" in verdict.reason
+
+
+def test_a_champion_of_another_division_of_the_images_has_seen_some_of_them(opened: Bank) -> None:
+    """The first version of this bank was trained after another draw of the splits."""
+    first = opened.registry.read(opened.registry.resolve("colours@1"))
+    seen = parse_seen(first[SEEN], where="a test")
+    split = {split: len(seen & set(digests(opened, split))) for split in ("val", "test")}
+    republish(opened, "colours@2", sharpen)
+    verdict = verdict_on(gated(opened, min_images=1))
+    assert verdict.images is not None
+    assert verdict.images.seen == split[verdict.images.split] > 0
+
+
+def test_who_has_seen_all_images_is_not_judged_and_not_served(own: Bank) -> None:
+    test = digests(own, "test")
+    restated(own, "colours@2", [*digests(own, "val"), *test[3:]])
+    verdict = verdict_on(own)
+    assert (verdict.outcome, verdict.gate, verdict.comparison) == ("refused", "min_images", None)
+    learned = f"{len(test) - 3} of {len(test)} test images"
+    assert f"{learned}; 3 are left, 5 needed (gates.min_images)" in verdict.reason
+    assert "add images to the data, then dvc repro" in verdict.reason
+    assert own.registry.aliases("colours")["champion"] == 2
+    assert verdict_on(gated(own, min_images=3)).outcome == "promoted"
+
+
+def test_small_falls_are_held_against_the_best_champion_there_was(opened: Bank) -> None:
+    worse = republish(opened, "colours@1", confuse)
+    promote(opened, str(worse), expected=1)  # before anybody judged it
+    republish(opened, str(worse), sharpen)
+    verdict = verdict_on(opened)
+    assert (verdict.outcome, verdict.gate, verdict.best) == ("refused", "max_decline", 1)
+    assert verdict.comparison is not None
+    assert (verdict.comparison.gained, verdict.comparison.lost) == (0, 0)
+    assert verdict.decline is not None
+    assert verdict.decline.lost is not None
+    assert verdict.decline.lost > 0
+    assert "below version 1's, the best champion there was" in verdict.reason
+    assert verdict_on(gated(opened, max_decline=None)).outcome == "promoted"
+
+
+def test_who_overrules_a_refusal_accepts_what_is_lost(opened: Bank) -> None:
+    worse = republish(opened, "colours@1", confuse)
+    release(opened)
+    promote(opened, str(worse), expected=1, force=True, reason="labels were wrong")
+    republish(opened, str(worse), sharpen)
+    assert verdict_on(opened).outcome == "promoted"
+
+
+def test_a_champion_of_before_that_is_gone_is_not_compared_and_named(opened: Bank) -> None:
+    second = republish(opened, "colours@1", sharpen)
+    release(opened)
+    shutil.rmtree(opened.registry.resolve("colours@1").path)
+    republish(opened, str(second), confuse)
+    verdict = verdict_on(opened)
+    assert (verdict.outcome, verdict.gate, verdict.best) == ("refused", "max_regression", 3)
+    (skipped,) = verdict.not_judged
+    assert skipped.startswith("max_decline: colours@1, a champion before: ")
+
+
+def renamed(bank: Bank) -> Version:
+    """Prepare the same images with another name of a class, and register a version of them."""
+    spec = bank.registry.backbone().spec
+    data = load_task(bank.data("colours"), spec=spec)
+    classes = tuple("red" if name == "rusty red" else name for name in data.classes)
+    # In memory: the files that are mapped are about to be replaced.
+    splits = {name: Split(images=data.split(name).images.clone(),
+                          labels=data.split(name).labels.clone())
+              for name in ("train", "val", "test")}  # fmt: skip
+    save_task(TaskData(classes=classes, source="photos", notes="", **splits),
+              bank.data("colours"), spec)  # fmt: skip
+    return republish(bank, "colours@1", sharpen, classes=classes)
+
+
+def test_other_classes_are_a_verdict_of_their_own(opened: Bank) -> None:
+    renamed(opened)
+    verdict = verdict_on(opened)
+    assert (verdict.outcome, verdict.gate) == ("refused", "accept_classes")
+    assert verdict.classes is not None
+    assert verdict.classes.renamed == (("rusty red", "red"),)
+    assert verdict.comparison is not None
+    assert verdict.images is not None
+    assert verdict.comparison.total is not None
+    # Of the classes that both know.
+    assert 0 < verdict.comparison.total < verdict.images.total
+    assert "it calls rusty red red of version 1" in verdict.reason
+    assert opened.registry.aliases("colours") == {"champion": 1}
+    assert {v.outcome for v in release(opened, accept_classes=True).verdicts} == {"promoted"}
+
+
+def test_other_classes_are_accepted_by_the_parameters(opened: Bank) -> None:
+    renamed(opened)
+    verdict = verdict_on(gated(opened, accept_classes=True))
+    assert (verdict.outcome, verdict.classes is None) == ("promoted", False)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_other_classes_are_accepted_by_hand(opened: Bank, cli: Cli, judged: bool) -> None:
+    renamed(opened)
+    if judged:
+        release(opened)
+    ran = cli("promote", "colours@3")
+    assert ran.code == 1
+    assert "--accept-classes" in ran.err
+    assert opened.registry.aliases("colours") == {"champion": 1}
+    assert cli("promote", "colours@3", "--accept-classes").code == 0
+    event = opened.registry.history("colours")[-1]
+    assert (event.verdict is not None) == judged
+    # What was refused for more than that is not accepted by it.
+    republish(opened, "colours@3", confuse)
+    release(opened)
+    assert cli("promote", "colours@4", "--accept-classes").code == 1
+
+
+def test_a_damaged_champion_keeps_nobody_from_serving_another_version(opened: Bank) -> None:
+    shutil.rmtree(opened.registry.resolve("colours@1").path)
+    assert promote(opened, "colours@2", expected=1).move.moved
+
+
+def test_only_a_release_accepts_classes(opened: Bank, cli: Cli) -> None:
+    renamed(opened)
+    assert cli("stage", "prepare", "colours", "--accept-classes").code == 2
+    assert cli("stage", "release", "--accept-classes").code == 0
+    assert opened.registry.aliases("colours")["champion"] == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.bank import features
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.plan import (
     Budget,
@@ -19,11 +18,13 @@ from adapterbank.bank.plan import (
     write_pinned,
     write_winner,
 )
+from adapterbank.data.base import image_digests
+from adapterbank.data.store import load_task
 from adapterbank.errors import AdapterBankError, InputError
 from adapterbank.pipeline import release as releasing
 from adapterbank.pipeline.prepare import prepare
 from adapterbank.records import Score
-from adapterbank.release import judging
+from adapterbank.registry.seen import SEEN, parse_seen
 from tests.cli_samples import PARAMS, Cli
 from tests.search_trials import TASK, configure, refuse, searched
 
@@ -43,7 +44,7 @@ def write_found(bank: Bank, **changes: object) -> Winner:
 
 
 def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
-    searching: Bank, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    searching: Bank, cli: Cli
 ) -> None:
     write_found(searching)
     trained = cli("train", TASK)
@@ -51,7 +52,8 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     assert "as trial 7 of its search, on training and validation images" in trained.err
     val = json.loads((searching.trained(TASK) / "val.json").read_text())["val"]
     assert (val["correct"], val["total"]) == (11, 12)
-    assert "trial 7" in val["by"]
+    assert "trial 7, the best of 8 trials" in val["by"]
+    assert "the best of 8 trials" in trained.out
     assert cli("evaluate", TASK, "--trained").code == 0
     assert cli("register", f"work/{TASK}/version").code == 0
     registry = searching.registry
@@ -65,23 +67,25 @@ def test_training_takes_the_winner_up_on_all_images_with_the_trials_figures(
     metrics = json.loads(registry.read(version)["metrics.json"])
     assert (metrics["val"]["correct"], metrics["val"]["total"]) == (11, 12)
 
-    judged: list[str] = []
-    real = features.adapter_logits
+    data = load_task(searching.data(TASK))
+    seen = parse_seen(registry.read(version)[SEEN], where="a test")
+    learned = (*image_digests(data.train.images), *image_digests(data.val.images))
+    assert seen == set(learned)
+    assert "best of 8 trials" in cli("show", f"{TASK}@3").out
+    assert "best of 8 trials" in registry.read(version)["README.md"].decode()
 
-    def answer(*given: object, **named: object) -> object:
-        judged.append("on validation images")
-        return real(*given, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(judging, "adapter_logits", answer)
+    # Judged on images that chose nothing and that it was not trained on.
     reports: list[releasing.ReleaseReport] = []
-    with suppress(AdapterBankError):  # the champion may be better than 11 of 12
+    with suppress(AdapterBankError):  # the champion may be better
         releasing.release(searching, show=reports.append)
     (report,) = reports
     (verdict,) = report.verdicts
-    assert verdict.challenger_val == Score(correct=11, total=12)
-    assert judged == ["on validation images"]  # the champion, which no search led to
+    assert verdict.images is not None
+    assert (verdict.images.split, verdict.images.total) == ("test", len(data.test))
+    assert verdict.challenger_val is not None
+    assert verdict.challenger_val.correct == metrics["test"]["correct"]
     assert verdict.comparison is not None
-    assert verdict.comparison.test == "fisher"
+    assert verdict.comparison.test == "mcnemar"
 
 
 def test_a_task_may_keep_its_winner_from_the_validation_images(searching: Bank, cli: Cli) -> None:
@@ -96,7 +100,10 @@ def test_a_task_may_keep_its_winner_from_the_validation_images(searching: Bank, 
     assert cli("train", TASK).code == 0
     val = json.loads((searching.trained(TASK) / "val.json").read_text())["val"]
     assert val["total"] == 7
-    assert "by" not in val
+    assert "the best of 8 trials" in val["by"]
+    data = load_task(searching.data(TASK))
+    seen = parse_seen((searching.trained(TASK) / SEEN).read_bytes(), where="a test")
+    assert seen >= set(image_digests(data.val.images))  # they chose
 
 
 @pytest.mark.usefixtures("searching")

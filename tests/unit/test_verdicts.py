@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,26 +12,28 @@ from adapterbank.records import Score
 from adapterbank.registry.task_record import Event
 from adapterbank.registry.verdicts import (
     BankCheck,
+    ClassChange,
     Comparison,
+    JudgedOn,
     RoutedTask,
     Verdict,
     last_verdict,
     parse_verdict,
+    past_champions,
     standing_refusal,
     verdict_tags,
 )
 
 COMPARISON = Comparison(
-    test="mcnemar", p=0.0123, difference=-0.025, interval=(-0.05, -0.001), gained=2, lost=7
-)
+    test="mcnemar", p=0.0123, difference=-0.025, interval=(-0.05, -0.001), gained=2, lost=7,
+    total=200,
+)  # fmt: skip
 ROUTED = RoutedTask(
     task="pets",
     total=80,
     recall=COMPARISON,
     right=(80, 78),
-    abstained=(4, 5),
-    p_abstained=0.5,
-    alpha=0.05,
+    adjusted=0.04,
 )
 VERDICT = Verdict(
     task="dtd",
@@ -38,9 +41,14 @@ VERDICT = Verdict(
     champion=1,
     outcome="refused",
     reason="it is worse",
+    images=JudgedOn(split="test", total=200, seen=3, unstated=(1,)),
+    classes=ClassChange(added=("a",), removed=(), renamed=(("b", "c"),)),
+    best=2,
+    decline=COMPARISON,
+    calibration_interval=(0.01, 0.07),
     challenger_val=Score(correct=1, total=2),
     champion_val=Score(correct=2, total=2),
-    gates={"min_accuracy": 0.0, "max_bytes": None},
+    gates={"min_accuracy": 0.0, "max_bytes": None, "accept_classes": False},
     data="ab",
     gate="max_regression",
     comparison=COMPARISON,
@@ -62,6 +70,26 @@ OLD: dict[str, Any] = {
     "gates": {"min_accuracy": 0.0, "max_regression": 0.005},
     "data": "ab",
 }
+
+
+# As releases wrote it before versions said which images they learned from.
+SEEN_BEFORE: dict[str, Any] = {
+    **OLD, "outcome": "promoted", "gate": None, "comparison": {
+        "test": "fisher", "p": 0.5, "difference": 0.1, "interval": [-0.1, 0.3], "gained": None,
+        "lost": None,
+    },
+    "calibration_error": None, "bytes": 10, "latency": None, "not_judged": ["a: b"],
+    "bank": {
+        "champions": 1, "same_router": False, "judged": 1, "left_out": 0, "terms": "ab",
+        "worst": {
+            "task": "pets", "total": 80, "right": [80, 78], "abstained": [4, 5],
+            "p_abstained": 0.5, "alpha": 0.05, "recall": {
+                "test": "mcnemar", "p": 0.5, "difference": -0.025, "interval": [-0.1, 0.1],
+                "gained": 0, "lost": 2,
+            },
+        },
+    },
+}  # fmt: skip
 
 
 def event(step: int, action: str, version: int | None, verdict: dict[str, Any] | None) -> Event:
@@ -90,6 +118,73 @@ def test_a_verdict_of_an_old_history_is_read() -> None:
     assert verdict is not None
     assert (verdict.outcome, verdict.comparison, verdict.bank) == ("refused", None, None)
     assert verdict.gates == OLD["gates"]
+
+
+def test_a_verdict_by_counts_and_with_abstentions_is_read() -> None:
+    verdict = parse_verdict(SEEN_BEFORE)
+    assert verdict is not None
+    assert (verdict.images, verdict.best, verdict.calibration_interval) == (None, None, None)
+    assert verdict.bank is not None
+    assert verdict.bank.worst is not None
+    assert (verdict.bank.worst.abstained, verdict.bank.worst.adjusted) == ((4, 5), None)
+    assert verdict.short() == "promoted: +10.0 points [-10.0, +30.0], p 0.5 (fisher)"
+
+
+def moved(step: int, action: str, version: int | None, **verdict: Any) -> Event:  # noqa: ANN401
+    """Make an event of the champion's; its verdict has a best, or an outcome, if any."""
+    plain = {**OLD, "outcome": "promoted", **verdict} if verdict else None
+    return replace(event(step, action, version, plain), alias="champion")
+
+
+@pytest.mark.parametrize(
+    ("history", "numbers"),
+    [
+        ((), ()),
+        ((event(1, "register", 1, None),), ()),
+        ((moved(1, "promote", 1),), (1,)),
+        # The verdict that promoted 4 says which was the best of 1 and 2.
+        ((moved(1, "promote", 1), moved(2, "promote", 2), moved(3, "promote", 4, best=1),
+          moved(4, "promote", 5)), (1, 4, 5)),
+        ((moved(1, "promote", 1), moved(2, "promote", 2, best=1), moved(3, "promote", 3, best=2)),
+         (2, 3)),
+        # What was rolled back, or removed with its task, is no bar.
+        ((moved(1, "promote", 1), moved(2, "promote", 2), moved(3, "rollback", 1)), (1,)),
+        ((moved(1, "promote", 1), moved(2, "retire", None), moved(3, "promote", 2)), (2,)),
+        # A person accepted what was lost.
+        ((moved(1, "promote", 1), moved(2, "promote", 2, outcome="forced"),
+          moved(3, "promote", 3)), (2, 3)),
+        # The present one is the last, whenever else it was served.
+        ((moved(1, "promote", 1), moved(2, "promote", 2), moved(3, "promote", 1)), (2, 1)),
+        ((moved(1, "promote", 1), replace(moved(2, "promote", 2), alias="trial")), (1,)),
+    ],
+)  # fmt: skip
+def test_the_champions_to_hold_a_version_against(
+    history: tuple[Event, ...], numbers: tuple[int, ...]
+) -> None:
+    assert past_champions(history) == numbers
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (JudgedOn(split="val", total=20, seen=0), []),
+        (
+            JudgedOn(split="val", total=20, seen=4),
+            ["20 validation images", "(4 more are set aside)"],
+        ),
+        (
+            JudgedOn(split="test", total=20, seen=0, unstated=(2, 1)),
+            ["20 test images", "; what version 2 and 1 learned from is not stated"],
+        ),
+    ],
+)
+def test_what_was_judged_on_is_told_where_it_is_not_all_validation_images(
+    images: JudgedOn, told: list[str]
+) -> None:
+    found = images.told()
+    assert bool(found) == bool(told)
+    assert [part for part in told if part not in found] == []
+    assert "20 are left, 30 needed" in images.told(30)
 
 
 @pytest.mark.parametrize("content", [None, {}, {"outcome": "refused", "accuracy": 0.25}])
@@ -132,6 +227,12 @@ def test_mlflow_is_shown_the_outcome_and_the_figures() -> None:
     assert later.keys() == tags.keys()  # so that no figure of an earlier verdict stays
     assert later["adapterbank.verdict.p"] == "none"
     assert verdict_tags((), 3) == {}
+
+
+def test_a_table_tells_the_figures_of_the_comparison_that_refused() -> None:
+    most = replace(COMPARISON, difference=-0.1, interval=(-0.2, -0.05))
+    told = replace(VERDICT, gate="max_decline", decline=most).short()
+    assert told.startswith("refused by max_decline: -10.0 points [-20.0, -5.0]")
 
 
 def test_a_table_tells_the_figures_in_one_line() -> None:
