@@ -4,10 +4,10 @@
     python -m benchmarks.router cost [--tasks 2 20 200 1000]
 
 ``tasks``: each FOLDER is a task with ``train800`` (or ``train``), ``val200`` (or ``val``) and
-``test``, a folder for each class in each. Records are made of training images, thresholds of
-validation images; figures are of ``--on`` images, which no choice of ours has looked at where they
-are ``test``. Features are those after ``--blocks``: the bank's own router adds up what they say,
-the others take them side by side. With ``--reference`` the bank's own router is isolated: other
+``test``, a folder for each class in each. Records are made of training images, thresholds of the
+validation images that they hold, as a bank's router has them; figures are of ``--on`` images, which
+no choice of ours has looked at where they are ``test``. Features are those after ``--blocks``: the
+bank's own router adds up what they say, the others take them side by side. With ``--reference`` the bank's own router is isolated: other
 images alone say how features scatter. A router has to find the task of every image; then each task
 in turn is left out, and its images are the strangers: AUROC of familiarity (images of the other
 tasks against them), and how many are rejected at 5 %. ``--near`` names tasks that look like one
@@ -53,7 +53,7 @@ from adapterbank.training.evaluation import extract_frozen
 from adapterbank.training.ridge import Ridge, fit_ridge
 from benchmarks._machine import interleaved_medians, machine
 from benchmarks._source import load_source
-from benchmarks.routers.base import Queries, RouterModule, Scored, Sources
+from benchmarks.routers.base import Queries, RouterModule, Scored, Sources, TaskScorer
 
 ROUTERS = "benchmarks.routers"
 ALPHA = 0.05
@@ -176,24 +176,24 @@ class Bench:
         """Features, and what the heads of some tasks say of them."""
         return Queries(features=features, logits={t: self.tasks[t].logits(features) for t in among})
 
-    def scored(self, router: str, among: Sequence[str], split: str) -> dict[str, Scored]:
-        """Build a router of some tasks and score the images of all."""
+    def scored(self, router: str, among: Sequence[str]) -> tuple[dict[str, Scored], list[Floats]]:
+        """Build a router of some tasks, score the images of all, and calibrate it."""
         module = cast("RouterModule", catalog.load(ROUTERS, router, kind="router"))
         records = {task: self.records[task] for task in among}
         features = {task: self.tasks[task].sets["train"] for task in among}
         sources = Sources(records=records, features=features, reference=self.reference)
         built = module.build(sources)
-        return {
-            name: built.score(self.queries(task.sets[split][0], among))
+        scored = {
+            name: built.score(self.queries(task.sets[self.on][0], among))
             for name, task in self.tasks.items()
         }
+        return scored, calibrate(built, records, lambda rows: self.queries(rows, among))
 
     def accuracy(self, router: str) -> dict[str, Found]:
         """How the images of each task fare with a router of all."""
-        among = list(self.tasks)
-        calibration = self.calibration(router, among)
+        everything, calibration = self.scored(router, list(self.tasks))
         found = {}
-        for index, (name, scored) in enumerate(self.scored(router, among, self.on).items()):
+        for index, (name, scored) in enumerate(everything.items()):
             features, labels = self.tasks[name].sets[self.on]
             routed = scored.chosen == index
             right = self.tasks[name].right(features, labels)
@@ -205,19 +205,32 @@ class Bench:
             )
         return found
 
-    def calibration(self, router: str, among: Sequence[str]) -> list[Floats]:
-        """Sorted familiarity of each task's validation images."""
-        held = self.scored(router, among, "val")
-        return [np.sort(held[task].known) for task in among]
-
     def strangers(self, router: str, left_out: str) -> tuple[float, float]:
         """AUROC against a task that is left out, and the share of it that is rejected."""
         among = [task for task in self.tasks if task != left_out]
-        scored = self.scored(router, among, self.on)
+        scored, calibration = self.scored(router, among)
         strange = scored.pop(left_out)
         known = np.concatenate([one.known for one in scored.values()])
-        p = p_values(self.calibration(router, among), strange.chosen, strange.known)
+        p = p_values(calibration, strange.chosen, strange.known)
         return auroc(known, strange.known), float((p <= ALPHA).mean())
+
+
+def calibrate(
+    built: TaskScorer,
+    records: Mapping[str, RoutingRecord],
+    asked: Callable[[Floats], Queries],
+) -> list[Floats]:
+    """Score the held-out images of each task under their own task, sorted, as a bank's router does.
+
+    Args:
+        built: a router of these tasks.
+        records: of the tasks; they hold the images.
+        asked: makes a query of features.
+    """
+    return [
+        np.sort(built.score(asked(record.calibration(record.blocks))).familiar[:, index])
+        for index, (_, record) in enumerate(sorted(records.items()))
+    ]
 
 
 def auroc(known: Floats, strange: Floats) -> float:

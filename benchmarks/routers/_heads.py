@@ -22,4 +22,4 @@ class HeadConfidence:
         """Score images under every task."""
         columns = [self.confidence(queries.logits[task]) for task in self.tasks]
         scores = np.stack(columns, axis=1)
-        return Scored(tasks=scores, known=scores.max(axis=1))
+        return Scored(tasks=scores, familiar=scores)

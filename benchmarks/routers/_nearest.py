@@ -25,4 +25,4 @@ class NearestCentre:
             squared = (x**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
             columns.append((squared - 2 * x @ centres.T).min(axis=1))
         scores = -np.stack(columns, axis=1)
-        return Scored(tasks=scores, known=scores.max(axis=1))
+        return Scored(tasks=scores, familiar=scores)

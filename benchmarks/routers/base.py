@@ -47,16 +47,22 @@ class Queries:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """Larger is likelier: (B, T) by task in the order of names, and (B,) how familiar it is."""
+    """Larger is likelier: (B, T) by task in the order of names; and how familiar it is to each."""
 
     tasks: Floats
-    known: Floats
+    familiar: Floats
 
     @property
     def chosen(self) -> NDArray[np.int64]:
         """(B,) the best task; ties go to the first by name."""
         best: NDArray[np.int64] = self.tasks.argmax(axis=1)
         return best
+
+    @property
+    def known(self) -> Floats:
+        """(B,) how familiar it is to the task that was chosen."""
+        found: Floats = self.familiar[np.arange(len(self.tasks)), self.chosen]
+        return found
 
 
 class TaskScorer(Protocol):

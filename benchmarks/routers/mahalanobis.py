@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from adapterbank.routing.router import Router, Yardstick
 from adapterbank.routing.router import build as build_router
+from adapterbank.routing.scores import unit_rows
 from benchmarks.routers.base import Need, Queries, Scored, Sources
 
 NEEDS: tuple[Need, ...] = ("records",)
@@ -19,8 +22,11 @@ class Relative:
 
     def score(self, queries: Queries) -> Scored:
         """Score images under every task."""
-        found = self.router.judge(queries.features)
-        return Scored(tasks=found.scores, known=found.known)
+        rows = unit_rows(queries.features)
+        familiar = [self.router.familiarity(rows, task) for task in self.router.tasks]
+        return Scored(
+            tasks=self.router.judge(queries.features).scores, familiar=np.stack(familiar, axis=1)
+        )
 
 
 def build(sources: Sources) -> Relative:

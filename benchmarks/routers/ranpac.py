@@ -30,7 +30,7 @@ class RandomRidge:
     def score(self, queries: Queries) -> Scored:
         """Score images under every task."""
         scores = expand(joined(queries.features), self.projection) @ self.weights
-        return Scored(tasks=scores, known=scores.max(axis=1))
+        return Scored(tasks=scores, familiar=scores)
 
 
 def build(sources: Sources) -> RandomRidge:

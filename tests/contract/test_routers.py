@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from adapterbank import catalog
+from adapterbank.routing.router import build
+from adapterbank.routing.scores import p_values
+from benchmarks.router import calibrate
 from benchmarks.routers.base import Queries, RouterModule, Sources
 from tests.routing_samples import Array, World
 
@@ -55,6 +58,7 @@ def test_it_finds_the_task_of_easy_images(name: str) -> None:
     for task in range(TASKS):
         scored = router.score(queries(task))
         assert scored.tasks.shape == (40, TASKS)
+        assert scored.familiar.shape == (40, TASKS)
         assert scored.known.shape == (40,)
         assert np.isfinite(scored.tasks).all()
         assert np.mean(scored.chosen == task) > 0.9
@@ -65,6 +69,19 @@ def test_the_order_of_tasks_changes_no_bit(name: str) -> None:
     one, other = (module(name).build(sources(backwards=b)).score(queries(1)) for b in (False, True))
     np.testing.assert_array_equal(one.tasks, other.tasks)
     np.testing.assert_array_equal(one.known, other.known)
+
+
+def test_the_benchmark_rejects_what_the_bank_s_own_router_rejects() -> None:
+    records = WORLD.records(TASKS)
+    built = module("mahalanobis").build(Sources(records=records))
+    calibration = calibrate(built, records, lambda rows: Queries(features=rows))
+    own = build(records, backbone="")
+    for task in (0, TASKS):  # one that it knows, and a stranger
+        features = unit(WORLD.draw(task, 50, part=2)[0])
+        scored, judged = built.score(Queries(features=features)), own.judge(features)
+        found = p_values(calibration, scored.chosen, scored.known)
+        np.testing.assert_allclose(scored.known, judged.known, rtol=1e-9)  # float64, other sums
+        np.testing.assert_array_equal(found <= own.alpha, judged.p_values <= own.alpha)
 
 
 @each_router
