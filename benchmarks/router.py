@@ -7,14 +7,14 @@
 ``test``, a folder for each class in each. Records are made of training images, thresholds of the
 validation images that they hold, as a bank's router has them; figures are of ``--on`` images, which
 no choice of ours has looked at where they are ``test``. Features are those after ``--blocks``: the
-bank's own router adds up what they say, the others take them side by side. With ``--reference`` the bank's own router is isolated: other
-images alone say how features scatter. A router has to find the task of every image; then each task
-in turn is left out, and its images are the strangers: AUROC of familiarity (images of the other
-tasks against them), and how many are rejected at 5 %. ``--near`` names tasks that look like one
-another, such as photographs of everyday things; all others count as visually distinct, and far. The
-oracle gap is what a bank loses by routing: accuracy of a ridge head of each task, which stands for
-its adapter, with the task given, less that with the task found. ``--divide cifar10=5`` is the hard
-case: the classes of one data set as five tasks.
+bank's own router adds up what they say, the others take them side by side. With ``--reference`` the
+bank's own router is isolated: other images alone say how features scatter. A router has to find the
+task of every image; then each task in turn is left out, and its images are the strangers: AUROC of
+familiarity (images of the other tasks against them), and how many are rejected at 5 %. ``--near``
+names tasks that look like one another, such as photographs of everyday things; all others count as
+visually distinct, and far. The oracle gap is what a bank loses by routing: accuracy of a ridge head
+of each task, which stands for its adapter, with the task given, less that with the task found.
+``--divide cifar10=5`` is the hard case: the classes of one data set as five tasks.
 
 ``cost``: drawn records of 10 classes and 256 calibration images. ``read and build`` is what
 ``release`` does; ``route`` is what comes after the pass of the backbone, for 64 images. The ratio

@@ -5,7 +5,8 @@ step a line, which says only what is not as it was at the step before: a value t
 So it grows with what changes, not with tasks times steps. Metrics, tables and pictures are made of
 it and can always be made again.
 
-``oracle``: right labels of the champion on its test images, from the version's ``metrics.json``.
+``oracle``: right labels of the champion on its test images; where these are not prepared here, as
+the version's ``metrics.json`` has it.
 ``identity``: test images whose likeliest task is the true one, by the router of that moment.
 ``abstained``: images that the router rejects as unknown, whatever their likeliest task. ``routed``:
 right answers that a user gets: the task is found, the label right and the image not rejected.

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adapterbank.bank.bank import Bank, write_json
 from adapterbank.bank.features import adapter_logits, frozen_split
 from adapterbank.continual.matrix import (
@@ -44,6 +47,8 @@ from adapterbank.registry.summary import score_of
 from adapterbank.registry.versions import Version
 from adapterbank.routing.router import Router
 from adapterbank.text import csv_text
+
+Marks = NDArray[np.bool_]
 
 SUMMARY: Final = "reports/continual.json"
 TABLE: Final = "reports/accuracy_matrix.csv"
@@ -121,14 +126,16 @@ class _Measuring:
         scores: dict[str, dict[str, Score]] = {figure: {} for figure in FIGURES}
         carried = []
         for name, version in versions.items():
-            oracle = _oracle(self._read(version))
+            right = self._right(version) if self._is_prepared(version) else None
+            # Of images that are not here there is nothing but its own word.
+            oracle = _oracle(self._read(version)) if right is None else _count(right)
             if oracle is None:
                 continue
             scores["oracle"][name] = oracle
             if router is None or name == self._plan.aside:
                 continue
-            if self._is_prepared(version):
-                for figure, score in self._judge(router, version).items():
+            if right is not None:
+                for figure, score in self._judge(router, version, right).items():
                     scores[figure][name] = score
             elif (
                 last is not None and name in last.identity and moment[name] == last.champions[name]
@@ -176,20 +183,29 @@ class _Measuring:
         except InputError:
             return False
 
-    def _judge(self, router: Router, version: Version) -> dict[Figure, Score]:
+    def _right(self, version: Version) -> Marks:
+        """(n,) whether it answers each test image right, its task being told."""
+        task = version.task
+        _, loaded = self._predictor.load(f"{task}@sha256:{version.digest}")
+        answers = adapter_logits(self._bank, self._predictor.backbone, task, "test", loaded)
+        right: Marks = answers.right.numpy()
+        return right
+
+    def _judge(self, router: Router, version: Version, right: Marks) -> dict[Figure, Score]:
         bank, task, backbone = self._bank, version.task, self._predictor.backbone
         test = frozen_split(bank, backbone, task, "test", router.blocks)
         judgement = router.judge(test.features.numpy(), backbone=backbone.fingerprint)
         place = router.tasks.index(task) if task in router.tasks else -1  # never recognised
         recognised = judgement.chosen == place
-        _, loaded = self._predictor.load(f"{task}@sha256:{version.digest}")
-        right = adapter_logits(bank, backbone, task, "test", loaded).right.numpy()
         found, rejected = recognised & right, judgement.p_values <= router.alpha
         marks = (found & ~rejected, found, recognised, rejected)
         return {
-            figure: Score(correct=int(marked.sum()), total=len(marked))
-            for figure, marked in zip(_ROUTER_FIGURES, marks, strict=True)
+            figure: _count(marked) for figure, marked in zip(_ROUTER_FIGURES, marks, strict=True)
         }
+
+
+def _count(marks: Marks) -> Score:
+    return Score(correct=int(marks.sum()), total=len(marks))
 
 
 def _oracle(files: Mapping[str, bytes]) -> Score | None:

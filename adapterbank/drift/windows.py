@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import fmean
 from typing import Literal, TypeAlias
 
@@ -28,7 +29,7 @@ from adapterbank.drift.two_sample import (
     relabel,
 )
 from adapterbank.errors import InputError
-from adapterbank.significance import holm
+from adapterbank.significance import as_written, holm
 
 Action: TypeAlias = Literal["none", "recalibrate", "retrain", "new task", "other task"]
 
@@ -258,11 +259,15 @@ def _decide(windows: Sequence[Window], held_out: HeldOut, settings: Settings) ->
     confidence = fmean(window.confidence for window in about)
     action: Action = "none"
     if alarmed:
-        if abstained >= settings.most:
+        # Of windows of one size; as whole images, for sums of shares are not exact.
+        size = sum(window.images for window in about)
+        unknown, most_elsewhere = round(abstained * size), as_written(settings.most_elsewhere)
+        others = [round(share * size) for share in elsewhere.values()]
+        if Fraction(unknown, size) >= as_written(settings.most):
             action = "new task"
-        elif max(elsewhere.values(), default=0.0) >= settings.most_elsewhere:
+        elif Fraction(max(others, default=0), size) >= most_elsewhere:
             action = "other task"
-        elif abstained + sum(elsewhere.values()) >= settings.most_elsewhere:
+        elif Fraction(unknown + sum(others), size) >= most_elsewhere:
             action = "new task"  # nobody's: a little like several
         elif _fell(about, confidence, held_out, settings):
             action = "retrain"

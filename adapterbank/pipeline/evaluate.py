@@ -130,8 +130,9 @@ def _log_evaluation(bank: Bank, task: str, metrics: Mapping[str, Any], figure: b
                   run_id=run_id(bank, task)) as run:  # fmt: skip
         for name in ("val", "test"):
             probe = metrics["linear_probe"][name]
+            best = "_of_best_trial" if "by" in metrics[name] else ""  # a search chose by it
             run.epoch(0, {
-                f"final/{name}_accuracy": metrics[name]["correct"] / metrics[name]["total"],
+                f"final/{name}_accuracy{best}": metrics[name]["correct"] / metrics[name]["total"],
                 f"final/{name}_linear_probe": probe["correct"] / probe["total"],
             })  # fmt: skip
         run.figure("confusion.png", figure)

@@ -150,18 +150,18 @@ class Judge:
         numbers = past_champions(registry.history(task))
         champions, skipped = [], []
         for number in numbers:
-            version = registry.resolve(f"{task}@{number}")
+            earlier = f"max_decline: {task}@{number}, a champion before"
             try:
-                one = self._contender(version, data)
+                one = self._contender(registry.resolve(f"{task}@{number}"), data)
             except AdapterBankError as error:
                 if number == numbers[-1]:
                     raise
-                skipped.append(f"max_decline: {version}, a champion before: {error.message}")
+                skipped.append(f"{earlier}: {error.message}")
                 continue
             if number == numbers[-1] or set(one.classes) == set(challenger.classes):
                 champions.append(one)
             else:
-                skipped.append(f"max_decline: {version}, a champion before, has other classes")
+                skipped.append(f"{earlier}, has other classes")
         return champions, tuple(skipped)
 
     def _contender(self, version: Version, data: TaskData) -> Contender:

@@ -37,6 +37,17 @@ def test_the_card_has_a_model_index_of_all_splits_test_first() -> None:
     assert front["library_name"] == "adapterbank"
 
 
+def test_the_best_of_many_trials_is_said_to_be_too_high_and_is_no_result() -> None:
+    config = config_of("dtd")
+    plain = render_card(config, METRICS)
+    config["train"] = {"search": {"trials": 40}}
+    card = render_card(config, METRICS)
+    assert "best of 40 trials" in card
+    assert "trials" not in plain
+    results = _front(card)["model-index"][0]["results"]
+    assert [result["dataset"]["split"] for result in results] == ["test"]
+
+
 def test_the_card_depends_on_its_arguments_alone() -> None:
     config = config_of("dtd")
     assert render_card(config, METRICS) == render_card(dict(reversed(config.items())), METRICS)

@@ -131,6 +131,12 @@ def test_a_lying_safetensors_header_is_refused(name: str, data: bytes) -> None:
         _check({**files_of("dtd"), name: data})
 
 
+def test_a_list_of_images_that_is_none_is_refused() -> None:
+    with pytest.raises(IntegrityError, match=r"new/seen_images\.bin is no ascending list"):
+        _check({**files_of("dtd"), "seen_images.bin": b"some image"})
+    _check({**files_of("dtd"), "seen_images.bin": b"one digest of 16"})
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_none_is_refused_with_its_tensor(value: float) -> None:
     tensors = tensors_of()

@@ -140,6 +140,15 @@ def test_shares_are_of_the_windows_that_raised_the_alarm() -> None:
     assert advice.action == "recalibrate"
 
 
+def test_shares_that_are_exactly_what_is_asked_for_are_enough() -> None:
+    """As floats 0.7 and 0.1 are less than 0.8."""
+    names = ("",) * 7 + ("b",) + (TASK,) * 2
+    limits = Settings(window=40, permutations=399, most=0.9, most_elsewhere=0.8)
+    _, advice = judged(images(80, shift=1.0, tasks=names), limits)
+    assert (advice.abstained, advice.elsewhere) == (0.7, {"b": 0.1})
+    assert advice.action == "new task"
+
+
 def test_too_few_images_are_refused_with_what_to_type() -> None:
     with pytest.raises(InputError, match="39 images are no window of 40") as caught:
         judged(images(39))
