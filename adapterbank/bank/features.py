@@ -77,7 +77,7 @@ def frozen_split(
         bank: an open bank.
         backbone: the bank's own.
         task: a task that is prepared.
-        split: ``train``, ``val`` or ``test``. Nothing may be chosen by ``test``.
+        split: ``train``, ``val`` or ``test``. No training or search may look at ``test``.
         blocks: after which blocks, ascending; None: those that the bank's records are of.
         progress: called with the images done, if any have to be run.
 
@@ -115,7 +115,7 @@ def adapter_logits(
         bank: an open bank.
         backbone: the bank's own.
         task: a task that is prepared, with the adapter's classes.
-        split: ``val`` or ``test``. Nothing may be chosen by ``test``.
+        split: ``val`` or ``test``. No training or search may look at ``test``.
         adapter: a version's, or one that is to become a version.
         progress: called with the images done, if they have to be run.
 

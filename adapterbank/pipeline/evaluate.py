@@ -48,7 +48,8 @@ CONFUSION = "confusion.csv"
 def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
     """Judge a trained adapter, complete the files of its version, and log the figures.
 
-    Nothing before this stage reads the test images, and nothing after it chooses by them.
+    Nothing before this stage reads the test images. After it only a release may decide by them,
+    where too few validation images are left that no version has learned from, and says so.
 
     Returns:
         What becomes the version's ``metrics.json``.

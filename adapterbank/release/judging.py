@@ -83,7 +83,11 @@ class Judge:
         if not failures:
             verdict, failures = self._judge_bank(newest, verdict)
         if failures:
-            reason = "; ".join(failure.reason for failure in failures)
+            told = "" if verdict.images is None else verdict.images.told()
+            reasons = [failure.reason for failure in failures]
+            if told and failures[0].gate != "min_images":  # which tells it in its own words
+                reasons.append(told)
+            reason = "; ".join(reasons)
             return replace(verdict, outcome="refused", gate=failures[0].gate, reason=reason)
         return verdict
 

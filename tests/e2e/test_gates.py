@@ -159,6 +159,7 @@ def test_a_version_that_saw_the_validation_images_is_judged_on_test_images(
     assert verdict.challenger_val is not None
     assert verdict.challenger_val.total == len(digests(own, "test"))
     assert verdict.challenger_val.correct < verdict.challenger_val.total
+    assert f"judged on {verdict.images.total} test images" in verdict.reason
 
 
 def test_a_version_as_good_that_saw_the_validation_images_passes_on_test_images(own: Bank) -> None:
