@@ -14,6 +14,7 @@ from PIL import Image
 from adapterbank.errors import IntegrityError
 from adapterbank.inference.predictor import Predictor
 from adapterbank.registry.manifest import FILE_LIMITS, MANIFEST
+from adapterbank.registry.seen import SEEN, pack_seen
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
 from tests import served
@@ -30,10 +31,14 @@ Answer = tuple[str, tuple[tuple[str, float], ...]]
 def new_bank(root: Path) -> Registry:
     """Create a registry of ``bugs``, with two versions, and ``colours``, both with all files."""
     registry = served.new_registry(root)
-    served.publish(registry, "bugs", seed=1)
-    served.publish(registry, "bugs", seed=2)
+    bugs, colours = (
+        {SEEN: pack_seen(n * 16 for n in some)} for some in ((b"a", b"b"), (b"c", b"d"))
+    )
+    served.publish(registry, "bugs", seed=1, more=bugs)
+    served.publish(registry, "bugs", seed=2, more=bugs)
     registry.promote("bugs@1", expected=None)
-    served.publish(registry, "colours", seed=3, method="vpt_deep", classes=("red", "green", "blue"))
+    served.publish(registry, "colours", seed=3, method="vpt_deep", more=colours,
+                   classes=("red", "green", "blue"))  # fmt: skip
     registry.promote("colours@1", expected=None)
     return registry
 

@@ -131,12 +131,14 @@ def publish(
     classes: tuple[str, ...] = CLASSES,
     hyper: Mapping[str, Any] | None = None,
     change: Callable[[Adapter], object] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> Version:
-    """Register a version of a task that is another one for each seed."""
+    """Register a version of a task that is another one for each seed, with more files, if any."""
     made = adapter(seed, method, classes, hyper)
     if change is not None:
         change(made)
-    return registry.register(task, pack(made, describe(task, made, method, classes)))
+    files = pack(made, describe(task, made, method, classes))
+    return registry.register(task, files | dict(more or {}))
 
 
 def smuggle(registry: Registry, task: str, files: Mapping[str, bytes]) -> Version:

@@ -38,7 +38,7 @@ FILE_LIMITS: Mapping[str, int] = {
     "canary.safetensors": 1 << 28,
     "metrics.json": 1 << 24,
     "routing.safetensors": 1 << 30,
-    "seen_images.bin": 1 << 30,
+    "seen_images.bin": 1 << 25,  # two million images
 }
 
 

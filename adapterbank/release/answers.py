@@ -12,6 +12,7 @@ from adapterbank.backbones.base import Backbone
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import adapter_logits
 from adapterbank.data.base import TaskData
+from adapterbank.errors import IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter
 from adapterbank.records import Score
 from adapterbank.registry.versions import Version
@@ -54,14 +55,25 @@ class Answers:
 def measure_answers(
     bank: Bank, backbone: Backbone, contender: Contender, data: TaskData, fresh: Fresh
 ) -> Answers:
-    """Let a version answer images, by the names of its own classes."""
+    """Let a version answer images, by the names of its own classes.
+
+    Raises:
+        IntegrityError: it gives probabilities that are no numbers.
+    """
     task = contender.version.task
     found = adapter_logits(bank, backbone, task, fresh.split, contender.loaded)
     rows = torch.from_numpy(fresh.rows)
     logits, labels = found.logits[rows], found.labels[rows]
+    confidence = logits.double().softmax(1).amax(1).numpy()
+    if not np.isfinite(confidence).all():
+        raise IntegrityError(
+            f"{contender.version} gives probabilities that are no numbers for"
+            f" {int((~np.isfinite(confidence)).sum())} of {len(confidence)} images",
+            fix=f"adapterbank train {task}",
+        )
     names = np.array(contender.classes, dtype=object)
     return Answers(
         said=names[logits.argmax(1).numpy()],
         truth=np.array(data.classes, dtype=object)[labels.numpy()],
-        confidence=logits.double().softmax(1).amax(1).numpy(),
+        confidence=confidence,
     )

@@ -239,7 +239,8 @@ def _compare(
         verdict,
         comparison=found.comparison,
         decline=found.decline,
-        best=compared[1 + found.best].version.version,
+        # Where nobody asks, a later release has to look at all of them again.
+        best=None if gates.max_decline is None else compared[1 + found.best].version.version,
     )
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from adapterbank.backbones.base import Backbone
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.features import SplitLogits, adapter_logits
 from adapterbank.data.base import Split, TaskData, image_digests
 from adapterbank.data.store import load_task
-from adapterbank.errors import GateRefused, InputError
+from adapterbank.errors import AdapterBankError, GateRefused, InputError
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
 from adapterbank.methods.base import Adapter
-from adapterbank.pipeline.release import release
+from adapterbank.pipeline.release import ReleaseReport, release
 from adapterbank.registry.seen import SEEN, pack_seen, parse_seen
 from adapterbank.registry.verdicts import Verdict
 from adapterbank.registry.versions import Version
@@ -228,6 +232,24 @@ def test_who_has_seen_all_images_is_not_judged_and_not_served(own: Bank) -> None
     assert verdict_on(gated(own, min_images=3)).outcome == "promoted"
 
 
+def test_a_version_that_answers_no_numbers_is_not_judged_and_stops_no_other(
+    own: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    republish(own, "colours@2", sharpen)
+    other_task(own)
+
+    def overflow(bank: Bank, backbone: Backbone, task: str, *more: Any) -> SplitLogits:  # noqa: ANN401
+        found = adapter_logits(bank, backbone, task, *more)
+        return found if task == OTHER else replace(found, logits=found.logits * torch.inf)
+
+    monkeypatch.setattr("adapterbank.release.answers.adapter_logits", overflow)
+    reports: list[ReleaseReport] = []
+    with pytest.raises(AdapterBankError, match="probabilities that are no numbers for 7 of 7"):
+        release(own, show=reports.append)
+    outcomes = {verdict.task: verdict.outcome for verdict in reports[0].verdicts}
+    assert outcomes == {OTHER: "promoted", "colours": "unjudged"}
+
+
 def test_small_falls_are_held_against_the_best_champion_there_was(opened: Bank) -> None:
     worse = republish(opened, "colours@1", confuse)
     promote(opened, str(worse), expected=1)  # before anybody judged it
@@ -240,7 +262,10 @@ def test_small_falls_are_held_against_the_best_champion_there_was(opened: Bank) 
     assert verdict.decline.lost is not None
     assert verdict.decline.lost > 0
     assert "below version 1's, the best champion there was" in verdict.reason
-    assert verdict_on(gated(opened, max_decline=None)).outcome == "promoted"
+    verdict = verdict_on(gated(opened, max_decline=None))
+    assert (verdict.outcome, verdict.best) == ("promoted", None)
+    republish(opened, str(worse), confuse)
+    assert verdict_on(gated(opened)).best == 1  # it is not forgotten
 
 
 def test_who_overrules_a_refusal_accepts_what_is_lost(opened: Bank) -> None:

@@ -126,7 +126,13 @@ def loop(registry: Registry, folder: Path) -> str:
 
 
 # Two versions of one task that differ in their weights alone.
-EQUAL = ("README.md", "adapter_config.json", "metrics.json", "routing.safetensors")
+EQUAL = (
+    "README.md",
+    "adapter_config.json",
+    "metrics.json",
+    "routing.safetensors",
+    "seen_images.bin",
+)
 DAMAGES: dict[str, Damage] = {
     **{f"delete-{name}": delete(name) for name in FILES if name != MANIFEST},
     "delete-manifest": delete_manifest,
