@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -127,7 +127,7 @@ def adjust(routed: Sequence[RoutedTask]) -> tuple[RoutedTask, ...]:
 
 
 def routing_failures(
-    gates: GateConfig, routed: Iterable[RoutedTask], *, allowed: float
+    gates: GateConfig, routed: Sequence[RoutedTask], *, allowed: float
 ) -> tuple[Failure, ...]:
     """Name every other task that would lose too much, with the numbers.
 
@@ -136,16 +136,16 @@ def routing_failures(
 
     Args:
         gates: the terms.
-        routed: all other tasks, see :func:`adjust`.
+        routed: all other tasks.
         allowed: a fall of recall that is accepted.
     """
     failures = []
-    for task in routed:
+    for task in adjust(routed):
         if is_worse(task.recall, gates, allowed=allowed, p=task.adjusted):
             reason = (
                 f"the router would recognise {task.right[1]} of {task.total} images of {task.task},"
                 f" it recognises {task.right[0]} ({100 * task.recall.difference:+.1f} points,"
-                f" p {task.recall.p if task.adjusted is None else task.adjusted:.2g})"
+                f" p {task.adjusted:.2g} as one of {len(routed)})"
             )
             failures.append(Failure(gate="max_routing_drop", reason=reason))
     return tuple(failures)

@@ -230,8 +230,8 @@ def _compare(
         classes=class_change(known, compared[0].classes, champion.truth, champion.said),
     )
     rows = np.isin(champion.truth, known)
-    if not rows.any():
-        reason = "max_regression: the champion knows no class of these images"
+    if rows.sum() < gates.min_images:
+        reason = f"max_regression: the champion knows the classes of {rows.sum()} images only"
         return replace(verdict, not_judged=(*verdict.not_judged, reason))
     mine, *theirs = (one.right[rows] for one in answers)
     found = contrast(gates, mine, theirs)

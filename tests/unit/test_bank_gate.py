@@ -45,7 +45,7 @@ def times_refused(tasks: int, images: int, lost: float, gained: float) -> int:
     generator = np.random.default_rng([tasks, images])
     refused = 0
     for _ in range(100):
-        routed = adjust([reshuffled(images, lost, gained, generator) for _ in range(tasks)])
+        routed = [reshuffled(images, lost, gained, generator) for _ in range(tasks)]
         refused += bool(routing_failures(GATES, routed, allowed=0.005))
     return refused
 
@@ -93,7 +93,7 @@ def test_an_accident_of_few_images_is_no_loss() -> None:
     now[:4] = False
     one = RoutedTask(task="pets", total=100, recall=compare_answers(now, right), right=(100, 96))
     assert one.recall.p > GATES.alpha
-    assert routing_failures(GATES, adjust([one]), allowed=0.005) == ()
+    assert routing_failures(GATES, [one], allowed=0.005) == ()
 
 
 @pytest.mark.parametrize("images", [40, 80, 200])
@@ -122,4 +122,4 @@ def test_a_large_fall_is_refused_of_few_images_as_well() -> None:
     one = RoutedTask(task="pets", total=12, right=(12, 10),
                      recall=compare_answers(np.arange(12) >= 2, right))  # fmt: skip
     assert one.recall.p > GATES.alpha
-    assert len(routing_failures(GATES, adjust([one]), allowed=0.005)) == 1
+    assert len(routing_failures(GATES, [one], allowed=0.005)) == 1
