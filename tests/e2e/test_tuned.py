@@ -127,11 +127,11 @@ def damage_found(text: str) -> Callable[[Bank], None]:
     [
         (lambda bank: write_pinned(bank, TASK), "written without a search"),
         (lambda bank: write_found(bank, identity="2" * 64), "other data or settings"),
-        (damage_found("{ -> "), "damaged"),
-        (damage_found('"trial": 7 -> "trial": "x"'), "damaged"),
-        (damage_found('"trial": 7 -> "trial": 7, "more": 1'), "damaged"),
+        (damage_found("{ -> "), "not JSON"),
+        (damage_found('"trial": 7 -> "trial": "x"'), "not valid: trial"),
+        (damage_found('"trial": 7 -> "trial": 7, "more": 1'), "not valid: more"),
         (damage_found('"learning_rate": 0.02 -> "learning_rate": -1.0'), "damaged: learning_rate"),
-        (damage_found('"learning_rate": 0.02 -> "learning_rate": NaN'), "damaged"),
+        (damage_found('"learning_rate": 0.02 -> "learning_rate": NaN'), "not JSON"),
         (damage_found('"learning_rate": 0.02 -> "learning_rate": "fast"'), "damaged"),
     ],
 )

@@ -231,7 +231,7 @@ def test_a_bank_that_released_nothing_has_an_empty_matrix(tmp_path: Path) -> Non
         ('"routed": {"a": [7, 10]', '"routed": {"a": [9, 10]', "routed.a: more images than"),
         ('"abstained"', '"aloof"', "aloof"),
         ('"steps"', '"stages"', "steps: Field required"),
-        ("}", "", "not valid"),
+        ("}", "", "not JSON"),
     ],
 )
 def test_a_matrix_that_cannot_be_is_refused_with_its_place(
