@@ -76,7 +76,7 @@ test-faults: env ## Kill, fill, flip and race, and what takes long (18 minutes)
 # Other kernels give other last bits: a test that needs equal ones of two computations fails here.
 test-portable: env ## Run the tests with plain kernels and two threads, as on another processor
 	@printf '\n== Tests on plain kernels (pytest)\n'
-	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 \
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
 		$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
 		$(PORTABLE) $(PYTEST_ARGS)
 
