@@ -168,6 +168,23 @@ class Reference:
         return f"{self.task}@{self.version if self.version is not None else self.alias}"
 
 
+def check_utf8(name: str) -> str:
+    r"""Return the name of a file or folder if it is UTF-8, as records, JSON and DVC want it.
+
+    >>> check_utf8("caf\udce9")
+    Traceback (most recent call last):
+    adapterbank.errors.InputError: caf\xe9: this name is not UTF-8
+    To mend it: rename it
+
+    Raises:
+        InputError: it is not; the bytes that are none are shown as escapes.
+    """
+    shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if shown != name:
+        raise InputError(f"{shown}: this name is not UTF-8", fix="rename it")
+    return name
+
+
 def check_task_name(name: str) -> str:
     """Return ``name`` if it is a legal task name.
 

@@ -14,6 +14,7 @@ import typer
 
 from adapterbank.cli import options, progress, render
 from adapterbank.cli.render import Answer, Table
+from adapterbank.data.left_out import LeftOut, sentences
 from adapterbank.errors import InputError
 from adapterbank.text import human_seconds, percent, short_digest
 
@@ -110,6 +111,8 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> Answer:
     if not quiet:
         counts = ", ".join(f"{count} {split}" for split, count in result["counts"].items())
         render.note(f"{task}: {result['classes']} classes; images: {counts}")
+        for line in sentences(LeftOut(**one) for one in result["left_out"]):
+            render.note(line)
     return Answer(result)
 
 

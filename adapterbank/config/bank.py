@@ -88,6 +88,10 @@ class TaskConfig(Strict):
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: _TrainSettings = Field(default_factory=dict)
+    skip_unreadable: bool = False  # go on without images that cannot be decoded
+    drop_copies: Literal["train", "test"] | None = (
+        None  # of images in two given splits; None: refuse
+    )
     warm_start: str = "none"  # not used any more; sections written earlier may have it
     seed: int = Field(default=42, ge=0, lt=2**31)
     domain_of: str | None = None  # the task of which this one is another domain, for the record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,11 @@ def label_problems(classes: Sequence[str], labels: Mapping[str, Sequence[int]]) 
 def _listed(names: list[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def pixel_digest(pixels: torch.Tensor) -> bytes:
+    """Hash the pixels (3, H, W) uint8 of an image: equal for copies at the input's size."""
+    return hashlib.blake2b(bytes_of(pixels), digest_size=16).digest()
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -52,7 +52,7 @@ _FORMATS = (
 _BYTES_A_PIXEL = {"AVIF": 16, "JPEG2000": 24, "WEBP": 20}
 _BYTES_A_PIXEL_PROGRESSIVE = 12  # of a JPEG whose coefficients are all kept until the last scan
 _BLOCK = 64 << 20  # above what glibc may take from its heap
-_ROWS_AT_ONCE = (278, 323)  # TIFF's tags of the height of a strip and of a tile
+_ROWS_AT_ONCE = (278, 323)  # TIFF's tags: height of a strip, of a tile; each is one buffer
 _EXACT_PIXELS = 1 << 25  # a larger image is shrunk by whole numbers before it is squashed
 
 # PIL decodes an image when it is first used, and not from two threads at once.
