@@ -53,6 +53,8 @@ def stage(
     --device is of the release alone; for the others train.device of the task says where.
     """
     opened = options.open_bank(bank)
+    if task is not None:  # DVC calls the stage prepare@dtd; a name in cmd would be the shell's
+        task = task.rpartition(f"{name.value}@")[2]
     whole = name in {Stage.BACKBONE, Stage.RELEASE}
     if whole != (task is None):
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")

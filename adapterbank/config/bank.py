@@ -234,6 +234,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _expected(problem: ErrorDetails) -> str:
+    if problem["type"] == "string_type" and problem["loc"][-1] == "[key]":
+        read = type(problem["input"]).__name__.removesuffix("Type")
+        return f"YAML reads this name as {read}, not as text: write it in quotes"
     if problem["type"] == "model_type":
         return "expected keys and values"
     if problem["type"] == "value_error":
