@@ -28,6 +28,8 @@ AUTO: Final = "auto"
 ROUTER: Final = "router"
 """The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
+NOT_UTF8: Final = "this name is not UTF-8"
+
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ALIAS = r"[a-z][a-z0-9_-]{0,31}"
 _REFERENCE = re.compile(
@@ -168,20 +170,23 @@ class Reference:
         return f"{self.task}@{self.version if self.version is not None else self.alias}"
 
 
-def check_utf8(name: str) -> str:
-    r"""Return the name of a file or folder if it is UTF-8, as records, JSON and DVC want it.
+def escaped(name: str) -> str:
+    r"""Show the bytes of a file's name that are not UTF-8 as escapes.
 
-    >>> check_utf8("caf\udce9")
-    Traceback (most recent call last):
-    adapterbank.errors.InputError: caf\xe9: this name is not UTF-8
-    To mend it: rename it
+    >>> escaped("caf\udce9"), escaped("café")
+    ('caf\\xe9', 'café')
+    """
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def check_utf8(name: str) -> str:
+    """Return the name of a file or folder if it is UTF-8, as records, JSON and DVC want it.
 
     Raises:
-        InputError: it is not; the bytes that are none are shown as escapes.
+        InputError: it is not.
     """
-    shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    if shown != name:
-        raise InputError(f"{shown}: this name is not UTF-8", fix="rename it")
+    if escaped(name) != name:
+        raise InputError(f"{escaped(name)}: {NOT_UTF8}", fix="rename it")
     return name
 
 

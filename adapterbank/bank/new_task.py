@@ -15,8 +15,8 @@ from adapterbank.data import published
 from adapterbank.data.batches import Progress
 from adapterbank.data.left_out import LeftOut
 from adapterbank.data.scan import scan
-from adapterbank.data.sources import EMBEDDED
-from adapterbank.errors import UnknownName
+from adapterbank.data.sources import EMBEDDED, local_folder
+from adapterbank.errors import InputError, UnknownName
 from adapterbank.inference.artifact import method_config
 from adapterbank.training.recipes import RECIPES
 
@@ -41,10 +41,17 @@ class Source:
 
 
 def relative_uri(data: str, root: Path, here: Path) -> str:
-    """Write a folder, as seen from ``here``, relative to the bank where it is inside."""
+    """Write a folder, as seen from ``here``, relative to the bank where it is inside.
+
+    Raises:
+        InputError: it can be no folder's name.
+    """
     if "://" in data:
         return data
-    folder = (here / Path(data).expanduser()).resolve()
+    try:
+        folder = local_folder(data, here).resolve()
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        raise InputError(f"--data {data!r}: {error}") from error
     return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
 
 
@@ -59,7 +66,7 @@ def check_source(root: Path, section: TaskConfig) -> Source:
     uri = section.data
     scheme, mark, name = uri.partition("://")
     if not mark:
-        found = scan(root / Path(uri).expanduser())
+        found = scan(local_folder(uri, root))
         return Source(uri=uri, classes=found.classes, left_out=found.left_out)
     names = {"embedded": catalog.names(EMBEDDED), "torchvision": published.NAMES}
     if scheme not in names:

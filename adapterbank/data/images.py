@@ -49,7 +49,7 @@ _FORMATS = (
 )  # fmt: skip
 
 # Bytes of memory for each pixel while PIL decodes, measured with PIL 13; 4 for all other formats.
-_BYTES_A_PIXEL = {"AVIF": 16, "JPEG2000": 24, "WEBP": 20}
+_BYTES_A_PIXEL = {"AVIF": 16, "JPEG2000": 24, "WEBP": 16}
 _BYTES_A_PIXEL_PROGRESSIVE = 12  # of a JPEG whose coefficients are all kept until the last scan
 _BLOCK = 64 << 20  # above what glibc may take from its heap
 _ROWS_AT_ONCE = (278, 323)  # TIFF's tags: height of a strip, of a tile; each is one buffer

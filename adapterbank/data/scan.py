@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _TEST = r"test(?:ing|s)?|tst"
 _SPLIT = re.compile(rf"{_BESIDE}(?:(?P<train>{_TRAIN})|(?P<val>{_VAL})|(?P<test>{_TEST})){_BESIDE}")
 # Names that tell of a split, and not of which one alone: train_val, cats_test, eval, holdout.
 _LIKE_SPLIT = re.compile(
-    rf"(?<![^\W\d_])(?:trainval|{_TRAIN}|{_VAL}|{_TEST}|eval(?:uation)?|hold_?out)(?![^\W\d_])"
+    rf"(?<![^\W\d_])(?:trainval|{_TRAIN}|{_VAL}|{_TEST}|evaluation|eval|hold_?out)(?![^\W\d_])"
 )
 
 # What systems and programs leave in folders, besides names that begin with a dot.
@@ -70,11 +70,12 @@ def scan(path: Path, classes: Sequence[str] | None = None) -> Scan:
         UnknownName: there is no class of one of the names.
     """
     check_utf8(str(path))
-    if not path.is_dir():
-        raise InputError(
-            f"{path}: {'not a' if path.exists() else 'no such'} folder, expected one with a"
-            " sub-folder for each class"
-        )
+    try:
+        missing = "" if path.is_dir() else "not a folder" if path.exists() else "no such folder"
+    except OSError as error:  # such as a name too long
+        missing = str(error.strerror)
+    if missing:
+        raise InputError(f"{path}: {missing}, expected one with a sub-folder for each class")
     tally = Tally()
     splits, problems = _splits(path, tally)
     if problems and "train" not in splits:
@@ -162,13 +163,14 @@ def _split_of(name: str) -> str | None:
     return None if found is None else found.lastgroup
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of such a name is left where it is."""
     return name.startswith(".") or name in _HIDDEN
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-    visible = tuple(name for name in names if not _is_hidden(name))
+    visible = tuple(name for name in names if not is_hidden(name))
     for name in visible:
         check_utf8(str(folder / name))
     return visible
@@ -205,7 +207,7 @@ def _images(folder: Path, root: Path, tally: Tally) -> Iterator[Path]:
         for name in list(folders):
             path = Path(parent, name)
             check_utf8(str(path))
-            if _is_hidden(name):
+            if is_hidden(name):
                 tally.add("hidden", f"{_within(path, root)}/", _number_of_files(path))
                 folders.remove(name)
             elif path.is_symlink():
@@ -226,27 +228,36 @@ def _count_loose(folder: Path, root: Path, tally: Tally) -> None:
         if not entry.is_dir():
             check_utf8(entry.path)
             tally.add(
-                "hidden" if _is_hidden(entry.name) else "loose, in no class folder",
+                "hidden" if is_hidden(entry.name) else "loose, in no class folder",
                 _within(Path(entry.path), root),
             )
-        elif _is_hidden(entry.name):
+        elif is_hidden(entry.name):
             number = _number_of_files(Path(entry.path))
             tally.add("hidden", f"{_within(Path(entry.path), root)}/", number)
 
 
 def _reason(path: Path) -> str | None:
     """Say why a file is left out; None where it is an image by its name."""
-    ending = path.suffix.lower()
-    checks: Sequence[tuple[Callable[[], bool], str]] = (
-        (lambda: _is_hidden(path.name), "hidden"),
-        (lambda: ending in _HEIC, "HEIC, which cannot be decoded: convert them to JPEG or PNG"),
-        (lambda: not ending, "without an ending"),
-        (lambda: ending not in SUFFIXES, f"with the ending {ending}, which is no image's"),
-        (lambda: not path.exists(), "links to what is not there"),
-        (lambda: not path.is_file(), "neither a file nor a folder"),
-        (lambda: not os.access(path, os.R_OK), "files that may not be read"),
-    )
-    return next((reason for applies, reason in checks if applies()), None)
+    by_name = reason_by_name(path.name)
+    if by_name is not None:
+        return by_name
+    if not path.exists():
+        return "links to what is not there"
+    if not path.is_file():
+        return "neither a file nor a folder"
+    return None if os.access(path, os.R_OK) else "files that may not be read"
+
+
+def reason_by_name(name: str) -> str | None:
+    """Say why a file of such a name is no image of a folder; None where it is one."""
+    ending = Path(name).suffix.lower()
+    if is_hidden(name):
+        return "hidden"
+    if ending in _HEIC:
+        return "HEIC, which cannot be decoded: convert them to JPEG or PNG"
+    if not ending:
+        return "without an ending"
+    return None if ending in SUFFIXES else f"with the ending {ending}, which is no image's"
 
 
 def _number_of_files(folder: Path) -> int:

@@ -23,8 +23,8 @@ from adapterbank.data.scan import scan
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import generator
 from adapterbank.data.subset import take_classes
-from adapterbank.errors import UnknownName
-from adapterbank.records import InputSpec
+from adapterbank.errors import InputError, UnknownName
+from adapterbank.records import InputSpec, check_utf8
 
 EMBEDDED = "adapterbank.data.tasks"
 """The catalogue of embedded tasks; ``catalog.names(EMBEDDED)`` lists them."""
@@ -67,7 +67,7 @@ def select_images(  # noqa: PLR0913  # each is a setting of the task
     """
     scheme, mark, name = uri.partition("://")
     if not mark:
-        found = scan(root / Path(uri).expanduser(), classes)
+        found = scan(local_folder(uri, root), classes)
         chosen = folders.select(
             found, spec, limits=limits, seed=seed, choices=choices, progress=progress
         )
@@ -85,6 +85,18 @@ def select_images(  # noqa: PLR0913  # each is a setting of the task
     if classes is None:
         return selection
     return take_classes(selection, classes, limits=limits, seed=seed)
+
+
+def local_folder(uri: str, root: Path) -> Path:
+    """Return the folder that a task's data names.
+
+    Raises:
+        InputError: it names no folder of any user.
+    """
+    try:
+        return root / Path(check_utf8(uri)).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{uri}: {error}") from error
 
 
 def _neutral(uri: str, root: Path) -> str:

@@ -431,7 +431,7 @@ def test_images_that_are_decoded_at_once_share_one_budget(monkeypatch: pytest.Mo
         ("JPEG", {"progressive": True}, 16),
         ("TIFF", {}, 12),
         ("TIFF", {"exif": {0x0112: 6}}, 16),  # PIL turns it into a second picture
-        ("WEBP", {}, 24),
+        ("WEBP", {}, 20),
         ("ICO", {}, 1000),  # holds a PNG of any size, whatever its header says: nothing beside it
     ],
 )
