@@ -41,7 +41,7 @@ class Choices:
     report: Path | None = None  # where to name all images that cannot be decoded
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Image:
     file: ImageFile
     position: float  # decides its place, and when limits take it
@@ -84,11 +84,11 @@ def select(
         split: pool if divided and split == "train" else _limited(pool, limits.of(split))
         for split, pool in named.items()
     }
-    images, errors = _decoded(used, spec, progress)
+    images, errors = _decoded(scan.path, used, spec, progress)
     if errors and not choices.skip_unreadable:
-        refuse_unreadable(str(scan.path), errors, choices.report)
-    for error in errors:
-        tally.add("cannot be decoded", Path(error.path).relative_to(scan.path).as_posix())
+        refuse_unreadable(str(scan.path), list(errors.values()), choices.report)
+    for name in errors:
+        tally.add("cannot be decoded", name)
     if divided:
         shares = {"train": 4, "val": 1} if "test" in images else {"train": 3, "test": 1, "val": 1}
         images |= _divided(images["train"], shares, seed, tally)
@@ -97,7 +97,9 @@ def select(
     dropped = _drop_copies(images, choices.drop_copies, tally)
     changes = {"skipped_unreadable": len(errors), "dropped_copies": dropped}
     notes += [f"{name.replace('_', ' ')}: {number}" for name, number in changes.items() if number]
-    rows = {split: _rows(_limited(images[split], limits.of(split)), spec) for split in SPLITS}
+    rows = {
+        split: _rows(scan.path, _limited(images[split], limits.of(split)), spec) for split in SPLITS
+    }
     return Selection(
         classes=scan.classes,
         splits=rows,
@@ -115,28 +117,31 @@ def _limited(images: Sequence[_Image], limit: int | None) -> list[_Image]:
 
 
 def _decoded(
-    pools: Mapping[str, Sequence[_Image]], spec: InputSpec, progress: Progress | None
-) -> tuple[dict[str, list[_Image]], list[ImageError]]:
-    """Hash the pixels of images; of bad ones, return the errors."""
+    root: Path,
+    pools: Mapping[str, Sequence[_Image]],
+    spec: InputSpec,
+    progress: Progress | None,
+) -> tuple[dict[str, list[_Image]], dict[str, ImageError]]:
+    """Hash the pixels of images; of bad ones, return the errors by name."""
 
-    def read(item: tuple[str, _Image]) -> tuple[str, _Image | ImageError]:
+    def read(item: tuple[str, _Image]) -> tuple[str, _Image, ImageError | None]:
         split, image = item
         try:
-            digest = pixel_digest(load_pixels(image.file.path, spec))
+            digest = pixel_digest(load_pixels(root / image.file.name, spec))
         except ImageError as error:
-            return split, error
-        return split, _Image(file=image.file, position=image.position, digest=digest)
+            return split, image, error
+        return split, _Image(file=image.file, position=image.position, digest=digest), None
 
     items = [(split, image) for split, pool in pools.items() for image in pool]
     images: dict[str, list[_Image]] = {split: [] for split in pools}
-    errors: list[ImageError] = []
+    errors: dict[str, ImageError] = {}
     done = 0
     for batch in in_batches(read, items, TOGETHER):
-        for split, result in batch:
-            if isinstance(result, ImageError):
-                errors.append(result)
+        for split, image, error in batch:
+            if error is None:
+                images[split].append(image)
             else:
-                images[split].append(result)
+                errors[image.file.name] = error
             done += 1
             if progress is not None:
                 progress(done, len(items))
@@ -184,10 +189,10 @@ def _drop_copies(
     return dropped.total()
 
 
-def _rows(images: Sequence[_Image], spec: InputSpec) -> Rows:
+def _rows(root: Path, images: Sequence[_Image], spec: InputSpec) -> Rows:
     return Rows(
         labels=torch.tensor([image.file.label for image in images], dtype=torch.int64),
-        read=lambda row: load_pixels(images[row].file.path, spec),
+        read=lambda row: load_pixels(root / images[row].file.name, spec),
         names=tuple(image.file.name for image in images),
         digests=tuple(image.digest for image in images),
     )

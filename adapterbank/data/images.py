@@ -247,6 +247,12 @@ def _use_large_blocks() -> None:
     _imaging.set_block_size(_BLOCK)
 
 
+def _formats() -> list[str]:
+    """List the formats that this PIL can open: the earliest that will do has no AVIF."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
 @contextmanager
 def _decoding(label: str) -> Iterator[None]:
     """Turn everything PIL may raise into an ImageError that names the image."""
@@ -278,7 +284,7 @@ def _with_opened(
         if not (source.stat().st_size if isinstance(source, Path) else source):
             raise ImageError(label, "is empty (0 bytes)")
         handle = source if isinstance(source, Path) else BytesIO(source)
-        with Image.open(handle, formats=_FORMATS) as image:
+        with Image.open(handle, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 # PIL checks too, but a caller may have switched that off for the whole process.

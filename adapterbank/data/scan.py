@@ -34,11 +34,10 @@ _HIDDEN = frozenset({"__MACOSX", "@eaDir", "__pycache__", "$RECYCLE.BIN"})
 _HEIC = frozenset({".heic", ".heif", ".hif"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
     """One file that is used as an image."""
 
-    path: Path
     name: str  # within the folder that was scanned
     label: int  # index into the classes
 
@@ -194,7 +193,7 @@ def _files(top: Path, root: Path, classes: Sequence[str], tally: Tally) -> Itera
     for label, name in enumerate(classes):
         if (top / name).is_dir():
             for path in sorted(_images(top / name, root, tally), key=Path.as_posix):
-                yield ImageFile(path=path, name=_within(path, root), label=label)
+                yield ImageFile(name=_within(path, root), label=label)
 
 
 def _images(folder: Path, root: Path, tally: Tally) -> Iterator[Path]:

@@ -299,6 +299,11 @@ def test_the_size_limit_holds_when_pils_own_is_switched_off(
         open_image(data, name="bomb.png")
 
 
+def test_a_format_that_this_pil_has_not_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    assert open_image(encoded(quadrants())).size == (64, 32)
+
+
 @pytest.mark.parametrize(("name", "reason"), [("", "not a file"), ("gone.png", "not exist")])
 def test_a_path_that_is_no_file_is_named(tmp_path: Path, name: str, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
