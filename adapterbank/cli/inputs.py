@@ -28,25 +28,20 @@ def collect(
     Args:
         arguments: as given on the command line.
         stdin: read for ``-``, once.
-        missing: take a path that does not exist.
+        missing: be content with paths of which none exists.
 
     Returns:
         Paths, and an error in the place of each argument that names no image, and of each name
         that is not UTF-8.
 
     Raises:
-        InputError: nothing at all was found, ``-`` was given twice, or a path does not exist that
-            was not to be missing.
+        InputError: nothing at all was found, or nothing that exists, or ``-`` was given twice.
     """
     if arguments.count(STDIN) > 1:
         raise InputError("- means standard input, which can be read only once")
     images: list[Path | ImageError] = []
     any_path = False
     for argument in arguments:
-        if not (
-            missing or argument == STDIN or glob.has_magic(argument) or _exists(Path(argument))
-        ):
-            raise InputError(f"{escaped(argument)}: no such file or folder")
         paths = [_readable(path) for path in _expand(argument, stdin)]
         any_path = any_path or bool(paths)
         images += paths or [ImageError(argument, "no image here")]
@@ -55,6 +50,8 @@ def collect(
             f"No image to predict: {', '.join(arguments)} matched nothing",
             fix="name files, folders or patterns such as 'photos/*.jpg'",
         )
+    if not missing and not any(isinstance(one, Path) and _exists(one) for one in images):
+        raise InputError(f"{escaped(', '.join(arguments))}: no such file or folder")
     return images
 
 

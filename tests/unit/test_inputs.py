@@ -44,7 +44,7 @@ def test_what_a_folder_has_besides_images_is_noted(
 
 
 @pytest.mark.parametrize("name", ["gone.png", "gone/away"])
-def test_a_path_that_does_not_exist_is_taken_or_refused(name: str) -> None:
+def test_paths_of_which_none_exists_are_taken_or_refused(name: str) -> None:
     assert collect([name], io.StringIO()) == [Path(name)]
     with pytest.raises(InputError, match=f"{name}: no such file or folder"):
         collect([name], io.StringIO(), missing=False)

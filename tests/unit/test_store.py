@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -351,6 +351,7 @@ def test_a_damaged_file_is_named_with_what_mends_it(tmp_path: Path, name: str, d
         load_task(folder)
 
 
+@settings(max_examples=30, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_no_flipped_bit_of_an_index_passes(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
