@@ -28,6 +28,8 @@ class Tally:
 
     def add(self, reason: str, name: str, number: int = 1) -> None:
         """Count a file, or so many within a folder of that name."""
+        if number == 0:
+            return
         counted, examples = self._found.get(reason, (0, ()))
         self._found[reason] = (counted + number, (*examples, name)[:_EXAMPLES])
 

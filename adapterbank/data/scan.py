@@ -101,16 +101,17 @@ def scan(path: Path, classes: Sequence[str] | None = None) -> Scan:
         problems.insert(0, f"{len(wanted)} class folders, expected at least 2")
     if problems:
         problems += sentences(tally.result())
-        fix = "put images of these kinds into the empty class folders, or delete the folders: "
-        fix += ", ".join(sorted(SUFFIXES))
+        endings = ", ".join(sorted(SUFFIXES))
+        fix = f"delete the empty class folders, or put images into them ({endings})"
         raise ConfigError(str(path), problems, fix=fix if empty else None)
     return Scan(path=path, classes=wanted, pools=pools, left_out=tally.result())
 
 
 def _splits(path: Path, tally: Tally) -> tuple[dict[str, Path], list[str]]:
-    """Find the folders of the splits, none where the folder is of classes alone, and what is wrong.
+    """Find the folders of the splits; none where the folder is of classes alone.
 
-    It could be meant in two ways, or a split is missing.
+    Returns:
+        The folder of each split, and what is wrong: what could mean two things, or is missing.
     """
     folders = [path / name for name in _class_names(path)]
     named = {folder: split for folder in folders if (split := _split_of(folder.name)) is not None}

@@ -154,6 +154,11 @@ def test_a_folder_beside_the_splits_is_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_hidden_folder_without_files_is_not_worth_a_word(tmp_path: Path) -> None:
+    (flat(tmp_path) / ".cache").mkdir()
+    assert found(tmp_path) == []
+
+
 def test_a_class_folder_that_is_a_link_is_a_class(tmp_path: Path) -> None:
     flat(tmp_path / "store")
     put(tmp_path / "pets", "emu/1.png")
@@ -166,7 +171,7 @@ def test_an_empty_class_says_what_is_in_it_and_what_mends_it(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="emu: no image files") as caught:
         scan(tmp_path)
     assert "1 file: HEIC, which cannot be decoded: convert them to JPEG or PNG" in str(caught.value)
-    assert "delete the folders" in str(caught.value.fix)
+    assert "delete the empty class folders" in str(caught.value.fix)
 
 
 def test_reasons_are_said_largest_first_and_not_without_end() -> None:
