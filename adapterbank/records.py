@@ -170,23 +170,19 @@ class Reference:
         return f"{self.task}@{self.version if self.version is not None else self.alias}"
 
 
-def escaped(name: str) -> str:
-    r"""Show the bytes of a file's name that are not UTF-8 as escapes.
-
-    >>> escaped("caf\udce9"), escaped("café")
-    ('caf\\xe9', 'café')
-    """
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file or folder is UTF-8, as records, JSON and DVC want it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # bytes that are none
 
 
 def check_utf8(name: str) -> str:
-    """Return the name of a file or folder if it is UTF-8, as records, JSON and DVC want it.
+    """Return the name of a file or folder if it is UTF-8.
 
     Raises:
         InputError: it is not.
     """
-    if escaped(name) != name:
-        raise InputError(f"{escaped(name)}: {NOT_UTF8}", fix="rename it")
+    if not is_utf8(name):
+        raise InputError(f"{name}: {NOT_UTF8}", fix="rename it")
     return name
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from adapterbank.cli import render
 from adapterbank.errors import ImageError, InputError
-from adapterbank.records import NOT_UTF8, escaped
+from adapterbank.records import NOT_UTF8, is_utf8
 
 STDIN = "-"
 
@@ -51,7 +51,7 @@ def collect(
             fix="name files, folders or patterns such as 'photos/*.jpg'",
         )
     if not missing and not any(isinstance(one, Path) and _exists(one) for one in images):
-        raise InputError(f"{escaped(', '.join(arguments))}: no such file or folder")
+        raise InputError(f"{', '.join(arguments)}: no such file or folder")
     return images
 
 
@@ -75,8 +75,7 @@ def _expand(argument: str, stdin: IO[str]) -> Iterator[Path]:
 
 
 def _readable(path: Path) -> Path | ImageError:
-    shown = escaped(str(path))
-    return path if shown == str(path) else ImageError(shown, NOT_UTF8)
+    return path if is_utf8(str(path)) else ImageError(str(path), NOT_UTF8)
 
 
 def _inside(path: Path) -> Iterator[Path]:

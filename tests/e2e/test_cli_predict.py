@@ -136,4 +136,4 @@ def test_names_that_are_all_no_utf_8_are_errors_of_their_own(bank: Path, cli: Cl
     assert bank.is_dir()
     ran = cli("predict", "--task", "colours", "caf\udce9.png")
     assert (ran.code, ran.out) == (1, "")
-    assert r"caf\xe9.png: this name is not UTF-8" in ran.err
+    assert r"caf\udce9.png: this name is not UTF-8" in ran.err

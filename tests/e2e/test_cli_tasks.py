@@ -101,7 +101,7 @@ def test_data_that_preparing_would_refuse_is_refused_at_once(
         (["--data", "nothere"], 2, "no such folder"),
         (["--data", "x" * 300], 2, "expected one with a sub-folder"),
         (["--data", "~nobody-of-that-name/x"], 2, "nobody-of-that-name"),
-        (["--data", "caf\udce9"], 2, r"caf\xe9: this name is not UTF-8"),
+        (["--data", "caf\udce9"], 2, r"caf\udce9: this name is not UTF-8"),
         (["--data", "photos", "--drop-copies", "all"], 2, "drop_copies: input should be 'train'"),
     ],
     ids=lambda value: " ".join(value)[-20:] if isinstance(value, list) else None,

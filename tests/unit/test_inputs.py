@@ -17,7 +17,7 @@ def test_a_line_that_is_not_utf_8_is_an_error_in_its_place() -> None:
     first, second, third = collect(["-"], stdin)
     assert (first, third) == (Path("one.png"), Path("two.png"))
     assert isinstance(second, ImageError)
-    assert str(second) == r"caf\xe9.png: this name is not UTF-8"
+    assert str(second) == r"caf\udce9.png: this name is not UTF-8"
 
 
 def test_a_file_whose_name_is_not_utf_8_is_an_error_in_its_place(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_file_whose_name_is_not_utf_8_is_an_error_in_its_place(tmp_path: Path)
     found = collect([str(tmp_path)], io.StringIO())
     assert sorted(type(one).__name__ for one in found) == ["ImageError", "PosixPath"]
     (error,) = [one for one in found if isinstance(one, ImageError)]
-    assert error.message.endswith(r"caf\xe9.png: this name is not UTF-8")
+    assert error.message.endswith(r"caf\udce9.png: this name is not UTF-8")
 
 
 def test_what_a_folder_has_besides_images_is_noted(
