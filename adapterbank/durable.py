@@ -59,8 +59,11 @@ def read_file(path: Path, *, limit: int) -> bytes:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a new file and flush it to the disk; its name is durable once the folder is."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    """Write a new file and flush it to the disk; its name is durable once the folder is.
+
+    Whoever the user's umask lets read or write other files may do so with this one.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with os.fdopen(file, "wb") as stream:
         stream.write(data)
         stream.flush()
@@ -165,7 +168,7 @@ def locked(path: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
     deadline = time.monotonic() + timeout_s
     pause_s = 0.001
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if _try_lock(file, path):
                 yield

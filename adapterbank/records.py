@@ -28,6 +28,8 @@ AUTO: Final = "auto"
 ROUTER: Final = "router"
 """The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
+NOT_UTF8: Final = "this name is not UTF-8"
+
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ALIAS = r"[a-z][a-z0-9_-]{0,31}"
 _REFERENCE = re.compile(
@@ -166,6 +168,22 @@ class Reference:
         if self.digest is not None:
             return f"{self.task}@sha256:{self.digest}"
         return f"{self.task}@{self.version if self.version is not None else self.alias}"
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file or folder is UTF-8, as records, JSON and DVC want it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # bytes that are none
+
+
+def check_utf8(name: str) -> str:
+    """Return the name of a file or folder if it is UTF-8.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not is_utf8(name):
+        raise InputError(f"{name}: {NOT_UTF8}", fix="rename it")
+    return name
 
 
 def check_task_name(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapterbank.data.base import SPLITS, TaskData
 from adapterbank.data.selection import Rows, Selection
-from adapterbank.data.store import save_selection
+from adapterbank.data.store import read_index, save_selection
 from adapterbank.records import InputSpec
 
 
@@ -26,6 +26,13 @@ def save_task(data: TaskData, directory: Path, spec: InputSpec) -> str:
         may_share=True,
     )
     return save_selection(selection, directory, spec)
+
+
+def restate(directory: Path, **changes: object) -> None:
+    """Have the index of a prepared task say something else, as a whole one would."""
+    index = read_index(directory).model_copy(update=changes)
+    content = index.model_copy(update={"check": index.sum}).model_dump()
+    (directory / "task.json").write_text(json.dumps(content))
 
 
 def data_digest(data: TaskData) -> str:

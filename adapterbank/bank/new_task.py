@@ -9,63 +9,65 @@ from typing import Any
 
 from adapterbank import catalog
 from adapterbank.bank.bank import Bank
-from adapterbank.config.bank import Limits, TaskConfig
-from adapterbank.data import folders, published
-from adapterbank.data.base import SPLITS, label_problems
-from adapterbank.data.sources import EMBEDDED
-from adapterbank.errors import ConfigError, UnknownName
+from adapterbank.bank.images import UNREADABLE, select
+from adapterbank.config.bank import TaskConfig
+from adapterbank.data import published
+from adapterbank.data.batches import Progress
+from adapterbank.data.left_out import LeftOut
+from adapterbank.data.scan import scan
+from adapterbank.data.sources import EMBEDDED, local_folder
+from adapterbank.errors import InputError, UnknownName
 from adapterbank.inference.artifact import method_config
 from adapterbank.training.recipes import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is known of a task's data before anything is decoded or downloaded.
+    """What is known of a task's data before it is prepared.
 
     Args:
         uri: as in the configuration.
         classes: of a folder only.
         counts: images of each split, of a folder only.
-        notes: what was left out or done on the way.
+        notes: what was done on the way.
+        left_out: files of a folder that are not used.
     """
 
     uri: str
     classes: tuple[str, ...] = ()
     counts: Mapping[str, int] | None = None
     notes: str = ""
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def relative_uri(data: str, root: Path, here: Path) -> str:
-    """Write a folder, as seen from ``here``, relative to the bank where it is inside."""
+    """Write a folder, as seen from ``here``, relative to the bank where it is inside.
+
+    Raises:
+        InputError: it can be no folder's name.
+    """
     if "://" in data:
         return data
-    folder = (here / Path(data).expanduser()).resolve()
+    try:
+        folder = local_folder(data, here).resolve()
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        raise InputError(f"--data {data!r}: {error}") from error
     return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
 
 
-def check_data(bank: Bank, section: TaskConfig) -> Source:
-    """Check that a task's data exists and is what ``prepare`` takes, as far as that is cheap.
+def check_source(root: Path, section: TaskConfig) -> Source:
+    """Check that a task's data exists and is laid out as documented, without decoding any.
 
     Raises:
-        ConfigError: the folder is not laid out as documented, or a split or class has no image;
-            every problem is named.
+        ConfigError: the folder is not laid out as documented; every problem is named.
         InputError: no such folder.
         UnknownName: no embedded task, torchvision set or kind of source of that name.
     """
     uri = section.data
     scheme, mark, name = uri.partition("://")
     if not mark:
-        limits = bank.config.active.limits if section.classes is None else Limits()
-        folder = folders.scan(bank.root / Path(uri).expanduser(), limits=limits, seed=section.seed)
-        labels = {split: [file.label for file in folder.files[split]] for split in SPLITS}
-        if problems := label_problems(folder.classes, labels):
-            raise ConfigError(str(folder.path), problems)
-        return Source(
-            uri=uri,
-            classes=folder.classes,
-            counts={split: len(labels[split]) for split in SPLITS},
-            notes="; ".join(folder.notes),
-        )
+        found = scan(local_folder(uri, root))
+        return Source(uri=uri, classes=found.classes, left_out=found.left_out)
     names = {"embedded": catalog.names(EMBEDDED), "torchvision": published.NAMES}
     if scheme not in names:
         raise UnknownName("kind of source", f"{scheme}://", [f"{kind}://" for kind in names])
@@ -73,6 +75,30 @@ def check_data(bank: Bank, section: TaskConfig) -> Source:
         kind = "embedded task" if scheme == "embedded" else "torchvision data set"
         raise UnknownName(kind, name, names[scheme])
     return Source(uri=uri)
+
+
+def check_data(
+    bank: Bank, name: str, section: TaskConfig, progress: Progress | None = None
+) -> Source:
+    """Check that a task's data is what ``prepare`` takes; all images of a folder are decoded.
+
+    Raises:
+        AdapterBankError: what :func:`check_source` raises, and of a folder what preparing would.
+    """
+    if "://" in section.data:
+        return check_source(bank.root, section)
+    # Pixels depend on neither mean nor deviation: the backbone, which has its own, may be missing.
+    spec = bank.config.backbone.spec((0.0,) * 3, (1.0,) * 3)
+    selection = select(bank, section, spec, bank.note(name, UNREADABLE), progress)
+    selection.check()
+    digests = {split: rows.digests or () for split, rows in selection.splits.items()}
+    return Source(
+        uri=section.data,
+        classes=selection.classes,
+        counts={split: len(found) for split, found in digests.items()},
+        notes=selection.check_decoded(digests, ()),
+        left_out=selection.left_out,
+    )
 
 
 def check_method(method: str, hyper: Mapping[str, Any], train: Mapping[str, Any]) -> None:

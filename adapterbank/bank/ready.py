@@ -37,6 +37,9 @@ def data_inputs(bank: Bank, task: str) -> dict[str, Any]:
         "seed": section.seed,
         "input": asdict(bank.registry.backbone().spec),
     }
+    # Only where they are set: earlier notes lack them.
+    chosen = {"skip_unreadable": section.skip_unreadable, "drop_copies": section.drop_copies}
+    used |= {key: value for key, value in chosen.items() if value}
     plain: dict[str, Any] = to_jsonable_python(used)
     return plain
 

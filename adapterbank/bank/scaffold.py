@@ -12,6 +12,7 @@ from adapterbank.durable import make_directory, replace_file, writable
 from adapterbank.errors import ConfigError, ConflictError
 from adapterbank.integrations.dvc.repo import ensure_dvc
 from adapterbank.integrations.git import git_holds, git_init
+from adapterbank.records import check_utf8
 
 PIPELINE_MARK: Final = "# adapterbank pipeline, layout 1"
 
@@ -44,8 +45,10 @@ def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
     Raises:
         ConflictError: files that are not a bank's have its names; nothing was written.
         FetchError: there is no git program, and ``git`` asks for one.
+        InputError: its path is not UTF-8, which DVC's and MLflow's files have to be.
         AdapterBankError: the folder cannot be written, or DVC or Git refused.
     """
+    check_utf8(str(directory.resolve()))
     _refuse_strangers(directory)
     changed: list[Path] = []
     with writable(directory):

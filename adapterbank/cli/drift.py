@@ -54,7 +54,7 @@ def drift(
     version = opened.registry.resolve(task)
     if version.task == ROUTER:
         raise InputError(f"{version} is the router, not a task", fix="adapterbank list")
-    named = inputs.collect(paths, sys.stdin)
+    named = inputs.collect(paths, sys.stdin, missing=False)
     images = [image for image in named if isinstance(image, Path)]
     if shuffle:
         random.Random(0).shuffle(images)  # noqa: S311  # no secret

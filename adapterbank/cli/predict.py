@@ -120,7 +120,7 @@ def _print_answers(
         How many there are of each type.
     """
     names = (visible(image) for image in images if isinstance(image, Path))
-    image_width = min(max(map(len, names)), 60)
+    image_width = min(max(map(len, names), default=0), 60)
     kinds: Counter[type[Result]] = Counter()
     # Where the answers scroll by in the same terminal, they are the progress.
     with progress.bar(label, quiet=True) as bar:

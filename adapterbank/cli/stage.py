@@ -14,6 +14,7 @@ import typer
 
 from adapterbank.cli import options, progress, render
 from adapterbank.cli.render import Answer, Table
+from adapterbank.data.left_out import LeftOut, sentences
 from adapterbank.errors import InputError
 from adapterbank.text import human_seconds, percent, short_digest
 
@@ -54,6 +55,8 @@ def stage(
     says where.
     """
     opened = options.open_bank(bank)
+    if task is not None:  # DVC calls the stage prepare@dtd; a name in cmd would be the shell's
+        task = task.rpartition(f"{name.value}@")[2]
     whole = name in {Stage.BACKBONE, Stage.RELEASE}
     if whole != (task is None):
         raise InputError(f"stage {name}: {'takes no task' if whole else 'needs a task'}")
@@ -114,6 +117,8 @@ def prepare(bank: Bank, task: str, *, quiet: bool) -> Answer:
     if not quiet:
         counts = ", ".join(f"{count} {split}" for split, count in result["counts"].items())
         render.note(f"{task}: {result['classes']} classes; images: {counts}")
+        for line in sentences(LeftOut(**one) for one in result["left_out"]):
+            render.note(line)
     return Answer(result)
 
 

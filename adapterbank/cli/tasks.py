@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapterbank.catalog import names
-from adapterbank.cli import options, render
+from adapterbank.cli import options, progress, render
 from adapterbank.cli.render import Answer, Table, cell
+from adapterbank.data.left_out import sentences
 from adapterbank.errors import ConflictError, InputError
 from adapterbank.text import count, visible
 
@@ -49,12 +51,22 @@ def add(  # noqa: PLR0913  # each is an option of the command
     seed: Annotated[int, typer.Option(help="Of splits and training.")] = SEED,
     bank: options.BankDir = None,
     *,
+    drop_copies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Of images in two given splits, drop those of test (or val), or those of train.",
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Go on without what cannot be decoded.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Add a task to pipelines/params.yaml.
 
-    Its name, data, method and settings are checked first; where anything is wrong nothing is
-    written. Comments and order of the file stay.
+    Its name, data, method and settings are checked first, all images of a folder too; where
+    anything is wrong nothing is written. Comments and order of the file stay.
     """
     opened = options.open_bank(bank)
     section: dict[str, Any] = {"data": data, "method": method}
@@ -63,8 +75,9 @@ def add(  # noqa: PLR0913  # each is an option of the command
     section |= {"hyper": hypers} if hypers else {}
     section |= {"train": training} if training else {}
     section |= {"seed": seed} if seed != SEED else {}
-    source = _check(opened, name, section)
-    section["data"] = source.uri
+    section |= {"skip_unreadable": True} if skip_unreadable else {}
+    section |= {"drop_copies": drop_copies} if drop_copies is not None else {}
+    source = _check(opened, name, section, quiet=as_json)
     from adapterbank.config.params_file import add_task
 
     add_task(opened.root, name, section)
@@ -73,9 +86,11 @@ def add(  # noqa: PLR0913  # each is an option of the command
         counts = ", ".join(f"{images} {split}" for split, images in source.counts.items())
         text.append(f"{len(source.classes)} classes; images: {counts}")
     text += [source.notes] if source.notes else []
+    text += sentences(source.left_out)
     text.append(f"Next: dvc repro, which trains only {name}; or: adapterbank train {name}")
     content = {
         "task": name, "section": section, "classes": source.classes, "counts": source.counts,
+        "left_out": [asdict(one) for one in source.left_out],
     }  # fmt: skip
     render.answer(Answer(content, text), as_json=as_json)
 
@@ -172,8 +187,9 @@ def remove(
     render.answer(_removed(removal), as_json=as_json)
 
 
-def _check(bank: Bank, name: str, section: dict[str, Any]) -> Source:
+def _check(bank: Bank, name: str, section: dict[str, Any], *, quiet: bool) -> Source:
     """Refuse whatever is wrong with a new task before anything is written; cheap checks first."""
+    from adapterbank.bank import new_task
     from adapterbank.config.bank import check_task
     from adapterbank.records import check_new_task
 
@@ -182,14 +198,11 @@ def _check(bank: Bank, name: str, section: dict[str, Any]) -> Source:
         raise ConflictError(
             f"Task {name!r} exists already in this bank", fix=f"adapterbank task show {name}"
         )
-    data = str(section["data"])
-    if "://" not in data and not Path(data).expanduser().is_dir():
-        raise InputError(f"--data {data}: no such folder, expected one of class folders")
-    from adapterbank.bank import new_task
-
-    new_task.check_method(section["method"], section.get("hyper", {}), section.get("train", {}))
-    uri = new_task.relative_uri(data, bank.root, Path.cwd())
-    return new_task.check_data(bank, check_task(name, section | {"data": uri}))
+    section["data"] = new_task.relative_uri(section["data"], bank.root, Path.cwd())
+    checked = check_task(name, section)
+    new_task.check_method(checked.method, checked.hyper, checked.train)
+    with progress.bar(f"Reading the images of {name}", quiet=quiet) as bar:
+        return new_task.check_data(bank, name, checked, bar)
 
 
 def _row(bank: Bank, name: str) -> dict[str, Any]:

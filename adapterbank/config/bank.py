@@ -88,6 +88,10 @@ class TaskConfig(Strict):
     method: str = "vapt"
     hyper: dict[str, Any] = Field(default_factory=dict)
     train: _TrainSettings = Field(default_factory=dict)
+    skip_unreadable: bool = False  # go on without images that cannot be decoded
+    drop_copies: Literal["train", "test"] | None = (
+        None  # of images in two given splits; None: refuse
+    )
     warm_start: str = "none"  # not used any more; sections written earlier may have it
     seed: int = Field(default=42, ge=0, lt=2**31)
     domain_of: str | None = None  # the task of which this one is another domain, for the record
@@ -230,6 +234,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _expected(problem: ErrorDetails) -> str:
+    if problem["type"] == "string_type" and problem["loc"][-1] == "[key]":
+        read = type(problem["input"]).__name__.removesuffix("Type")
+        return f"YAML reads this name as {read}, not as text: write it in quotes"
     if problem["type"] == "model_type":
         return "expected keys and values"
     if problem["type"] == "value_error":

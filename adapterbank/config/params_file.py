@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from adapterbank.config.bank import PARAMS, BankConfig, TaskConfig, check_task, parse_config
 from adapterbank.config.yaml import read_mapping, read_nodes, read_yaml
@@ -23,6 +24,11 @@ from adapterbank.durable import locked, make_directory, replace_file, writable
 from adapterbank.errors import ConfigError, ConflictError, InputError
 
 _WHERE = str(PARAMS)
+
+# What one version of YAML or the other reads as a number, a date, a switch or nothing.
+_NOT_TEXT = re.compile(
+    r"[-+.]?[0-9].*|[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|=|<<", re.IGNORECASE
+)
 
 
 def add_task(root: Path, name: str, section: Mapping[str, Any]) -> BankConfig:
@@ -245,5 +251,18 @@ def _dump(value: object, *, allow_unicode: bool) -> str:
     yaml, stream = YAML(typ="safe", pure=True), io.StringIO()
     yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1 << 30, allow_unicode
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # None by default
+    yaml.Representer = _Representer
     yaml.dump(value, stream)
     return stream.getvalue().removesuffix("...\n").strip()
+
+
+class _Representer(SafeRepresenter):
+    """Quotes text that YAML 1.1, which other programs read, takes for something else."""
+
+
+def _represent_text(representer: _Representer, text: str) -> ScalarNode:
+    style = "'" if _NOT_TEXT.fullmatch(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Representer.add_representer(str, _represent_text)

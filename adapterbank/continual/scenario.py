@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterbank.bank.bank import Bank
-from adapterbank.bank.new_task import Source, check_data, check_method
+from adapterbank.bank.new_task import Source, check_method, check_source
 from adapterbank.config.bank import TaskConfig, check_task
 from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import AdapterBankError, ConfigError, InputError
@@ -107,7 +107,7 @@ def _meaning(bank: Bank, entries: Sequence[Entry]) -> Iterator[tuple[int, list[s
         lines: list[str] = []
         config, earlier = entry.config, entries[: number - 1]
         try:
-            sources[entry.task] = check_data(bank, config)
+            sources[entry.task] = check_source(bank.root, config)
         except AdapterBankError as error:
             lines.append(f"data: {error.message}")
         try:

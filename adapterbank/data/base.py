@@ -121,9 +121,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+def pixel_digest(pixels: torch.Tensor) -> bytes:
+    """Hash the pixels (3, H, W) uint8 of an image: equal for copies at the input's size."""
+    return hashlib.blake2b(bytes_of(pixels), digest_size=16).digest()
+
+
 def image_digests(images: torch.Tensor) -> tuple[bytes, ...]:
-    """Hash the pixels of each image (B, 3, H, W) uint8: 16 bytes, equal where all pixels are."""
-    return tuple(hashlib.blake2b(bytes_of(image), digest_size=16).digest() for image in images)
+    """Hash the pixels of each image (B, 3, H, W) uint8."""
+    return tuple(pixel_digest(image) for image in images)
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

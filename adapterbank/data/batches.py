@@ -10,6 +10,12 @@ from typing import TypeVar
 DECODERS = 4
 """Threads that decode at once: PIL releases the interpreter lock."""
 
+TOGETHER = 64
+"""Images that are decoded together; 10 MB at 224 px."""
+
+Progress = Callable[[int, int], None]
+"""Called with (images decoded, images in all), in the thread that asked for them."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

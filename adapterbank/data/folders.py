@@ -1,186 +1,198 @@
-"""Folders of class folders: which files belong to which split, and their pixels."""
+"""The images of a folder that a task uses, and the split of each.
+
+All are decoded once before any is stored: an image is placed by its pixels, and copies and images
+that cannot be decoded are found. Of an image only a digest is kept meanwhile.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from adapterbank.config.bank import Limits
-from adapterbank.data.base import SPLITS
-from adapterbank.data.images import SUFFIXES, load_pixels
-from adapterbank.data.selection import Rows, Selection
-from adapterbank.data.splits import choose, generator, partition
-from adapterbank.errors import ConfigError, InputError
+from adapterbank.data.base import SPLITS, pixel_digest
+from adapterbank.data.batches import TOGETHER, Progress, in_batches
+from adapterbank.data.images import load_pixels
+from adapterbank.data.left_out import Tally
+from adapterbank.data.scan import ImageFile, Scan
+from adapterbank.data.selection import Rows, Selection, refuse_unreadable
+from adapterbank.data.splits import choose_first, place, position
+from adapterbank.errors import ImageError
 from adapterbank.records import InputSpec
 
-# Names of split folders, by split; the first that exists counts.
-_NAMES = {
-    "train": ("train", "train800", "training"),
-    "val": ("val", "valid", "validation", "val200"),
-    "test": ("test", "testing"),
-}
+# Of an image in several splits, the first of these keeps it.
+_KEEPING = {"test": ("train", "val", "test"), "train": ("test", "val", "train")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    path: Path
-    label: int
+class Choices:
+    """What to do about images that would otherwise be refused."""
+
+    skip_unreadable: bool = False  # go on without images that cannot be decoded
+    # From which side to drop images that are in two given splits: of test and train, test and val,
+    # val and train. None refuses them.
+    drop_copies: Literal["train", "test"] | None = None
+    report: Path | None = None  # where to name all images that cannot be decoded
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folder:
-    """What a scan chose, before anything is decoded."""
-
-    path: Path
-    classes: tuple[str, ...]  # names of the class folders, sorted
-    files: dict[str, tuple[_File, ...]]  # of each split, sorted by path
-    notes: tuple[str, ...]  # what was left out or done on the way
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Image:
+    file: ImageFile
+    position: float  # decides its place, and when limits take it
+    digest: bytes = b""  # of its pixels, once decoded
 
 
-def scan(path: Path, *, limits: Limits, seed: int) -> Folder:
-    """Find the images of a folder and choose which to use, without decoding any.
+def select(
+    scan: Scan,
+    spec: InputSpec,
+    *,
+    limits: Limits,
+    seed: int,
+    choices: Choices,
+    progress: Progress | None = None,
+) -> Selection:
+    """Select the images of a folder, to be squashed to the size of ``spec``.
 
-    With a ``train`` folder (or ``train800``, ``training``) the given splits are kept, and a
-    missing validation split is taken from a fifth of train. Without one, every sub-folder is a
-    class, and 60 : 20 : 20 are train, val and test. Of what is divided, exact copies of a file are
-    used once.
+    Given splits are kept, and a missing validation split is taken from a fifth of train. Where none
+    is given, 60 : 20 : 20 are train, test and val. Of what is divided so, copies are used once.
 
     Args:
-        path: the folder.
-        limits: images to use at most of each split.
-        seed: decides what stands where.
+        scan: of the folder.
+        spec: size and interpolation.
+        limits: images to use at most of each split: the same ones, mostly, whatever is added. Of a
+            split that is given they are chosen by name, and only they are decoded.
+        seed: decides which, and what stands where.
+        choices: what to do about images that would be refused.
+        progress: told of the images.
 
     Raises:
-        InputError: no such folder.
-        ConfigError: it is not laid out as above; every problem is named.
+        InputError: images cannot be decoded and are not to be skipped; all are named.
     """
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder, expected one with a sub-folder for each class")
-    given = {
-        split: folder
-        for split, names in _NAMES.items()
-        for folder in [next((path / name for name in names if (path / name).is_dir()), None)]
-        if folder is not None
+    tally, notes = Tally(scan.left_out), list[str]()
+    divided = "val" not in scan.pools
+    named = {
+        split: [_Image(file=file, position=position(file.name.encode(), seed)) for file in pool]
+        for split, pool in scan.pools.items()
     }
-    pools, classes, notes = _given(path, given) if "train" in given else _ungiven(path)
-    files: dict[str, tuple[_File, ...]] = {}
-    if "test" not in pools:
-        pools, note = _divide(pools["train"], ("train", "test", "val"), (3, 1, 1), seed)
-        notes.append(note)
-    elif "val" not in pools:
-        unique = _without_copies(pools["train"], notes)
-        divided, note = _divide(unique, ("train", "val"), (4, 1), seed)
-        pools |= divided
-        notes.append(note)
-    for split in SPLITS:
-        pool = pools[split]
-        labels = [file.label for file in pool]
-        rows = choose(labels, limits.of(split), generator(seed, "limit", split))
-        files[split] = tuple(pool[row] for row in rows)
-    return Folder(path=path, classes=classes, files=files, notes=tuple(notes))
-
-
-def select(folder: Folder, spec: InputSpec) -> Selection:
-    """Select the chosen files of a folder, to be squashed to the size of ``spec``."""
-
-    def rows(files: tuple[_File, ...]) -> Rows:
-        labels = torch.tensor([file.label for file in files], dtype=torch.int64)
-        return Rows(labels=labels, read=lambda row: load_pixels(files[row].path, spec))
-
+    used = {
+        split: pool if divided and split == "train" else _limited(pool, limits.of(split))
+        for split, pool in named.items()
+    }
+    images, errors = _decoded(scan.path, used, spec, progress)
+    if errors and not choices.skip_unreadable:
+        refuse_unreadable(str(scan.path), list(errors.values()), choices.report)
+    for name in errors:
+        tally.add("cannot be decoded", name)
+    if divided:
+        shares = {"train": 4, "val": 1} if "test" in images else {"train": 3, "test": 1, "val": 1}
+        images |= _divided(images["train"], shares, seed, tally)
+        percents = " : ".join(str(100 * share // sum(shares.values())) for share in shares.values())
+        notes.append(f"{', '.join(shares)} divided about {percents} by pixels and seed {seed}")
+    dropped = _drop_copies(images, choices.drop_copies, tally)
+    changes = {"skipped_unreadable": len(errors), "dropped_copies": dropped}
+    notes += [f"{name.replace('_', ' ')}: {number}" for name, number in changes.items() if number]
+    rows = {
+        split: _rows(scan.path, _limited(images[split], limits.of(split)), spec) for split in SPLITS
+    }
     return Selection(
-        classes=folder.classes,
-        splits={split: rows(folder.files[split]) for split in SPLITS},
-        source=str(folder.path),
-        notes="; ".join(folder.notes),
+        classes=scan.classes,
+        splits=rows,
+        source=str(scan.path),
+        notes="; ".join(notes),
+        left_out=tally.result(),
+        changes=changes,
     )
 
 
-def _given(
-    path: Path, folders: dict[str, Path]
-) -> tuple[dict[str, list[_File]], tuple[str, ...], list[str]]:
-    """Read splits that stand in folders of their own."""
-    problems = []
-    if "test" not in folders:
-        problems.append(f"{folders['train'].name}/ but no test/: add it, or remove the level")
-    classes = _class_names(folders["train"])
-    problems += [
-        f"{folder.name}/: classes that {folders['train'].name}/ lacks: {', '.join(strange)}"
-        for folder in folders.values()
-        if (strange := sorted(set(_class_names(folder)) - set(classes)))
+def _limited(images: Sequence[_Image], limit: int | None) -> list[_Image]:
+    order = np.argsort([image.position for image in images], kind="stable")
+    chosen = choose_first([image.file.label for image in images], limit, order)
+    return [images[row] for row in chosen]
+
+
+def _decoded(
+    root: Path,
+    pools: Mapping[str, Sequence[_Image]],
+    spec: InputSpec,
+    progress: Progress | None,
+) -> tuple[dict[str, list[_Image]], dict[str, ImageError]]:
+    """Hash the pixels of images; of bad ones, return the errors by name."""
+
+    def read(item: tuple[str, _Image]) -> tuple[str, _Image, ImageError | None]:
+        split, image = item
+        try:
+            digest = pixel_digest(load_pixels(root / image.file.name, spec))
+        except ImageError as error:
+            return split, image, error
+        return split, _Image(file=image.file, position=image.position, digest=digest), None
+
+    items = [(split, image) for split, pool in pools.items() for image in pool]
+    images: dict[str, list[_Image]] = {split: [] for split in pools}
+    errors: dict[str, ImageError] = {}
+    done = 0
+    for batch in in_batches(read, items, TOGETHER):
+        for split, image, error in batch:
+            if error is None:
+                images[split].append(image)
+            else:
+                errors[image.file.name] = error
+            done += 1
+            if progress is not None:
+                progress(done, len(items))
+    return images, errors
+
+
+def _divided(
+    images: Sequence[_Image], shares: Mapping[str, int], seed: int, tally: Tally
+) -> dict[str, list[_Image]]:
+    """Place the images of a split by their pixels; of copies only the first is used."""
+    unique: dict[bytes, _Image] = {}
+    for image in images:
+        first = unique.setdefault(image.digest, image)
+        if first is not image:
+            same = first.file.label == image.file.label
+            tally.add(
+                "copies of another image" if same else "copies of an image of another class",
+                f"{image.file.name} = {first.file.name}",
+            )
+    kept = [
+        _Image(file=image.file, position=position(digest, seed), digest=digest)
+        for digest, image in unique.items()
     ]
-    pools = {split: list(_files(folder, classes)) for split, folder in folders.items()}
-    problems += _empty_classes(pools["train"], classes, folders["train"])
-    if problems:
-        raise ConfigError(str(path), problems)
-    return pools, classes, []
+    labels = [image.file.label for image in kept]
+    placed = place([image.position for image in kept], labels, shares)
+    return {split: [kept[row] for row in rows] for split, rows in placed.items()}
 
 
-def _ungiven(path: Path) -> tuple[dict[str, list[_File]], tuple[str, ...], list[str]]:
-    """Read a folder whose sub-folders are the classes; copies would straddle the splits."""
-    classes = _class_names(path)
-    files = list(_files(path, classes))
-    problems = _empty_classes(files, classes, path)
-    if len(classes) < 2:
-        problems.insert(0, f"{len(classes)} class folders, expected at least 2")
-    if problems:
-        raise ConfigError(str(path), problems)
-    notes: list[str] = []
-    return {"train": _without_copies(files, notes)}, classes, notes
+def _drop_copies(
+    images: dict[str, list[_Image]], losing: Literal["train", "test"] | None, tally: Tally
+) -> int:
+    """Keep each image in one split, as the task chooses; return how many were dropped."""
+    if losing is None:
+        return 0
+    found, dropped = dict[bytes, _Image](), Counter[str]()
+    for split in _KEEPING[losing]:
+        kept = [image for image in images[split] if image.digest not in found]
+        for image in images[split]:
+            if image.digest in found:
+                pair = f"{image.file.name} = {found[image.digest].file.name}"
+                tally.add(f"of {split}, copies of images in another split", pair)
+        dropped[split] = len(images[split]) - len(kept)
+        found |= {image.digest: image for image in kept}
+        images[split] = kept
+    return dropped.total()
 
 
-def _divide(
-    files: list[_File], names: tuple[str, ...], shares: tuple[int, ...], seed: int
-) -> tuple[dict[str, list[_File]], str]:
-    """Divide files class by class; the first name gets what rounding leaves."""
-    sizes = [max(1, len(files) * share // sum(shares)) for share in shares[1:]]
-    counts = (max(0, len(files) - sum(sizes)), *sizes)
-    parts = partition([file.label for file in files], counts, generator(seed, "divide", *names))
-    pools = {name: [files[row] for row in part] for name, part in zip(names, parts, strict=True)}
-    percents = " : ".join(str(100 * share // sum(shares)) for share in shares)
-    return pools, f"{', '.join(names)} divided {percents} by seed {seed}"
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return tuple(sorted(name for name in names if not name.startswith(".")))
-
-
-def _files(folder: Path, classes: tuple[str, ...]) -> Iterable[_File]:
-    """List image files in a fixed order: by class, then by path, whatever the file system."""
-    for label, name in enumerate(classes):
-        for path in sorted((folder / name).rglob("*"), key=Path.as_posix):
-            hidden = path.name.startswith(".")
-            if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-                yield _File(path=path, label=label)
-
-
-def _empty_classes(files: list[_File], classes: tuple[str, ...], folder: Path) -> list[str]:
-    labels = {file.label for file in files}
-    empty = (name for label, name in enumerate(classes) if label not in labels)
-    return [f"{folder.name}/{name}: no image files" for name in empty]
-
-
-def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
-    """Keep the first of each set of files with the same bytes, and note how many were not.
-
-    Only files of equal size are read and hashed.
-    """
-    by_size: defaultdict[int, list[_File]] = defaultdict(list)
-    for file in files:
-        by_size[file.path.stat().st_size].append(file)
-    dropped: set[Path] = set()
-    for size, same in by_size.items():
-        seen: set[bytes] = set()
-        for file in same if size and len(same) > 1 else ():
-            digest = hashlib.blake2b(file.path.read_bytes(), digest_size=16).digest()
-            if digest in seen:
-                dropped.add(file.path)
-            seen.add(digest)
-    if dropped:
-        notes.append(f"exact copies left out: {len(dropped)}")
-    return [file for file in files if file.path not in dropped]
+def _rows(root: Path, images: Sequence[_Image], spec: InputSpec) -> Rows:
+    return Rows(
+        labels=torch.tensor([image.file.label for image in images], dtype=torch.int64),
+        read=lambda row: load_pixels(root / images[row].file.name, spec),
+        names=tuple(image.file.name for image in images),
+        digests=tuple(image.digest for image in images),
+    )

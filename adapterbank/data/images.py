@@ -13,22 +13,25 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
+from PIL.TiffImagePlugin import TiffImageFile
 
 from adapterbank.data.modes import to_rgb, upright
 from adapterbank.errors import ImageError, InputError, UnknownName
 from adapterbank.records import InputSpec
 
 MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused: twice PIL's own alarm, 512 MiB once decoded to RGB.
+"""Images with more pixels are refused: twice PIL's own alarm."""
 
-Images that threads decode at once have no more together; further ones wait."""
+MAX_BYTES = 800 << 20
+"""What all images that threads decode at once may take together; further ones wait for room."""
 
 SUFFIXES = frozenset(
     (
@@ -44,6 +47,13 @@ _FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA",
     "TIFF", "WEBP",
 )  # fmt: skip
+
+# Bytes of memory for each pixel while PIL decodes, measured with PIL 13; 4 for all other formats.
+_BYTES_A_PIXEL = {"AVIF": 16, "JPEG2000": 24, "WEBP": 16}
+_BYTES_A_PIXEL_PROGRESSIVE = 12  # of a JPEG whose coefficients are all kept until the last scan
+_BLOCK = 64 << 20  # above what glibc may take from its heap
+_ROWS_AT_ONCE = (278, 323)  # TIFF's tags: height of a strip, of a tile; each is one buffer
+_EXACT_PIXELS = 1 << 25  # a larger image is shrunk by whole numbers before it is squashed
 
 # PIL decodes an image when it is first used, and not from two threads at once.
 _LOADING = tuple(threading.Lock() for _ in range(64))
@@ -106,22 +116,22 @@ class _Quiet:
 
 
 class _Room:
-    """Lets threads decode at once only as many pixels as one image may have."""
+    """Lets threads decode at once only what fits into :data:`MAX_BYTES`."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = 0
 
     @contextmanager
-    def __call__(self, pixels: int) -> Iterator[None]:
+    def __call__(self, size_bytes: int) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= MAX_PIXELS)
-            self._taken += pixels
+            self._changed.wait_for(lambda: not self._taken or self._taken + size_bytes <= MAX_BYTES)
+            self._taken += size_bytes
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= pixels
+                self._taken -= size_bytes
                 self._changed.notify_all()
 
 
@@ -148,14 +158,15 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> Image.Image:
         ImageError: the file is missing, empty, truncated, corrupt, not an image or larger than
             :data:`MAX_PIXELS`; the message names it and says which.
     """
-    return _with_opened(source, name, _full)
+    return _with_opened(source, name, _full, _bytes_full)
 
 
 def load_pixels(source: Path | bytes, spec: InputSpec, *, name: str | None = None) -> torch.Tensor:
     """Decode one image and squash it: the one way from a file to a backbone's pixels.
 
     Like :func:`open_image` and :func:`to_pixels` in turn, but a large JPEG is decoded at 1/2, 1/4
-    or 1/8 scale (never below twice the input size), which is several times cheaper.
+    or 1/8 scale (never below twice the input size), which is several times cheaper, and any other
+    image of more than 33 million pixels is shrunk by up to 8 in the same way.
 
     Args:
         source: a file, or the bytes of one.
@@ -166,12 +177,16 @@ def load_pixels(source: Path | bytes, spec: InputSpec, *, name: str | None = Non
         (3, H, W) uint8, contiguous.
 
     Raises:
-        ImageError: see :func:`open_image`.
+        ImageError: see :func:`open_image`; or decoding it would take more than
+            :data:`MAX_BYTES`.
         UnknownName: see :func:`to_pixels`.
     """
     resample = _resampling(spec)
     return _with_opened(
-        source, name, lambda image: _squashed(image, spec.size, resample, draft=True)
+        source,
+        name,
+        lambda image: _squashed(image, spec.size, resample, draft=True),
+        lambda image: _bytes_squashed(image, spec.size),
     )
 
 
@@ -192,7 +207,7 @@ def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> 
         UnknownName: the interpolation is not one of bicubic, bilinear, lanczos, nearest.
     """
     resample = _resampling(spec)
-    with _decoding(name), _room(image.width * image.height):
+    with _decoding(name), _room(min(_bytes_squashed(image, spec.size), MAX_BYTES)):
         with _LOADING[id(image) // 64 % len(_LOADING)]:
             image.load()  # once, where threads are given the same image
         return _squashed(image, spec.size, resample, draft=False)
@@ -222,9 +237,26 @@ def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     return (pixels.to(torch.float32) / 255 - mean) / std
 
 
+@cache
+def _use_large_blocks() -> None:
+    """Let PIL keep large pictures in blocks that go back to the system once they are freed.
+
+    Smaller ones, its own choice, would stay with the thread that had them (glibc): each thread's
+    largest picture would count for ever, whatever room there is.
+    """
+    _imaging.set_block_size(_BLOCK)
+
+
+def _formats() -> list[str]:
+    """List the formats that this PIL can open: the earliest that will do has no AVIF."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
 @contextmanager
 def _decoding(label: str) -> Iterator[None]:
     """Turn everything PIL may raise into an ImageError that names the image."""
+    _use_large_blocks()
     try:
         with _quiet():
             yield
@@ -239,9 +271,12 @@ def _decoding(label: str) -> Iterator[None]:
 
 
 def _with_opened(
-    source: Path | bytes, name: str | None, use: Callable[[Image.Image], Result]
+    source: Path | bytes,
+    name: str | None,
+    use: Callable[[Image.Image], Result],
+    size_bytes: Callable[[Image.Image], int],
 ) -> Result:
-    """Open a source for ``use``."""
+    """Open a source for ``use`` once there is room for the bytes that it will take."""
     label = name or (str(source) if isinstance(source, Path) else "<bytes>")
     with _decoding(label):
         if isinstance(source, Path) and not source.is_file():
@@ -249,37 +284,89 @@ def _with_opened(
         if not (source.stat().st_size if isinstance(source, Path) else source):
             raise ImageError(label, "is empty (0 bytes)")
         handle = source if isinstance(source, Path) else BytesIO(source)
-        with Image.open(handle, formats=_FORMATS) as image:
+        with Image.open(handle, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 # PIL checks too, but a caller may have switched that off for the whole process.
                 raise ImageError(
                     label, f"has {width:,} x {height:,} pixels, {MAX_PIXELS:,} are allowed"
                 )
-            with _room(width * height):
+            needed = size_bytes(image)
+            if needed > MAX_BYTES:
+                raise ImageError(
+                    label,
+                    f"has {width:,} x {height:,} pixels, which take {needed >> 20:,} MiB to decode"
+                    f" from this kind of {image.format}; {MAX_BYTES >> 20} are allowed",
+                )
+            with _room(needed):
                 return use(image)
 
 
+def _bytes_decoded(image: Image.Image) -> int:
+    """Bound the memory that PIL takes to decode an image, before it does."""
+    pixels = image.width * image.height
+    if image.format == "ICO":  # a PNG within, of any size whatever the header says
+        return max(0, MAX_BYTES - 8 * pixels)
+    if image.info.get("progressive"):
+        return pixels * _BYTES_A_PIXEL_PROGRESSIVE
+    if isinstance(
+        image, TiffImageFile
+    ):  # PIL turns it, into a second picture; a strip is decoded at once
+        tags = image.tag_v2
+        rows = min([image.height, *(int(tags[tag]) for tag in _ROWS_AT_ONCE if tag in tags)])
+        return pixels * (4 if _orientation(image) == 1 else 8) + 4 * image.width * rows
+    return pixels * _BYTES_A_PIXEL.get(image.format or "", 4)
+
+
+def _bytes_full(image: Image.Image) -> int:
+    # At most all there is: who asks for a picture at its full size has the memory for it.
+    return min(_bytes_decoded(image) + 8 * image.width * image.height, MAX_BYTES)
+
+
+def _bytes_squashed(image: Image.Image, size: tuple[int, int]) -> int:
+    across, down = _shrink(image, size)
+    return _bytes_decoded(image) + 4 * (image.width // across) * (image.height // down)
+
+
+def _shrink(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
+    """By how much an image is shrunk across and down first; never below twice ``size``."""
+    if image.width * image.height <= _EXACT_PIXELS:
+        return 1, 1
+    side = max(size)  # it may lie on a side
+    across, down = (min(8, max(1, pixels // (2 * side))) for pixels in image.size)
+    return across, down
+
+
 def _full(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
+    image.load()
+    orientation = _orientation(image)  # PIL has turned a TIFF by now, and says so
     turned = upright(to_rgb(image), orientation)
     if orientation != 1:
         turned.info = {}  # or whoever reads the orientation next would turn it again
-    return turned
+    return turned.copy() if turned is image else turned
 
 
 def _squashed(
     image: Image.Image, size: tuple[int, int], resample: Image.Resampling, *, draft: bool
 ) -> torch.Tensor:
-    orientation = _orientation(image)
-    height, width = size
-    # Squash as stored and turn the small result; 5 to 8 are stored lying on a side.
-    stored = (height, width) if orientation >= 5 else (width, height)
-    drafted = image.draft(None, (2 * stored[0], 2 * stored[1])) if draft else None
-    # A side that 8 does not divide is rounded up when drafted: the box is the part that counts.
+    drafted = image.draft(None, _stored(size, _orientation(image), 2)) if draft else None
+    image.load()
+    orientation = _orientation(image)  # PIL has turned a TIFF by now, and says so
+    # A side that is not divided evenly is rounded up when shrunk: the box is the part that counts.
     box = None if drafted is None else drafted[1]
-    squashed = upright(to_rgb(image).resize(stored, resample, box=box), orientation)
+    shrink = _shrink(image, size)
+    if shrink != (1, 1):
+        box = (0, 0, image.width / shrink[0], image.height / shrink[1])
+    # Squash as stored and turn the small result.
+    stored = _stored(size, orientation)
+    squashed = upright(to_rgb(image, shrink).resize(stored, resample, box=box), orientation)
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
+
+
+def _stored(size: tuple[int, int], orientation: int, times: int = 1) -> tuple[int, int]:
+    """Width and height of what becomes ``size`` upright; 5 to 8 are stored lying on a side."""
+    height, width = (times * side for side in size)
+    return (height, width) if orientation >= 5 else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +16,34 @@ from adapterbank import catalog
 from adapterbank.config.bank import Limits
 from adapterbank.data import folders, published
 from adapterbank.data.base import SPLITS
+from adapterbank.data.batches import Progress
+from adapterbank.data.folders import Choices
 from adapterbank.data.images import to_pixels
+from adapterbank.data.scan import scan
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.data.splits import generator
-from adapterbank.errors import UnknownName
-from adapterbank.records import InputSpec
+from adapterbank.data.subset import take_classes
+from adapterbank.errors import InputError, UnknownName
+from adapterbank.records import InputSpec, check_utf8
 
 EMBEDDED = "adapterbank.data.tasks"
 """The catalogue of embedded tasks; ``catalog.names(EMBEDDED)`` lists them."""
 
 
-def select_images(uri: str, *, spec: InputSpec, limits: Limits, seed: int, root: Path) -> Selection:
-    """Select the images of a task, of whatever its URI names; none is decoded yet.
+def select_images(  # noqa: PLR0913  # each is a setting of the task
+    uri: str,
+    *,
+    spec: InputSpec,
+    limits: Limits,
+    seed: int,
+    root: Path,
+    classes: Sequence[str] | None = None,
+    choices: Choices = Choices(),  # noqa: B008  # frozen
+    progress: Progress | None = None,
+) -> Selection:
+    """Select the images of a task, of whatever its URI names.
+
+    Those of a folder are decoded for that, and no others.
 
     The same URI, spec, limits and seed give the same pixels on every machine.
 
@@ -38,22 +55,48 @@ def select_images(uri: str, *, spec: InputSpec, limits: Limits, seed: int, root:
         limits: images to use at most of each split, chosen class by class.
         seed: decides which images are chosen and, for folders without splits, where they stand.
         root: where relative folders start; downloads land in ``work/downloads`` under it.
+        classes: the only ones to use, in this order; None: all.
+        choices: what to do about images of a folder that would be refused.
+        progress: told of the images that are decoded.
 
     Raises:
-        UnknownName: no embedded task, torchvision set or kind of source of that name.
+        UnknownName: no embedded task, torchvision set, kind of source or class of that name.
         FetchError: a set is not there and cannot be downloaded.
-        InputError: the folder is missing.
+        InputError: the folder is missing, or images in it cannot be decoded.
         ConfigError: the folder is not laid out as documented.
     """
     scheme, mark, name = uri.partition("://")
     if not mark:
-        folder = folders.scan(root / Path(uri).expanduser(), limits=limits, seed=seed)
-        return replace(folders.select(folder, spec), source=_neutral(uri, root))
+        found = scan(local_folder(uri, root), classes)
+        chosen = folders.select(
+            found, spec, limits=limits, seed=seed, choices=choices, progress=progress
+        )
+        told = {"classes": ",".join(classes)} if classes is not None else {}
+        told |= {key: str(number) for key, number in chosen.changes.items() if number}
+        query = "&".join(f"{key}={value}" for key, value in told.items())
+        return replace(chosen, source=_neutral(uri, root) + (f"?{query}" if query else ""))
+    whole = limits if classes is None else Limits()
     if scheme == "embedded":
-        return _embedded(name, spec, limits, seed)
-    if scheme == "torchvision":
-        return published.select(name, spec, limits, seed, root / "work" / "downloads")
-    raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
+        selection = _embedded(name, spec, whole, seed)
+    elif scheme == "torchvision":
+        selection = published.select(name, spec, whole, seed, root / "work" / "downloads")
+    else:
+        raise UnknownName("kind of source", f"{scheme}://", ("embedded://", "torchvision://"))
+    if classes is None:
+        return selection
+    return take_classes(selection, classes, limits=limits, seed=seed)
+
+
+def local_folder(uri: str, root: Path) -> Path:
+    """Return the folder that a task's data names.
+
+    Raises:
+        InputError: it names no folder of any user.
+    """
+    try:
+        return root / Path(check_utf8(uri)).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{uri}: {error}") from error
 
 
 def _neutral(uri: str, root: Path) -> str:

@@ -1,13 +1,14 @@
-"""Which images stand in which split: stratified, seeded, the same on every machine.
+"""Which images stand in which split: seeded, the same on every machine.
 
-Every choice depends only on the labels in their (sorted) order and a seed, never on the order in
-which a file system lists files or on how many threads decode them.
+Images of a folder are placed one by one, by a hash of what they are, so that others may come
+without moving them. Those of a published set, which does not grow, are chosen by their numbers.
+Nothing depends on the order in which a file system lists files or on how many threads decode them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +47,12 @@ def choose(
     Returns:
         Sorted indices into ``labels``.
     """
+    return choose_first(labels, count, random.permutation(len(labels)))
+
+
+def choose_first(labels: Sequence[int] | Indices, count: int | None, shuffled: Indices) -> Indices:
+    """Choose ``count`` images like :func:`choose`, in the order of the indices ``shuffled``."""
     classes = np.asarray(labels, dtype=np.int64)
-    shuffled = random.permutation(len(classes))
     # The k-th of n images of a class stands at (k + 1/2) / n of the way, its first before all:
     # cutting the line anywhere leaves every class about the same fraction.
     place = np.empty(len(classes))
@@ -57,6 +62,54 @@ def choose(
         place[rows[0]] = -1.0
     order = shuffled[np.argsort(place[shuffled], kind="stable")]
     return np.sort(order[:count])
+
+
+def position(content: bytes, seed: int) -> float:
+    """Return where in [0, 1) some content stands, which only it and the seed decide."""
+    digest = hashlib.blake2b(content, digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "big") / 2**64 % 1.0
+
+
+def place(
+    positions: Sequence[float], labels: Sequence[int], shares: Mapping[str, int]
+) -> dict[str, Indices]:
+    """Place images in splits by where in [0, 1) each stands, whatever others there are.
+
+    What grows moves nothing: a split of a larger set has all that it had. Counts follow the shares
+    as drawn lots do. Only where a split would lack a class, the image that stands nearest to it is
+    moved there: each class has an image in the first split, and, where it has at least as many
+    images as there are splits, in every one. An image moved so may go back when its class grows.
+
+    Args:
+        positions: of each image, see :func:`position`.
+        labels: class of each image.
+        shares: of each split, in the order in which they divide [0, 1).
+
+    Returns:
+        Sorted indices of the images of each split.
+    """
+    spots, classes = np.asarray(positions), np.asarray(labels, dtype=np.int64)
+    ends = np.cumsum(list(shares.values())) / sum(shares.values())
+    starts = np.concatenate([[0.0], ends[:-1]])
+    splits = np.searchsorted(ends, spots, side="right").astype(np.int64)
+
+    def fill(split: int, rows: Indices) -> None:
+        """Move the nearest of these images into a split that has none of them."""
+        inside = np.bincount(splits[rows], minlength=len(ends))
+        spare = rows[inside[splits[rows]] > 1]
+        rows = spare if split or len(spare) else rows  # train alone may take another's last
+        if inside[split] == 0 and len(rows):
+            away = np.maximum(starts[split] - spots[rows], spots[rows] - ends[split])
+            splits[rows[np.argmin(away)]] = split
+
+    for label in np.unique(classes):
+        rows = np.flatnonzero(classes == label)
+        for split in range(len(ends) if len(rows) >= len(ends) else 1):
+            fill(split, rows)
+    for split in range(1, len(ends)):  # of tiny classes alone, some split may have none at all
+        trained = np.bincount(classes[splits == 0], minlength=classes.max(initial=0) + 1)
+        fill(split, np.flatnonzero((splits != 0) | (trained[classes] > 1)))
+    return {name: np.flatnonzero(splits == split) for split, name in enumerate(shares)}
 
 
 def partition(

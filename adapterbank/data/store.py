@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Literal
@@ -23,19 +24,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from adapterbank import durable
-from adapterbank.data.base import SPLITS, Split, TaskData, bytes_of, image_digests
-from adapterbank.data.batches import in_batches
+from adapterbank.data.base import SPLITS, Split, TaskData, bytes_of, pixel_digest
+from adapterbank.data.batches import TOGETHER, Progress, in_batches
 from adapterbank.data.selection import Rows, Selection
 from adapterbank.errors import ImageError, InputError, IntegrityError
 from adapterbank.reading import read_document
 from adapterbank.records import InputSpec
 
-Progress = Callable[[int, int], None]
-"""Called with (images decoded, images in all), in the thread that asked for them."""
-
 _INDEX = "task.json"
-_TOGETHER = 64  # images that are decoded together; 10 MB at 224 px
-_FIX = "dvc repro"  # notices that an output changed and prepares it again
+_FIX = "dvc repro"  # prepares what is not there, or for another input
 
 
 class Index(BaseModel):
@@ -43,13 +40,21 @@ class Index(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]  # 1: neither of the last two
     classes: list[str]
     source: str
     notes: str
     counts: dict[Literal["train", "val", "test"], int]
     digest: str
     spec: dict[str, object]
+    files: dict[Literal["train", "val", "test"], str] = {}  # SHA-256 of each split's file
+    check: str = ""  # SHA-256 of all the rest
+
+    @property
+    def sum(self) -> str:
+        """SHA-256 of all but ``check``."""
+        content = self.model_dump(exclude={"check"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def save_selection(
@@ -86,7 +91,7 @@ def save_selection(
         if progress is not None:
             progress(next(decoded), total)
 
-    digest = hashlib.sha256(json.dumps(selection.classes, ensure_ascii=False).encode())
+    digest, files = _digest_of(selection.classes), dict[str, str]()
     paths = {name: directory / f"{name}.safetensors" for name in SPLITS}
     temporaries = {name: durable.temporary_beside(path) for name, path in paths.items()}
     digests: dict[str, list[bytes]] = {}
@@ -94,19 +99,21 @@ def save_selection(
         for name, path in temporaries.items():
             labels = selection.splits[name].labels.contiguous()
             shape = (len(labels), 3, *spec.size)
-            # What names a tensor keeps two layouts of the same bytes apart.
-            digest.update(f"\n{name}.images torch.uint8 {shape}\n".encode())
+            digest.update(_title(name, "images", torch.uint8, shape))
             digests[name] = []
             with path.open("xb") as stream:
-                stream.write(_header(labels, shape))
-                stream.write(bytes_of(labels))
+                head = _header(labels, shape) + bytes(bytes_of(labels))
+                file = hashlib.sha256(head)
+                stream.write(head)
                 for image in _decode(selection.splits[name], errors, tell):
                     stream.write(bytes_of(image))
+                    file.update(bytes_of(image))
                     digest.update(bytes_of(image))
-                    digests[name] += image_digests(image[None])
+                    digests[name].append(pixel_digest(image))
                 stream.flush()
                 os.fsync(stream.fileno())
-            digest.update(f"\n{name}.labels {labels.dtype} {tuple(labels.shape)}\n".encode())
+            files[name] = file.hexdigest()
+            digest.update(_title(name, "labels", labels.dtype, tuple(labels.shape)))
             digest.update(bytes_of(labels))
         notes = selection.check_decoded(digests, errors)
         (directory / _INDEX).unlink(missing_ok=True)
@@ -116,26 +123,39 @@ def save_selection(
         for path in temporaries.values():
             path.unlink(missing_ok=True)  # a full disk should get its space back
     durable.sync_directory(directory)
-    index = {
-        "schema_version": 1,
-        "classes": list(selection.classes),
-        "source": selection.source,
-        "notes": notes,
-        "counts": {name: len(seen) for name, seen in digests.items()},
-        "digest": digest.hexdigest(),
-        "spec": _spec_json(spec),
-    }
-    text = json.dumps(index, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    durable.replace_file(directory / _INDEX, text.encode())
+    _write_index(directory, selection, spec, notes=notes, digest=digest.hexdigest(), files=files)
     return digest.hexdigest()
 
 
+def _write_index(
+    directory: Path,
+    selection: Selection,
+    spec: InputSpec,
+    *,
+    notes: str,
+    digest: str,
+    files: Mapping[str, str],
+) -> None:
+    index = Index.model_validate({
+        "schema_version": 2,
+        "classes": list(selection.classes),
+        "source": selection.source,
+        "notes": notes,
+        "counts": {name: len(rows.labels) for name, rows in selection.splits.items()},
+        "digest": digest,
+        "spec": _spec_json(spec),
+        "files": dict(files),
+    })  # fmt: skip
+    content = index.model_copy(update={"check": index.sum}).model_dump()
+    text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    durable.replace_file(directory / _INDEX, text.encode())
+
+
 def load_task(directory: Path, *, spec: InputSpec | None = None) -> TaskData:
-    """Open a prepared task without reading its pixels: they are mapped from the files.
+    """Open a prepared task: its pixels are hashed, once a process, and mapped from the files.
 
     Args:
-        directory: where :func:`save_selection` wrote it. Names, counts, types and shapes are
-            checked; the bytes are not hashed.
+        directory: where :func:`save_selection` wrote it.
         spec: the input spec the caller works with; pixels made with another one are refused.
 
     Returns:
@@ -152,11 +172,60 @@ def load_task(directory: Path, *, spec: InputSpec | None = None) -> TaskData:
             f"{directory}: prepared for the input {index.spec}, expected {_spec_json(spec)}",
             fix=_FIX,
         )
-    splits = {name: _read_split(directory / f"{name}.safetensors") for name in SPLITS}
+    paths = {name: directory / f"{name}.safetensors" for name in SPLITS}
+    fix = _again(directory)
+    for name, expected in index.files.items():
+        if _file_sum(paths[name]) != expected:
+            raise IntegrityError(f"{paths[name]}: missing or damaged", fix=fix)
+    splits = {name: _read_split(path, fix) for name, path in paths.items()}
     counts = {name: len(split) for name, split in splits.items()}
     if counts != index.counts:
-        raise IntegrityError(f"{directory}: got {counts} images, expected {index.counts}", fix=_FIX)
-    return TaskData(classes=tuple(index.classes), source=index.source, notes=index.notes, **splits)
+        raise IntegrityError(f"{directory}: got {counts} images, expected {index.counts}", fix=fix)
+    task = TaskData(classes=tuple(index.classes), source=index.source, notes=index.notes, **splits)
+    if not index.files and _digest(task) != index.digest:  # of an earlier program
+        raise IntegrityError(f"{directory}: train, val or test.safetensors is damaged", fix=fix)
+    return task
+
+
+def _again(directory: Path) -> str:
+    """Say how to prepare a task of a bank again, also where DVC sees no change."""
+    return f"dvc repro -f prepare@{directory.parent.name}"
+
+
+def _file_sum(path: Path) -> str | None:
+    """Hash a file that this process has not hashed as it is now; None if it cannot be read."""
+    try:
+        status = path.stat()
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        return _hashed(path, (status.st_dev, status.st_ino, status.st_size, *times))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _hashed(path: Path, _identity: tuple[int, ...]) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(task: TaskData) -> str:
+    """Hash a task as :func:`save_selection` does while it decodes."""
+    digest = _digest_of(task.classes)
+    for name in SPLITS:
+        split = task.split(name)
+        for part, tensor in (("images", split.images), ("labels", split.labels)):
+            digest.update(_title(name, part, tensor.dtype, tuple(tensor.shape)))
+            digest.update(bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _digest_of(classes: Sequence[str]) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps(classes, ensure_ascii=False).encode())
+
+
+def _title(split: str, part: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """Name a tensor, which keeps two layouts of the same bytes apart."""
+    return f"\n{split}.{part} {dtype} {shape}\n".encode()
 
 
 def stored_digest(directory: Path) -> str:
@@ -173,19 +242,22 @@ def read_index(directory: Path) -> Index:
     """
     path = directory / _INDEX
     try:
-        return read_document(path.read_bytes(), Index, str(path), fix=_FIX)
+        index = read_document(path.read_bytes(), Index, str(path), fix=_again(directory))
     except FileNotFoundError as error:
         raise InputError(
             f"{directory}: no prepared task here ({_INDEX} is missing)", fix=_FIX
         ) from error
+    if index.schema_version > 1 and index.check != index.sum:
+        raise IntegrityError(f"{path}: damaged", fix=_again(directory))
+    return index
 
 
-def _read_split(path: Path) -> Split:
+def _read_split(path: Path, fix: str) -> Split:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
         return Split(images=tensors["images"], labels=tensors["labels"])
     except (OSError, SafetensorError, KeyError, InputError) as error:
-        raise IntegrityError(f"{path}: missing or damaged: {error}", fix=_FIX) from error
+        raise IntegrityError(f"{path}: missing or damaged: {error}", fix=fix) from error
 
 
 def _spec_json(spec: InputSpec) -> dict[str, object]:
@@ -205,7 +277,7 @@ def _decode(
         except ImageError as error:
             return error
 
-    for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), _TOGETHER)):
+    for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), TOGETHER)):
         tell()
         if isinstance(image, ImageError):
             errors.append(image)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from adapterbank import durable
 from adapterbank.bank.bank import Bank, write_json
+from adapterbank.bank.images import UNREADABLE, select
 from adapterbank.bank.ready import PREPARED, data_inputs
-from adapterbank.config.bank import Limits
-from adapterbank.data.sources import select_images
-from adapterbank.data.store import Progress, read_index, save_selection
-from adapterbank.data.subset import take_classes
+from adapterbank.data.batches import Progress
+from adapterbank.data.store import read_index, save_selection
 
 
 def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str, Any]:
     """Decode a task's images to the bank's input size and write its splits.
 
     Returns:
-        Source, digest, classes and counts.
+        Source, digest, classes, counts and what was left out.
 
     Raises:
         ConflictError: another process has been preparing the task for a minute.
@@ -31,16 +31,7 @@ def prepare(bank: Bank, task: str, progress: Progress | None = None) -> dict[str
 def _prepare(bank: Bank, task: str, progress: Progress | None) -> dict[str, Any]:
     section = bank.config.task(task)
     spec = bank.registry.backbone().spec
-    limits = bank.config.active.limits
-    selection = select_images(
-        section.data,
-        spec=spec,
-        limits=limits if section.classes is None else Limits(),
-        seed=section.seed,
-        root=bank.root,
-    )
-    if section.classes is not None:
-        selection = take_classes(selection, section.classes, limits=limits, seed=section.seed)
+    selection = select(bank, section, spec, bank.note(task, UNREADABLE), progress)
     save_selection(selection, bank.data(task), spec, progress)
     index = read_index(bank.data(task))
     note = {
@@ -50,6 +41,7 @@ def _prepare(bank: Bank, task: str, progress: Progress | None) -> dict[str, Any]
         "classes": len(index.classes),
         "counts": index.counts,
         "notes": index.notes,
+        "left_out": [asdict(one) for one in selection.left_out],
     }
     write_json(bank.note(task, PREPARED), {**note, "parameters": data_inputs(bank, task)})
     return note

@@ -130,3 +130,10 @@ def test_the_reference_is_resolved_once(bank: Path, cli: Cli) -> None:
 def test_a_device_may_be_left_to_the_machine(bank: Path, cli: Cli) -> None:
     assert bank.is_dir()
     assert cli("predict", "--task", "colours", "--device", "auto", "photos/blue/00.png").code == 0
+
+
+def test_names_that_are_all_no_utf_8_are_errors_of_their_own(bank: Path, cli: Cli) -> None:
+    assert bank.is_dir()
+    ran = cli("predict", "--task", "colours", "caf\udce9.png")
+    assert (ran.code, ran.out) == (1, "")
+    assert r"caf\udce9.png: this name is not UTF-8" in ran.err

@@ -79,7 +79,7 @@ def test_whatever_is_wrong_with_a_new_task_nothing_is_written(
 @pytest.mark.parametrize(
     ("folders", "problem"),
     [
-        (["train/one", "test/one"], "classes: got 1, expected at least 2"),
+        (["train/one", "test/one"], "1 class folders, expected at least 2"),
         (["train/one", "train/two", "val/none", "test/one"], "val/: classes that train/ lacks"),
     ],
 )
@@ -91,6 +91,57 @@ def test_data_that_preparing_would_refuse_is_refused_at_once(
     ran = cli("task", "add", "few", "--data", "few")
     assert (ran.code, ran.out) == (2, "")
     assert problem in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--data", "photos", "--seed", "-1"], 2, "seed: input should be greater than or equal to"),
+        (["--data", "pipelines/params.yaml"], 2, "not a folder"),
+        (["--data", "nothere"], 2, "no such folder"),
+        (["--data", "x" * 300], 2, "expected one with a sub-folder"),
+        (["--data", "~nobody-of-that-name/x"], 2, "nobody-of-that-name"),
+        (["--data", "caf\udce9"], 2, r"caf\udce9: this name is not UTF-8"),
+        (["--data", "photos", "--drop-copies", "all"], 2, "drop_copies: input should be 'train'"),
+    ],
+    ids=lambda value: " ".join(value)[-20:] if isinstance(value, list) else None,
+)
+def test_an_ordinary_mistake_is_said_in_a_sentence(
+    bank: Path, cli: Cli, words: list[str], code: int, says: str
+) -> None:
+    before = (bank / "pipelines" / "params.yaml").read_bytes()
+    ran = cli("task", "add", "few", *words)
+    assert (ran.code, ran.out, says in ran.err) == (code, "", True), ran.err
+    assert (bank / "pipelines" / "params.yaml").read_bytes() == before
+
+
+def test_what_preparing_would_refuse_is_refused_with_the_option_that_goes_on(
+    bank: Path, cli: Cli
+) -> None:
+    shutil.copytree(bank / "photos", bank / "few" / "train")
+    shutil.copytree(bank / "photos", bank / "few" / "test")
+    for index, name in enumerate(COLOURS):
+        draw(bank / "few" / "test" / name / "own.png", (9, 9, 9), 900 + index)
+        (bank / "few" / "train" / name / "note.heic").write_bytes(b"?")
+        (bank / "few" / "train" / name / "bad.png").write_bytes(b"?")
+    ran = cli("task", "add", "few", "--data", "few")
+    assert (ran.code, "--skip-unreadable" in ran.err, "3 images cannot be" in ran.err) == (
+        2,
+        True,
+        True,
+    )
+    ran = cli("task", "add", "few", "--data", "few", "--skip-unreadable")
+    assert (ran.code, "--drop-copies test" in ran.err) == (2, True)
+    words = ("few", "--data", "few", "--skip-unreadable", "--drop-copies", "test")
+    told = answer(cli, "task", "add", *words)
+    assert told["section"]["skip_unreadable"] is True
+    assert [(one["reason"][:20], one["count"]) for one in told["left_out"]][:2] == [
+        ("HEIC, which cannot b", 3), ("cannot be decoded", 3),
+    ]  # fmt: skip
+    prepared = answer(cli, "stage", "prepare", "few")
+    assert prepared["left_out"] == told["left_out"]
+    assert prepared["counts"] == told["counts"]
+    assert "?skipped_unreadable=3&dropped_copies=" in prepared["source"]
 
 
 def test_a_split_without_images_is_refused_at_once(bank: Path, cli: Cli) -> None:
@@ -130,10 +181,12 @@ def test_task_list_and_show_say_how_far_a_task_is(bank: Path, cli: Cli) -> None:
 def test_samples_are_named_by_their_true_class(bank: Path, cli: Cli) -> None:
     written = answer(cli, "task", "sample", "colours", "--count", "4", "--out", bank / "some")
     images = written["images"]
-    assert [image["label"] for image in images] == [*sorted(COLOURS), "blue"]
-    assert [Path(image["image"]).name for image in images] == [
-        "blue-1.png", "green-1.png", "rusty_red-1.png", "blue-2.png",
+    *firsts, second = images
+    assert [image["label"] for image in firsts] == sorted(COLOURS)
+    assert [Path(image["image"]).name for image in firsts] == [
+        "blue-1.png", "green-1.png", "rusty_red-1.png",
     ]  # fmt: skip
+    assert Path(second["image"]).name == f"{second['label'].replace(' ', '_')}-2.png"
     for image in images:
         pixels = np.asarray(Image.open(image["image"]))
         assert pixels.shape == (32, 32, 3)

@@ -16,7 +16,7 @@ from adapterbank.bank import features
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.features import FOLDER, FrozenSplit, adapter_logits, frozen_split
 from adapterbank.bank.measure import measure
-from adapterbank.data.store import load_task, stored_digest
+from adapterbank.data.store import load_task
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
 from adapterbank.pipeline.release import release
 from adapterbank.training.checked import pack_checked, unpack_checked
@@ -29,6 +29,7 @@ from adapterbank.training.evaluation import (
 from tests import learning
 from tests.passes import Passes
 from tests.search_trials import TASK
+from tests.task_files import restate
 
 TWO = """tasks:
   reds: {data: photos/reds, seed: 1}
@@ -177,8 +178,7 @@ def test_logits_are_of_one_adapter_and_of_one_state_of_the_images(
     elif other == "code":
         monkeypatch.setattr(features, "_code", lambda _: "of an edited forward")
     else:
-        index = opened.data(TASK) / "task.json"
-        index.write_text(index.read_text().replace(stored_digest(opened.data(TASK)), "0" * 64))
+        restate(opened.data(TASK), digest="0" * 64)
     adapter_logits(opened, predictor.backbone, TASK, "val", adapter)
     assert passes.of(opened, TASK)["val"] == {1}
 

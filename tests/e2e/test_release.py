@@ -20,6 +20,7 @@ from adapterbank.release import moves
 from adapterbank.release.moves import promote, rollback
 from tests.bank_samples import confuse, damage, republish, sharpen
 from tests.cli_samples import PARAMS, Cli
+from tests.task_files import restate
 
 GATES = "gates: {{min_accuracy: {}, max_regression: {}}}\n"
 
@@ -215,9 +216,7 @@ def test_a_refused_version_is_judged_again_on_other_terms(opened: Bank, change: 
     if change == "gates":
         opened = gated(opened, 0.01, 0.0)
     elif change == "data":
-        index = opened.data("colours") / "task.json"
-        content = json.loads(index.read_text())
-        index.write_text(json.dumps(content | {"digest": content["digest"][::-1]}))
+        restate(opened.data("colours"), digest="0" * 64)
     else:
         promote(opened, "colours@2", expected=1)
     before = len(opened.registry.history("colours"))

@@ -64,3 +64,36 @@ def test_refusing_takes_a_bounded_amount_of_memory(
     assert len(told["message"]) < 1000
     assert told["mib"] < mib, told
     assert (told["others"], told["problems"]) == (["eurosat"], 0)
+
+
+BOMBS = """
+import json, resource, sys
+from pathlib import Path
+from PIL import Image
+from adapterbank.data.batches import in_batches
+from adapterbank.data.images import load_pixels
+from adapterbank.records import InputSpec
+
+folder, side = Path(sys.argv[1]), 7000
+Image.new("RGBA", (8, 8)).save(folder / "small.png")
+spec = InputSpec(size=(84, 84))
+load_pixels(folder / "small.png", spec)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+if sys.argv[2] == "decode":
+    list(in_batches(lambda path: load_pixels(path, spec), [folder / "large.png"] * 6, 6))
+    print(json.dumps(peak() - before))
+else:
+    Image.new("RGBA", (side, side)).save(folder / "large.png", compress_level=1)
+"""
+
+
+def test_images_that_are_small_files_and_large_pictures_share_a_gigabyte(tmp_path: Path) -> None:
+    def ran(step: str) -> str:
+        words = [sys.executable, "-c", BOMBS, str(tmp_path), step]
+        return subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+
+    ran("encode")
+    assert json.loads(ran("decode")) < 1024  # 6 x 49 million pixels, by 4 threads

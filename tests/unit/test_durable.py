@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from adapterbank.durable import TEMPORARY, read_file, replace_directory
+from adapterbank.durable import TEMPORARY, locked, read_file, replace_directory, replace_file
 
 OLD = {"a": b"old", "b": b"of the old"}
 NEW = {"a": b"new", "c": b"of the new"}
@@ -41,6 +43,22 @@ while True:
     last += 1
 print(last, gone)
 """
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_are_as_open_as_the_user_s_others(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        replace_file(tmp_path / "file", b"new")
+        replace_directory(tmp_path / "folder", NEW)
+        with locked(tmp_path / ".lock"):
+            pass
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == dict.fromkeys(
+        ("file", ".lock", *NEW), mode
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
 from adapterbank.data.images import (
     MAX_PIXELS,
@@ -27,6 +28,7 @@ from adapterbank.data.images import (
     open_image,
     to_pixels,
 )
+from adapterbank.data.modes import to_rgb
 from adapterbank.errors import ImageError, InputError, UnknownName
 from adapterbank.records import InputSpec
 
@@ -149,28 +151,64 @@ def test_an_animation_gives_its_first_frame(form: str) -> None:
 # --- orientation and size ----------------------------------------------------------------------
 
 
+# What a camera held so would store: the inverse of the turn that a reader applies.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+HOLDING = {  # what each format can store of an upright picture, and how
+    "JPEG": (("RGB", "L", "CMYK"), {}),
+    "PNG": (("RGB", "L", "P", "RGBA", "LA", "I;16", "1"), {}),
+    "WEBP": (("RGB", "RGBA"), {"lossless": True}),
+    "TIFF": (("RGB", "L", "P", "RGBA", "LA", "CMYK", "I;16", "I;16B", "F", "1"), {}),
+    "TIFF by LZW": (("RGB", "L", "P", "CMYK", "I;16", "1"), {"compression": "tiff_lzw"}),
+    "TIFF by JPEG": (("RGB", "L"), {"compression": "jpeg"}),
+    "AVIF": (("RGB",), {}),
+}
+HELD = [
+    pytest.param(form.split(" by")[0], mode, options, id=f"{form}-{mode}")
+    for form, (modes, options) in HOLDING.items()
+    for mode in modes
+    if form != "AVIF" or features.check("avif")
+]
+
+
+def in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Say the same greys in another mode, so that reading gives the picture back."""
+    if mode.startswith("I;16"):
+        values = np.asarray(picture.convert("L"), dtype=np.uint16) * 257
+        return Image.fromarray(values.astype(">u2" if mode == "I;16B" else "<u2"))
+    if mode == "F":
+        return Image.fromarray(np.asarray(picture.convert("L"), dtype=np.float32) / 255)
+    return picture.convert(mode)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_applied(orientation: int, form: str) -> None:
-    # What a camera held so would store: the inverse of the turn that a reader applies.
-    inverse = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = quadrants()
-    if orientation in inverse:
-        stored = stored.transpose(inverse[orientation])
+@pytest.mark.parametrize(("form", "mode", "options"), HELD)
+def test_every_format_and_mode_is_turned_upright(
+    orientation: int, form: str, mode: str, options: dict[str, object]
+) -> None:
+    # White and black, which every mode can say: black on top left.
+    upright = Image.new("RGB", (64, 32), WHITE)
+    ImageDraw.Draw(upright).rectangle((0, 0, 31, 15), fill=(0, 0, 0))
+    stored = in_mode(upright, mode)
+    stored = stored.transpose(STORED[orientation]) if orientation in STORED else stored
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = open_image(encoded(stored, form, exif=exif))
-    assert found.size == (64, 32)
-    difference = np.asarray(found, dtype=int) - np.asarray(quadrants(), dtype=int)
-    assert np.abs(difference).mean() < 3  # JPEG and WebP ring at the edges
+    data = encoded(stored, form, exif=exif, **options)
+    found = open_image(data)
+    assert (found.mode, found.size) == ("RGB", (64, 32))
+    reference = np.asarray(upright, dtype=int)
+    assert np.abs(np.asarray(found, dtype=int) - reference).mean() < 3  # JPEG rings at the edges
+    squashed = load_pixels(data, InputSpec(size=(16, 32))).permute(1, 2, 0).numpy()
+    # Half of each side: away from the edges all four pixels of one are alike.
+    assert np.abs(squashed.astype(int) - reference[::2, ::2]).mean() < 6
+    assert found.getexif().get(0x0112, 1) == 1  # nobody turns it again
 
 
 @pytest.mark.parametrize("value", [0, 9, 4711])
@@ -259,6 +297,11 @@ def test_the_size_limit_holds_when_pils_own_is_switched_off(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(ImageError, match="are allowed"):
         open_image(data, name="bomb.png")
+
+
+def test_a_format_that_this_pil_has_not_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    assert open_image(encoded(quadrants())).size == (64, 32)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("", "not a file"), ("gone.png", "not exist")])
@@ -356,39 +399,80 @@ def test_normalise_refuses_other_pixels(pixels: torch.Tensor) -> None:
 
 
 class Tracked:
-    """Counts the pixels that threads decode at once."""
+    """Adds up the bytes of images that threads decode at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
         self._lock, self._at_once, self.most = threading.Lock(), 0, 0
-        monkeypatch.setattr("adapterbank.data.images.MAX_PIXELS", limit)
+        monkeypatch.setattr("adapterbank.data.images.MAX_BYTES", limit)
         monkeypatch.setattr("adapterbank.data.images.to_rgb", self._to_rgb)
 
-    def _to_rgb(self, image: Image.Image) -> Image.Image:
-        pixels = image.width * image.height
+    def _to_rgb(self, image: Image.Image, shrink: tuple[int, int] = (1, 1)) -> Image.Image:
+        size_bytes = 4 * image.width * image.height
         with self._lock:
-            self._at_once += pixels
+            self._at_once += size_bytes
             self.most = max(self.most, self._at_once)
         time.sleep(0.005)  # others would come in
         with self._lock:
-            self._at_once -= pixels
-        return image.convert("RGB")
+            self._at_once -= size_bytes
+        return to_rgb(image, shrink)
 
 
-def test_images_that_are_decoded_at_once_share_the_limit_of_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tracked = Tracked(monkeypatch, 30 * 30)
+def test_images_that_are_decoded_at_once_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = Tracked(monkeypatch, 8 * 30 * 30)
     sides = [30, 10, 20, 25, 30, 5, 20] * 4
     files = [encoded(Image.new("RGB", (side, side))) for side in sides]
     opened = [Image.open(BytesIO(file)) for file in files]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda file: load_pixels(file, SPEC), files))
         list(pool.map(lambda image: to_pixels(image, SPEC), opened))
-    assert 0 < tracked.most <= 30 * 30
+    assert 0 < tracked.most <= 8 * 30 * 30
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "bytes_a_pixel"),
+    [
+        ("PNG", {}, 8),
+        ("JPEG", {}, 8),
+        ("JPEG", {"progressive": True}, 16),
+        ("TIFF", {}, 12),
+        ("TIFF", {"exif": {0x0112: 6}}, 16),  # PIL turns it into a second picture
+        ("WEBP", {}, 20),
+        ("ICO", {}, 1000),  # holds a PNG of any size, whatever its header says: nothing beside it
+    ],
+)
+def test_an_image_that_would_take_more_than_the_budget_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, form: str, options: dict[str, Any], bytes_a_pixel: int
+) -> None:
+    exif = Image.Exif()
+    exif.update(options.pop("exif", {}))
+    data = encoded(Image.new("RGB", (32, 32)), form, exif=exif, **options)
+    monkeypatch.setattr("adapterbank.data.images.MAX_BYTES", bytes_a_pixel * 32 * 32)
+    assert load_pixels(data, SPEC).shape == (3, *SPEC.size)
+    if form != "ICO":
+        monkeypatch.setattr("adapterbank.data.images.MAX_BYTES", bytes_a_pixel * 32 * 32 - 1)
+        monkeypatch.setattr(Image.Image, "load", None)
+        with pytest.raises(ImageError, match=r"32 x 32 pixels, which take .* MiB to decode"):
+            load_pixels(data, SPEC)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (641, 487), (2000, 41)], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "I;16", "CMYK"])
+def test_an_image_too_large_to_convert_at_once_gives_nearly_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, mode: str, size: tuple[int, int]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    data = encoded(in_mode(photo, mode), "TIFF")
+    exact = load_pixels(data, SPEC)
+    monkeypatch.setattr("adapterbank.data.modes._BAND", 5000)
+    assert torch.equal(load_pixels(data, SPEC), exact)  # by bands alone: to the bit
+    monkeypatch.setattr("adapterbank.data.images._EXACT_PIXELS", 5000)
+    # Of 255: a box average first is close to, not the same as, one bicubic filter.
+    assert (load_pixels(data, SPEC).float() - exact.float()).abs().mean() < 1.5
 
 
 def test_an_image_that_fails_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    Tracked(monkeypatch, 30 * 30)
+    Tracked(monkeypatch, 8 * 30 * 30)
     whole = encoded(Image.effect_noise((30, 30), 50))
     for _ in range(3):
         with pytest.raises(ImageError):

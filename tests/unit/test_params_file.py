@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,11 +69,33 @@ def test_no_line_that_was_there_changes(form: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["123", "2e3", "0o7", "null", "true", "no", "12-30"])
-def test_a_name_that_reads_as_something_else_is_quoted(name: str) -> None:
+NAMES = [
+    *("123", "2e3", "1e5", "0o7", "0x1f", "0b1", "1_000", "12-30", "2026-01-02", "12e03", "190_20"),
+    *("null", "true", "no", "yes", "on", "off", "y", "n"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_one_reader_reads_as_something_else_is_quoted(name: str) -> None:
     text = with_task(HEAD + FORMS["one a line"], name, SECTION)
     assert list(parse_config(text, "params.yaml").tasks) == ["a", "b", name]
+    assert list(yaml.safe_load(text)["tasks"]) == ["a", "b", name]  # YAML 1.1
     assert without_task(text, name) == HEAD + FORMS["one a line"]
+
+
+@given(
+    name=st.from_regex(r"[a-z0-9][a-z0-9_-]{0,9}", fullmatch=True),
+    data=st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=9),
+)
+def test_both_versions_of_yaml_read_what_is_written_alike(name: str, data: str) -> None:
+    text = with_task(HEAD, "tiny", {"data": data, "hyper": {"x": [data, {name: data}]}})
+    assert yaml.safe_load(text) == read_mapping(text, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["1e5", "123", "null", "true", "2026-01-02", "0x1f"])
+def test_a_bare_name_that_is_no_text_says_what_mends_it(name: str) -> None:
+    with pytest.raises(ConfigError, match="not as text: write it in quotes"):
+        parse_config(f"{HEAD}tasks:\n  {name}: {{data: x}}\n", "params.yaml")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from adapterbank.bank.scaffold import PIPELINE_MARK, init_bank
 from adapterbank.config.bank import load_config
-from adapterbank.errors import AdapterBankError, ConflictError
+from adapterbank.errors import AdapterBankError, ConflictError, InputError
 
 _PARTS = [
     ".dvc/.gitignore",
@@ -211,3 +212,10 @@ def test_a_folder_that_cannot_be_written_is_reported(
 
     with pytest.raises(AdapterBankError, match="Cannot write"):
         init_bank(tmp_path / "bank")
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_and_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(InputError, match=r"caf\\udce9: this name is not UTF-8"):
+        init_bank(folder)
+    assert not folder.exists()

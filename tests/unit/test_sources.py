@@ -5,18 +5,20 @@ from __future__ import annotations
 import urllib.error
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from adapterbank.config.bank import Limits
 from adapterbank.data import published
-from adapterbank.data.base import SPLITS, TaskData
+from adapterbank.data.base import SPLITS, TaskData, pixel_digest
+from adapterbank.data.folders import Choices
+from adapterbank.data.left_out import LeftOut
+from adapterbank.data.sources import select_images
 from adapterbank.errors import ConfigError, FetchError, InputError, UnknownName
 from adapterbank.records import InputSpec
 from benchmarks._source import load_source
@@ -54,14 +56,50 @@ def sizes(data: TaskData) -> list[int]:
 # --- folders without splits --------------------------------------------------------------------
 
 
-def test_a_folder_of_classes_is_divided_60_20_20(tmp_path: Path) -> None:
-    fill(tmp_path / "pets")
-    data = load(tmp_path)
-    assert data.classes == KINDS
-    assert sizes(data) == [18, 6, 6]
-    for split in SPLITS:
-        assert len(set(torch.bincount(data.split(split).labels).tolist())) == 1
-    assert (data.source, "60 : 20 : 20 by seed 0" in data.notes) == ("pets", True)
+def test_a_folder_of_classes_is_divided_about_60_20_20(tmp_path: Path) -> None:
+    for label, name in enumerate(("ant", "bee")):
+        for number in range(300):
+            path = tmp_path / "pets" / name / f"{number}.pgm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"P5 2 2 255 " + bytes([label, number % 256, number // 256, 7]))
+    data = load(tmp_path, spec=InputSpec(size=(2, 2), interpolation="nearest"))
+    assert data.classes == ("ant", "bee")
+    assert sum(sizes(data)) == 600
+    # Drawn lots: three deviations of 300 a class are 26 of 180 and 21 of 60.
+    for split, expected in (("train", 180), ("val", 60), ("test", 60)):
+        counts = torch.bincount(data.split(split).labels)
+        assert (counts - expected).abs().max() <= 3 * (expected * (1 - expected / 300)) ** 0.5
+    assert (data.source, "60 : 20 : 20 by pixels and seed 0" in data.notes) == ("pets", True)
+
+
+def split_of_each(data: TaskData) -> dict[bytes, str]:
+    """In which split each image stands, by its pixels."""
+    return {pixel_digest(image): split for split in SPLITS for image in data.split(split).images}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["flat", "train without val"])
+def test_a_folder_that_grows_moves_no_image(tmp_path: Path, *, given: bool) -> None:
+    pets = tmp_path / "pets" / "train" if given else tmp_path / "pets"
+    fill(pets, count=30)
+    if given:
+        fill(tmp_path / "pets" / "test", count=2, start=1000)
+    before = split_of_each(load(tmp_path))
+    for seed in range(200, 240):  # names before, among and after those there were
+        paint(pets / KINDS[seed % 3] / f"{seed % 7}{seed}.png", seed)
+    paint(pets / "dodo" / "1.png", 300)
+    after = split_of_each(load(tmp_path))
+    assert len(after) == len(before) + 41
+    assert before.items() <= after.items()
+
+
+def test_a_limit_takes_most_of_the_same_images_of_a_folder_that_grows(tmp_path: Path) -> None:
+    fill(tmp_path / "pets", count=30)
+    limits = Limits(train=30, val=6, test=6)
+    before = split_of_each(load(tmp_path, limits=limits))
+    for seed in range(200, 209):  # a tenth more
+        paint(tmp_path / "pets" / KINDS[seed % 3] / f"{seed}.png", seed)
+    after = split_of_each(load(tmp_path, limits=limits))
+    assert len(before.items() & after.items()) >= 0.75 * len(before)
 
 
 def test_an_absolute_path_gives_the_same_data(tmp_path: Path) -> None:
@@ -104,25 +142,27 @@ def test_pixels_do_not_depend_on_the_order_in_which_files_were_made(tmp_path: Pa
     assert data_digest(load(tmp_path / "one")) == data_digest(load(tmp_path / "two"))
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(train=st.integers(3, 30), val=st.integers(2, 9), test=st.integers(2, 9))
-def test_limits_hold_and_take_all_there_is(tmp_path: Path, train: int, val: int, test: int) -> None:
-    if not (tmp_path / "pets").exists():
-        fill(tmp_path / "pets")
-    data = load(tmp_path, limits=Limits(train=train, val=val, test=test))
-    assert sizes(data) == [min(train, 18), min(val, 6), min(test, 6)]
-
-
-def test_exact_copies_are_used_once(tmp_path: Path) -> None:
+def test_limits_hold_and_take_all_there_is(tmp_path: Path) -> None:
     fill(tmp_path / "pets")
+    whole = sizes(load(tmp_path))
+    for limits in ({"train": 3, "val": 2, "test": 2}, {"train": 17, "val": 3, "test": 30}):
+        found = sizes(load(tmp_path, limits=Limits(**limits)))
+        assert found == [
+            min(limit, size) for limit, size in zip(limits.values(), whole, strict=True)
+        ]
+
+
+def test_copies_pixel_by_pixel_are_used_once(tmp_path: Path) -> None:
+    pets = fill(tmp_path / "pets")
     for i in range(10):
-        copy = (tmp_path / "pets" / "ant" / f"{i:03}.png").read_bytes()
-        (tmp_path / "pets" / "ant" / f"copy{i}.png").write_bytes(copy)
-    data = load(tmp_path)
-    assert sum(sizes(data)) == 30
-    assert "exact copies left out: 10" in data.notes
+        Image.open(pets / "ant" / f"{i:03}.png").save(pets / "ant" / f"copy{i}.tif")
+    Image.open(pets / "ant" / "000.png").save(pets / "bee" / "copy.bmp")
+    chosen = select_images("pets", spec=SPEC, limits=Limits(), seed=0, root=tmp_path)
+    assert sum(len(rows.labels) for rows in chosen.splits.values()) == 30
+    assert [(one.reason, one.count, one.examples[0]) for one in chosen.left_out] == [
+        ("copies of an image of another class", 1, "bee/copy.bmp = ant/000.png"),
+        ("copies of another image", 10, "ant/copy0.tif = ant/000.png"),
+    ]
 
 
 def test_other_files_and_hidden_ones_are_no_images(tmp_path: Path) -> None:
@@ -154,11 +194,13 @@ def test_unreadable_images_are_listed_all_together(tmp_path: Path) -> None:
     assert "text.jpg: is not an image" in str(caught.value)
 
 
-def test_progress_counts_every_image(tmp_path: Path) -> None:
+def test_progress_counts_every_image_when_it_is_placed_and_when_it_is_stored(
+    tmp_path: Path,
+) -> None:
     fill(tmp_path / "pets")
     told: list[tuple[int, int]] = []
     load(tmp_path, progress=lambda done, total: told.append((done, total)))
-    assert told == [(i, 30) for i in range(1, 31)]
+    assert told == [(i, 30) for i in range(1, 31)] * 2
 
 
 # --- folders with splits -----------------------------------------------------------------------
@@ -178,7 +220,7 @@ def test_a_missing_val_split_is_taken_from_train(tmp_path: Path) -> None:
     fill(tmp_path / "pets" / "train", count=10)
     fill(tmp_path / "pets" / "test", count=3, start=100)
     data = load(tmp_path)
-    assert sizes(data) == [24, 6, 9]
+    assert (sum(sizes(data)[:2]), sizes(data)[2]) == (30, 9)
     assert "80 : 20" in data.notes
 
 
@@ -187,15 +229,64 @@ def test_copies_do_not_straddle_a_val_split_taken_from_train(tmp_path: Path) -> 
     fill(tmp_path / "pets" / "test", count=3, start=100)
     for i in range(10):
         (train / "ant" / f"copy{i}.png").write_bytes((train / "ant" / f"{i:03}.png").read_bytes())
-    data = load(tmp_path)
-    assert sizes(data) == [24, 6, 9]
-    assert "exact copies left out: 10" in data.notes
+    assert sum(sizes(load(tmp_path))) == 39
 
 
 def test_a_class_may_be_missing_in_test(tmp_path: Path) -> None:
     fill(tmp_path / "pets" / "train")
     fill(tmp_path / "pets" / "test", ("bee",), start=100)
     assert set(load(tmp_path).test.labels.tolist()) == {1}
+
+
+def shared(root: Path) -> Path:
+    """Two images of train are in test, and one of val."""
+    fill(root / "pets" / "train")
+    fill(root / "pets" / "val", count=3, start=100)
+    fill(root / "pets" / "test", count=3, start=200)
+    for old, new in (("train/ant/000", "test/ant/x"), ("train/bee/001", "test/bee/y"),
+                     ("val/cat/001", "test/ant/z")):  # fmt: skip
+        Image.open(root / "pets" / f"{old}.png").save(root / "pets" / f"{new}.bmp")
+    return root
+
+
+def test_copies_in_two_given_splits_are_named_in_pairs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--drop-copies test") as caught:
+        load(shared(tmp_path))
+    assert "2 of 12 test images are also in train" in str(caught.value)
+    assert "test/ant/x.bmp = train/ant/000.png, test/bee/y.bmp" in str(caught.value)
+    assert "test/ant/z.bmp = val/cat/001.png" in str(caught.value)
+
+
+@pytest.mark.parametrize(("losing", "expected"), [("test", [30, 9, 9]), ("train", [28, 8, 12])])
+def test_one_side_loses_its_copies_where_the_task_says_so(
+    tmp_path: Path, losing: Literal["train", "test"], expected: list[int]
+) -> None:
+    data = load(shared(tmp_path), choices=Choices(drop_copies=losing))
+    assert sizes(data) == expected
+    assert "dropped copies: 3" in data.notes
+    assert data.source == "pets?dropped_copies=3"
+
+
+def test_unreadable_images_are_skipped_where_the_task_says_so(tmp_path: Path) -> None:
+    root = fill(tmp_path / "pets")
+    (root / "ant" / "empty.png").write_bytes(b"")
+    chosen = select_images(
+        "pets", spec=SPEC, limits=Limits(), seed=0, root=tmp_path,
+        choices=Choices(skip_unreadable=True),
+    )  # fmt: skip
+    assert chosen.source == "pets?skipped_unreadable=1"
+    assert chosen.left_out == (
+        LeftOut(reason="cannot be decoded", count=1, examples=("ant/empty.png",)),
+    )
+
+
+def test_more_unreadable_images_than_a_message_lists_are_named_in_a_file(tmp_path: Path) -> None:
+    root, report = fill(tmp_path / "pets"), tmp_path / "work" / "unreadable.txt"
+    for number in range(25):
+        (root / "ant" / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"and 5 more; all are named in .*unreadable\.txt"):
+        load(tmp_path, choices=Choices(report=report))
+    assert len([line for line in report.read_text().splitlines() if "is empty" in line]) == 25
 
 
 def test_an_image_in_train_and_test_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterbank.data.splits import choose, generator, partition, vtab
+from adapterbank.data.splits import choose, generator, partition, place, position, vtab
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)
 SEEDS = st.integers(0, 2**32)
@@ -107,3 +109,70 @@ def test_choices_are_the_same_on_every_machine() -> None:
     # Recorded once (numpy 2.4, PCG64): a change here silently changes every task's data.
     labels = np.arange(60) % 3
     assert choose(labels, 6, generator(7, "golden")).tolist() == [0, 19, 26, 32, 34, 45]
+
+
+# --- places by hash ----------------------------------------------------------------------------
+
+SHARES = {"train": 3, "test": 1, "val": 1}
+IMAGES = st.dictionaries(st.binary(min_size=1, max_size=4), st.integers(0, 5), max_size=80)
+
+
+def places(images: dict[bytes, int], seed: int) -> dict[bytes, str]:
+    """In which split each image stands, given the class of each."""
+    positions = [position(name, seed) for name in images]
+    placed = place(positions, list(images.values()), SHARES)
+    names = list(images)
+    found = {names[row]: split for split, rows in placed.items() for row in rows}
+    assert sum(map(len, placed.values())) == len(found) == len(images)
+    return found
+
+
+def natural(name: bytes, seed: int) -> str:
+    spot = position(name, seed)
+    return "train" if spot < 0.6 else "test" if spot < 0.8 else "val"
+
+
+@given(images=IMAGES, more=IMAGES, seed=SEEDS)
+def test_growth_moves_no_image_of_a_class_that_every_split_has(
+    images: dict[bytes, int], more: dict[bytes, int], seed: int
+) -> None:
+    before, after = places(images, seed), places({**more, **images}, seed)
+    kinds = {label: {natural(n, seed) for n in images if images[n] == label} for label in range(6)}
+    stay = {name for name in images if len(kinds[images[name]]) == 3}
+    assert all(before[name] == after[name] == natural(name, seed) for name in stay)
+
+
+@given(images=IMAGES, seed=SEEDS)
+def test_a_class_has_at_most_two_images_elsewhere_than_their_hash_says(
+    images: dict[bytes, int], seed: int
+) -> None:
+    found = places(images, seed)
+    moved = Counter(images[name] for name in images if found[name] != natural(name, seed))
+    assert max(moved.values(), default=0) <= 2
+
+
+@given(images=IMAGES, seed=SEEDS)
+def test_each_class_is_in_train_and_with_three_images_in_every_split(
+    images: dict[bytes, int], seed: int
+) -> None:
+    found = places(images, seed)
+    for label in set(images.values()):
+        own = {found[name] for name in images if images[name] == label}
+        number = list(images.values()).count(label)
+        assert own >= (set(SHARES) if number >= 3 else {"train"})
+
+
+@given(images=IMAGES, seed=SEEDS)
+def test_no_split_is_empty_while_classes_have_images_to_spare(
+    images: dict[bytes, int], seed: int
+) -> None:
+    classes = len(set(images.values()))
+    spare = len(images) - classes
+    assert len(set(places(images, seed).values())) >= min(3, min(1, classes) + min(2, spare))
+
+
+def test_places_are_the_same_on_every_machine() -> None:
+    # Recorded once: a change here silently divides every folder anew.
+    assert [round(position(bytes([i]), 42), 6) for i in range(3)] == [
+        0.495015, 0.475166, 0.936845,
+    ]  # fmt: skip

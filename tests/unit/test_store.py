@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -332,22 +335,78 @@ def test_pixels_for_another_input_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.safetensors", "test.safetensors"])
-@pytest.mark.parametrize("damage", ["gone", "cut", "noise"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: str) -> None:
-    save_task(task(), tmp_path, SPEC)
-    path = tmp_path / name
+@pytest.mark.parametrize("damage", ["gone", "cut", "noise", "one bit"])
+def test_a_damaged_file_is_named_with_what_mends_it(tmp_path: Path, name: str, damage: str) -> None:
+    folder = tmp_path / "work" / "pets" / "data"
+    save_task(task(), folder, SPEC)
+    load_task(folder)  # what was hashed once is hashed again once it has changed
+    path = folder / name
     data = path.read_bytes()
     path.unlink()
     if damage != "gone":
-        path.write_bytes(data[:-7] if damage == "cut" else b"\xff" * len(data))
-    with pytest.raises(IntegrityError, match=name):
+        flipped = bytes([data[-9] ^ 16])
+        changed = {"cut": data[:-7], "noise": b"\xff" * len(data)}
+        path.write_bytes(changed.get(damage, data[:-9] + flipped + data[-8:]))
+    with pytest.raises(IntegrityError, match=rf"{name}(.|\n)*dvc repro -f prepare@pets"):
+        load_task(folder)
+
+
+@settings(max_examples=30, deadline=None)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_an_index_passes(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    save_task(task(), folder, SPEC)
+    path, before = folder / "task.json", load_task(folder)
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    path.write_bytes(bytes(data))
+    with contextlib.suppress(IntegrityError):
+        after = load_task(folder)  # white space between two values
+        assert json.loads(data) == json.loads((folder / "task.json").read_text())
+        assert (after.classes, after.source) == (before.classes, before.source)
+
+
+def test_each_file_is_hashed_once_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_task(task(), tmp_path, SPEC)
+    load_task(tmp_path)
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert load_task(tmp_path).classes == task().classes
+
+
+def as_written_earlier(folder: Path) -> None:
+    """Leave out of an index what the first schema had not."""
+    path = folder / "task.json"
+    content = {k: v for k, v in json.loads(path.read_text()).items() if k not in {"files", "check"}}
+    path.write_text(json.dumps(content | {"schema_version": 1}))
+
+
+def test_a_task_that_an_earlier_program_prepared_is_loaded_and_checked(tmp_path: Path) -> None:
+    save_task(task(), tmp_path, SPEC)
+    as_written_earlier(tmp_path)
+    assert data_digest(load_task(tmp_path, spec=SPEC)) == stored_digest(tmp_path)
+    path = tmp_path / "val.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(IntegrityError, match=r"train, val or test\.safetensors is damaged"):
         load_task(tmp_path)
+
+
+def test_images_that_change_between_choosing_and_storing_are_refused(tmp_path: Path) -> None:
+    whole = selection_of(MANY)
+    splits = {name: replace(rows, digests=[b""] * len(rows.labels))
+              for name, rows in whole.splits.items()}  # fmt: skip
+    with pytest.raises(InputError, match="changed while they were prepared"):
+        save_selection(replace(whole, splits=splits), tmp_path, SPEC)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 3, "schema_version"),
         ("classes", "cat", "classes"),
         ("extra", 1, "extra"),
         ("counts", {"train": 9, "val": 3, "test": 6}, "'test': 5"),
@@ -357,6 +416,7 @@ def test_an_index_that_does_not_fit_is_refused(
     tmp_path: Path, key: str, value: object, message: str
 ) -> None:
     save_task(task(), tmp_path, SPEC)
+    as_written_earlier(tmp_path)
     path = tmp_path / "task.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(IntegrityError, match=message):
