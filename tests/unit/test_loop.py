@@ -106,6 +106,22 @@ def test_training_learns_a_task_that_can_be_learned(method: str) -> None:
 
 
 @each_prompted
+def test_under_autocast_training_goes_where_it_goes_in_float32(method: str) -> None:
+    before, exact = state(start(method)), run(start(method), epochs=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = run(start(method), epochs=8)
+    # bfloat16 has 8 bits: 0.06 was seen, and 1.0 where steps saw the parameters of the first one.
+    ways = {
+        name: float((tensor - state(exact.adapter)[name]).norm())
+        / float((state(exact.adapter)[name] - before[name]).norm())
+        for name, tensor in state(rounded.adapter).items()
+    }
+    assert max(ways.values()) < 0.25, ways
+    assert rounded.val.loss == pytest.approx(exact.val.loss, abs=0.01)
+    assert rounded.val.logits.dtype == torch.float32
+
+
+@each_prompted
 def test_training_moves_every_parameter(method: str) -> None:
     # Two steps of the whole rate at least: behind a start of zero the first gradient is zero.
     before, after = state(start(method)), state(run(start(method)).adapter)
