@@ -32,7 +32,8 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-2
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
-    full_rate_at: int | None = None  # steps: fewer get less in proportion, more by their root
+    full_rate_steps: int | None = None  # fewer get less in proportion
+    full_rate_epochs: int | None = None  # more get less in proportion
     weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scales: Mapping[str, float] | None = None  # None: rates are absolute
@@ -50,15 +51,17 @@ class Recipe:
     def rate(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Fraction of the learning rate at a step: linear warm-up, then a cosine to zero.
 
-        With ``full_rate_at`` the whole depends on the number of steps. Few steps cannot mend what
-        large ones break; many need not be large to get as far.
+        Few steps cannot mend what large ones break, and images seen many times are learned by
+        heart: ``full_rate_steps`` and ``full_rate_epochs`` make the whole smaller there.
 
         ``schedule="epoch"`` changes it once an epoch and starts at exactly zero, as the published
         recipe's trainer does.
         """
         steps, full = epochs * steps_per_epoch, 1.0
-        if self.full_rate_at is not None:
-            full = min(steps / self.full_rate_at, math.sqrt(self.full_rate_at / steps))
+        if self.full_rate_steps is not None:
+            full = min(full, steps / self.full_rate_steps)
+        if self.full_rate_epochs is not None:
+            full = min(full, self.full_rate_epochs / epochs)
         if steps == 1:
             return full  # the cosine of a single step would be its end
         if self.schedule == "epoch":
@@ -78,7 +81,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         # weights nearly cancel, follows slowly; what prompts learn, they learn in their base.
         "default": Recipe(
             learning_rate=3e-2,
-            full_rate_at=100,
+            full_rate_steps=100,
+            full_rate_epochs=10,
             multipliers=MappingProxyType(
                 {"base": 4.0, "prompts": 4.0, "head.weight": 0.1, "head.bias": 0.1}
             ),

@@ -54,13 +54,14 @@ def test_a_warm_up_of_many_steps_is_cut_to_the_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "full"), [(2, 0.2), (5, 0.5), (10, 1.0), (40, 0.5), (160, 0.25)]
+    ("steps", "epochs", "full"),
+    [(10, 2, 0.2), (10, 5, 0.5), (10, 10, 1.0), (10, 40, 0.25), (50, 4, 1.0), (1, 20, 0.2)],
 )
-def test_few_steps_are_smaller_in_proportion_and_many_as_the_root_of_their_number(
-    epochs: int, full: float
+def test_few_steps_and_many_epochs_are_smaller_in_proportion(
+    steps: int, epochs: int, full: float
 ) -> None:
-    recipe = Recipe(full_rate_at=100, warm_up=0.5)
-    assert max(rates(recipe, 10, epochs)) == pytest.approx(full)
+    recipe = Recipe(full_rate_steps=100, full_rate_epochs=10, warm_up=0.5)
+    assert max(rates(recipe, steps, epochs)) == pytest.approx(full)
 
 
 def test_the_cosine_is_halfway_down_in_the_middle_and_ends_at_zero() -> None:
