@@ -2,9 +2,9 @@
 
 ``work/<task>/cache`` has the frozen features of each split, and the logits of each adapter on a
 split. ``train`` and ``evaluate`` fill it; gates, the accuracy matrix and reports read it. Each
-file is of one state of the images, one backbone, one kind of device and one code (with PyTorch's
-and timm's versions), is checked by a hash when it is read, and is computed anew where it is
-missing, damaged or of something else: the folder may be deleted at any time.
+file is of one state of the images, one backbone, one kind of device, one number of threads and one
+code (with PyTorch's and timm's versions), is checked by a hash when it is read, and is computed
+anew where it is missing, damaged or of something else: the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from adapterbank.bank.bank import Bank
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import IntegrityError
 from adapterbank.inference.artifact import LoadedAdapter
+from adapterbank.model.threads import computing_with
 from adapterbank.registry.adapter_config import AdapterConfig
 from adapterbank.training.checked import pack_checked, unpack_checked
 from adapterbank.training.code import code_digest
@@ -93,7 +94,8 @@ def frozen_split(
     if stored is None or not stored.keys() >= {*names, _LABELS}:
         images = load_task(bank.data(task), spec=backbone.spec).split(split)
         run = sorted({*wanted, depth})  # the deepest always: its pass rounds all others alike
-        features = extract_frozen(backbone, images, run, progress)
+        with computing_with(key["threads"]):
+            features = extract_frozen(backbone, images, run, progress)
         computed = {str(block): features[:, n] for n, block in enumerate(run)}
         stored = (stored or {}) | computed | {_LABELS: images.labels}
         _write(bank, task, path, key, stored)
@@ -127,10 +129,9 @@ def adapter_logits(
     stored = _read(path, key)
     if stored is None:
         images = load_task(bank.data(task), spec=backbone.spec).split(split)
-        stored = {
-            _LOGITS: split_logits(backbone, images, adapter.folded, progress),
-            _LABELS: images.labels,
-        }
+        with computing_with(key["threads"]):
+            logits = split_logits(backbone, images, adapter.folded, progress)
+        stored = {_LOGITS: logits, _LABELS: images.labels}
         _write(bank, task, path, key, stored)
     return SplitLogits(logits=stored[_LOGITS], labels=stored[_LABELS])
 
@@ -166,11 +167,14 @@ def _logits_path(bank: Bank, task: str, split: str, adapter: str) -> Path:
 
 def _key(bank: Bank, backbone: Backbone, task: str) -> dict[str, Any]:
     """All that decides what the backbone gives for a task's images on one machine."""
+    config = bank.config
+    training = config.training(task) if task in config.tasks else config.active.train
     return {
         "schema": 2,
         "data": stored_digest(bank.data(task)),
         "backbone": backbone.fingerprint,
         "device": backbone.device.type,
+        "threads": training.threads,
         "code": _code(None),
     }
 

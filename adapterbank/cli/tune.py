@@ -24,7 +24,7 @@ Gpus = Annotated[
     float | None,
     typer.Option(min=0.0, help="Such as 0.25; by default 1 where there are GPUs, else 0."),
 ]
-Cpus = Annotated[float | None, typer.Option(min=0.01, help="1 by default; the threads of a trial.")]
+Cpus = Annotated[float | None, typer.Option(min=0.01, help="By default one for each thread of it.")]
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Trials at once; as many as there is room for.")
 ]

@@ -59,6 +59,8 @@ class TrainConfig(Strict):
     weight_decay: float | None = Field(default=None, ge=0.0)
     # What the final weights see. A search chooses on the validation images and trains anew on both.
     fit: Literal["train", "train+val"] = "train"
+    # A sum is split among threads, so their number decides last bits: never the machine's own.
+    threads: int = Field(default=1, ge=1, le=1024)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
 

@@ -75,7 +75,7 @@ class SearchConfig(Strict):
     reduction: int = Field(default=3, ge=2)  # asha keeps one in so many
     max_parameters: int | None = Field(default=None, ge=1)  # of the method, without the head
     max_latency: float | None = Field(default=None, gt=0.0)  # times a bare backbone's forward
-    cpus_per_trial: float = Field(default=1.0, gt=0.0)
+    cpus_per_trial: float | None = Field(default=None, gt=0.0)  # None: one for each of its threads
     gpus_per_trial: float | None = Field(default=None, ge=0.0)  # None: one where there are any
     max_concurrent: int | None = Field(default=None, ge=1)  # None: as many as there is room for
     seed: int = Field(default=0, ge=0, lt=2**31)

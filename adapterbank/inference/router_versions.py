@@ -9,6 +9,7 @@ from adapterbank.config.router import RouterConfig
 from adapterbank.errors import InputError, UnknownName
 from adapterbank.inference.artifact import ROUTING
 from adapterbank.inference.champions import champions, read_routing
+from adapterbank.model.threads import computing_with
 from adapterbank.records import ROUTER
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
@@ -238,7 +239,8 @@ def rebuild_router(
             f"no task but {plan.aside}, by which the router measures, has a usable record",
             fix="adapterbank task add NAME --data FOLDER, or set router.reference to null",
         )
-    router = plan.build(served.records, served.sources)
+    with computing_with(1):
+        router = plan.build(served.records, served.sources)
     count, current = _state(registry)
     version = registry.register(ROUTER, pack_router(router), reason=reason)
     stays_back = not forward and version.version != current and _was_taken_back(registry, version)

@@ -71,4 +71,13 @@ def forward(
 ) -> Tensor:
     """Logits (B, C) of images under an adapter; see :func:`features`."""
     pooled = features(backbone, images, folded, dropout)
-    return functional.linear(pooled, folded.head_weight, folded.head_bias)
+    return classify(pooled, folded.head_weight, folded.head_bias)
+
+
+def classify(pooled: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits (B, C) of pooled features (B, D), by a head's weight (C, D) and bias (C,).
+
+    In the head's own precision under autocast too: a ridge head's products nearly cancel.
+    """
+    with torch.autocast(pooled.device.type, enabled=False):
+        return functional.linear(pooled.to(weight.dtype), weight, bias)

@@ -34,6 +34,7 @@ from adapterbank.inference.artifact import (
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.figures import confusion, png
 from adapterbank.integrations.mlflow.runs import open_run
+from adapterbank.model.threads import computing_with
 from adapterbank.pipeline.notes import PROBE, VAL, figures, run_id
 from adapterbank.reading import read_tensors
 from adapterbank.registry.checks import CANARY
@@ -54,8 +55,8 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     Returns:
         What becomes the version's ``metrics.json``.
     """
-    device = pick_device(bank.config.training(task).device)
-    backbone = load_bank_backbone(bank.registry, device)
+    settings = bank.config.training(task)
+    backbone = load_bank_backbone(bank.registry, pick_device(settings.device))
     data = load_task(bank.data(task), spec=backbone.spec)
     trained = _read_trained(bank, task)
     where = f"work/{task}/trained"
@@ -72,7 +73,8 @@ def evaluate(bank: Bank, task: str, progress: Progress | None = None) -> dict[st
     answers = adapter_logits(bank, backbone, task, "test", loaded, progress)
     test = score(answers.logits, answers.labels)
     frozen = frozen_split(bank, backbone, task, "test", progress=progress)
-    scores = functional.linear(frozen.last, probe["weight"], probe["bias"])
+    with computing_with(settings.threads):
+        scores = functional.linear(frozen.last, probe["weight"], probe["bias"])
     probe_test = score(scores, frozen.labels)
     method, head = loaded.parameters
     metrics = {

@@ -25,6 +25,7 @@ from adapterbank.inference.artifact import adapter_digest, build_adapter, librar
 from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.integrations.mlflow.runs import RunLogger, open_run
 from adapterbank.methods.base import Adapter, count_parameters
+from adapterbank.model.threads import computing_with
 from adapterbank.pipeline.notes import PROBE, VAL, figures
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, BackboneUse, DataUse, MethodUse
@@ -77,13 +78,16 @@ def train(
         note(f"{PARAMS}: tasks.{task}.warm_start is not used any more: training from scratch")
     training = Training.of(bank, task)
     checkpoint = _find_checkpoint(bank, training, note)
-    with open_run(
-        bank.root,
-        experiment=task,
-        name=f"{task} {training.config.method.name}",
-        params=_flat(training.config) | {"train.device": str(training.backbone.device)},
-        run_id=checkpoint.run_id,
-    ) as run:
+    with (
+        computing_with(training.settings.threads),
+        open_run(
+            bank.root,
+            experiment=task,
+            name=f"{task} {training.config.method.name}",
+            params=_flat(training.config) | {"train.device": str(training.backbone.device)},
+            run_id=checkpoint.run_id,
+        ) as run,
+    ):
         checkpoint.run_id = run.run_id
         run.dataset(task, training.config.data.digest, training.data.source)
         begun = time.perf_counter()

@@ -167,19 +167,26 @@ def _own_token() -> str:
     return secrets.token_hex(32)
 
 
-def per_trial(config: SearchConfig, cluster: dict[str, float]) -> dict[str, float]:
+def per_trial(config: SearchConfig, cluster: dict[str, float], threads: int) -> dict[str, float]:
     """Resources of one trial; a GPU each where the cluster has any and nothing else is said.
+
+    Args:
+        config: what is said.
+        cluster: its resources.
+        threads: that a trial on processors computes with, on fewer where no node has as many.
 
     Raises:
         InputError: a trial asks for more than any node could give.
     """
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     wanted = config.gpus_per_trial
-    asked = {"CPU": config.cpus_per_trial, "GPU": min(1.0, gpus) if wanted is None else wanted}
     widest = {
         kind: max((node["Resources"].get(kind, 0.0) for node in _alive()), default=0.0)
-        for kind in asked
+        for kind in ("CPU", "GPU")
     }
+    asked = {"GPU": min(1.0, gpus) if wanted is None else wanted}
+    own = 1.0 if asked["GPU"] else max(1.0, min(threads, widest["CPU"]))
+    asked["CPU"] = own if config.cpus_per_trial is None else config.cpus_per_trial
     for kind, option in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial")):
         if asked[kind] > widest[kind]:
             total = cpus if kind == "CPU" else gpus

@@ -154,7 +154,7 @@ class _Cluster:
     @classmethod
     def of(cls, bank: Bank, config: SearchConfig, has: dict[str, float]) -> Self:
         """Check that a cluster with these resources can run trials, and share the backbone."""
-        resources = per_trial(config, has)
+        resources = per_trial(config, has, bank.config.active.train.threads)
         check_gpus(resources)
         weights = share(read_weights(bank.registry.backbone_weights))
         return cls(resources=resources, backbone=bank.registry.backbone(), weights=weights)

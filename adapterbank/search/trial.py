@@ -30,6 +30,7 @@ from adapterbank.data.base import Split, TaskData, TrainingData
 from adapterbank.errors import InputError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
 from adapterbank.methods.base import Adapter
+from adapterbank.model.threads import computing_with
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.search.ledger import HEADS, training_file
 from adapterbank.search.space import split_values
@@ -98,9 +99,9 @@ def run_trial(config: Mapping[str, Any], shared: Mapping[str, Shared]) -> None:
         config: ``number`` and ``values`` of the configuration.
         shared: under ``task``, what all trials have in common.
     """
-    torch.set_num_threads(max(1, int(_resources().get("CPU", 1))))
     device, task = _device(), shared["task"]
-    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
+    threads = computing_with(task.brief.training["threads"])  # of Ray's, which sets its own
+    with threads, tempfile.TemporaryDirectory(prefix="trial-") as folder:
         configuration = _Configuration(config, task, device, Path(folder))
         configuration.report_past()
         if not configuration.trained:

@@ -28,6 +28,7 @@ from adapterbank.training.sinks import Epoch
 FILE = "training.safetensors"
 _LIMIT = 1 << 32  # bytes; the largest adapters have a few million parameters
 _DAMAGED = (ValueError, IntegrityError)
+_RATE = "full_rate"
 
 States = Mapping[str, Mapping[str, Tensor]]
 
@@ -132,25 +133,28 @@ class Checkpointer:
 
 
 def identify(parts: Mapping[str, Any]) -> str:
-    """Hash everything that decides the result of a training, given as JSON values.
-
-    The number of threads is not among it: it moves last bits, as it does between whole trainings,
-    and a training moved to a machine with fewer cores should go on all the same.
-    """
+    """Hash everything that decides the result of a training, given as JSON values."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def states_of(optimizer: torch.optim.Optimizer, adapter: nn.Module) -> States:
-    """Copy an optimiser's state by parameter; what it has not touched yet has none."""
+    """Copy an optimiser's state by parameter, and its full rate, which may be of the start's scale.
+
+    The optimiser has one group for each parameter, in the adapter's order.
+    """
     return {
         name: {
-            key: value.detach().cpu().clone()
-            for key, value in optimizer.state[parameter].items()
-            if isinstance(value, Tensor)
+            **{
+                key: value.detach().cpu().clone()
+                for key, value in optimizer.state.get(parameter, {}).items()
+                if isinstance(value, Tensor)
+            },
+            _RATE: torch.tensor(group["initial_lr"], dtype=torch.float64),
         }
-        for name, parameter in adapter.named_parameters()
-        if parameter in optimizer.state
+        for (name, parameter), group in zip(
+            adapter.named_parameters(), optimizer.param_groups, strict=True
+        )
     }
 
 
@@ -159,11 +163,10 @@ def restore(optimizer: torch.optim.Optimizer, adapter: nn.Module, states: States
     names = [name for name, _ in adapter.named_parameters()]
     plain = optimizer.state_dict()
     # Cloned: the optimiser works in place, and the states may be needed once more.
-    plain["state"] = {
-        i: {key: tensor.clone() for key, tensor in states[name].items()}
-        for i, name in enumerate(names)
-        if name in states
-    }
+    own = [{key: t.clone() for key, t in states[name].items() if key != _RATE} for name in names]
+    plain["state"] = {i: state for i, state in enumerate(own) if state}
+    for name, group in zip(names, plain["param_groups"], strict=True):
+        group["initial_lr"] = states[name][_RATE].item()
     optimizer.load_state_dict(plain)
 
 

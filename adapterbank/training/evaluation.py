@@ -77,7 +77,7 @@ def split_logits(
     """Logits (n, C) of an adapter on a split, on the CPU."""
     pooled = extract_features(backbone, split, folded, progress)
     weight, bias = folded.head_weight.detach().cpu(), folded.head_bias.detach().cpu()
-    return functional.linear(pooled, weight, bias)
+    return forward.classify(pooled, weight, bias)
 
 
 def evaluate(

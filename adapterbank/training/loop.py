@@ -18,11 +18,12 @@ from adapterbank.data.images import normalise
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter, Dropout
 from adapterbank.model import forward
+from adapterbank.model.threads import computing_with
 from adapterbank.records import Score
 from adapterbank.training.checkpoint import Checkpoint, Checkpointer, restore, states_of
 from adapterbank.training.evaluation import Evaluation, Progress, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
-from adapterbank.training.ridge import HEAD_SCALE, fit_ridge
+from adapterbank.training.ridge import fit_ridge
 from adapterbank.training.sinks import Epoch, Sink
 
 _LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
@@ -59,7 +60,7 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
         data: training and validation images of the task.
         adapter: at its start.
         recipe: how to optimise.
-        settings: epochs and batch size.
+        settings: epochs, batch size and threads.
         seed: of the data's order and of dropout.
         sinks: called after every step and epoch.
         progress: called with the images done that the head's start is fitted to.
@@ -67,19 +68,21 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
             Stopping after any and going on gives the bits of never having stopped.
 
     Raises:
+        InputError: the environment keeps the training from having its threads.
         TrainingDiverged: a loss or a gradient is NaN or infinite; the error's ``last_good`` holds
             the state after the last whole epoch (of the start, in the first).
     """
     adapter.to(backbone.device)
     state = None if checkpoint is None else checkpoint.state
-    if recipe.head == "ridge" and state is None:
-        start_head(backbone, data, adapter, progress)
-    run = _Run(backbone, data, adapter, recipe, settings, seed)
-    if state is not None:
-        run.resume(state)
-    if recipe.gradient:
-        run.epochs(sinks, checkpoint)
-    val = run.val or run.validate(len(run.past))
+    with computing_with(settings.threads):
+        if recipe.head == "ridge" and state is None:
+            start_head(backbone, data, adapter, progress)
+        run = _Run(backbone, data, adapter, recipe, settings, seed)
+        if state is not None:
+            run.resume(state)
+        if recipe.gradient:
+            run.epochs(sinks, checkpoint)
+        val = run.val or run.validate(len(run.past))
     return TrainResult(adapter=adapter, epochs=tuple(run.past), val=val)
 
 
@@ -189,6 +192,8 @@ class _Run:
                 fix=_LOWER_RATE,
             )
         self.optimizer.step()
+        # A caller's autocast keeps each parameter's cast: the next forward would run the old ones.
+        torch.clear_autocast_cache()
         self.taken += 1
         return value, int((logits.argmax(1) == labels).sum())
 
@@ -219,8 +224,8 @@ def start_head(
     with torch.no_grad():
         features = extract_features(backbone, data.train, adapter.fold(), progress)
         ridge = fit_ridge(features, data.train.labels, len(data.classes))
-        adapter.head.weight.copy_(ridge.weight * HEAD_SCALE)
-        adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * HEAD_SCALE)
+        adapter.head.weight.copy_(ridge.weight * ridge.temperature)
+        adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * ridge.temperature)
 
 
 def _state(adapter: Adapter) -> dict[str, Tensor]:

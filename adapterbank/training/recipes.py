@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapterbank import catalog
 from adapterbank.config.bank import TrainConfig
@@ -22,50 +22,74 @@ class Recipe:
 
     ``multipliers`` scale the learning rate of parameters by name; parameters that a method does
     not have are passed over, so one recipe serves every method.
+
+    With ``scales`` the learning rate is a fraction of each tensor's own scale, which is its root
+    mean square at its start, or what ``scales`` says of a tensor that starts at zero: AdamW moves
+    every number by about the rate, so an absolute one destroys small tensors and leaves large ones
+    where they are.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-2
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
+    full_rate_steps: int | None = None  # fewer get less in proportion
+    full_rate_epochs: int | None = None  # more get less in proportion
     weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    scales: Mapping[str, float] | None = None  # None: rates are absolute
     warm_up: float = 0.1  # fraction of the epochs
+    most_warm_up: int | None = None  # steps
     schedule: Literal["step", "epoch"] = "step"
     head: Literal["as_built", "ridge"] = "ridge"
     gradient: bool = True  # False: closed form only
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values, for an adapter's configuration."""
-        return {**vars(self), "multipliers": dict(self.multipliers)}
+        scales = None if self.scales is None else dict(self.scales)
+        return {**vars(self), "multipliers": dict(self.multipliers), "scales": scales}
 
     def rate(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Fraction of the learning rate at a step: linear warm-up, then a cosine to zero.
 
+        Few steps cannot mend what large ones break, and images seen many times are learned by
+        heart: ``full_rate_steps`` and ``full_rate_epochs`` make the whole smaller there.
+
         ``schedule="epoch"`` changes it once an epoch and starts at exactly zero, as the published
         recipe's trainer does.
         """
-        if steps_per_epoch * epochs == 1:
-            return 1.0  # the cosine of a single step would be its end
+        steps, full = epochs * steps_per_epoch, 1.0
+        if self.full_rate_steps is not None:
+            full = min(full, steps / self.full_rate_steps)
+        if self.full_rate_epochs is not None:
+            full = min(full, self.full_rate_epochs / epochs)
+        if steps == 1:
+            return full  # the cosine of a single step would be its end
         if self.schedule == "epoch":
             now, warm = float(step // steps_per_epoch), self.warm_up * epochs
             total = float(epochs)
         else:
-            now, warm = step + 1.0, self.warm_up * epochs * steps_per_epoch
-            total = float(epochs * steps_per_epoch)
+            total = float(steps)
+            now, warm = step + 1.0, min(self.warm_up * total, self.most_warm_up or math.inf)
         if now < warm:
-            return now / warm
-        return 0.5 * (1.0 + math.cos(math.pi * (now - warm) / max(total - warm, 1.0)))
+            return full * now / warm
+        return full * 0.5 * (1.0 + math.cos(math.pi * (now - warm) / max(total - warm, 1.0)))
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        # Works at small budgets: see docs/figures.md. Rates are relative to how large a
-        # parameter starts: base prompts start at the scale of tokens, other prompts far below.
+        # Keeps what the ridge start knows at any budget: see docs/figures.md. The head, whose many
+        # weights nearly cancel, follows slowly; what prompts learn, they learn in their base.
         "default": Recipe(
-            learning_rate=1e-2,
+            learning_rate=3e-2,
+            full_rate_steps=100,
+            full_rate_epochs=10,
             multipliers=MappingProxyType(
-                {"alpha": 0.3, "base": 16.0, "prompts": 0.5, "head.weight": 0.2, "head.bias": 0.2}
+                {"base": 4.0, "prompts": 4.0, "head.weight": 0.1, "head.bias": 0.1}
             ),
+            # Normalised tokens have scale one; a weighting of P patches has about 1 / P.
+            scales=MappingProxyType({"alpha": 0.05, "up": 0.03}),
+            warm_up=0.5,
+            most_warm_up=100,
         ),
         # arXiv 2501.18936: SGD, momentum 0.9, base rate × batch / 256, 10 of 100 epochs warm-up.
         # The published searches run over ten rates and four decays; these are one setting of it.
@@ -105,14 +129,24 @@ def find_recipe(settings: TrainConfig, method: str) -> Recipe:
 
 
 def build_optimizer(recipe: Recipe, adapter: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-    """Build the optimiser with one group for each parameter; ``initial_lr`` is its full rate."""
+    """Build the optimiser with one group for each parameter; ``initial_lr`` is its full rate.
+
+    The adapter must be at its start, of which relative rates are.
+    """
     base = recipe.learning_rate
     if recipe.per_batch_of is not None:
         base *= batch_size / recipe.per_batch_of
     groups = []
     for name, parameter in adapter.named_parameters():
         rate = base * recipe.multipliers.get(name, 1.0)
+        if recipe.scales is not None:
+            rate *= _scale(parameter) or recipe.scales.get(name, 1.0)
         groups.append({"params": [parameter], "lr": rate, "initial_lr": rate})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=base, momentum=0.9, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(groups, lr=base, weight_decay=recipe.weight_decay)
+
+
+def _scale(parameter: Tensor) -> float:
+    """Root mean square of a tensor."""
+    return float(parameter.detach().double().square().mean().sqrt())

@@ -18,6 +18,7 @@ from adapterbank.bank.features import FOLDER, FrozenSplit, adapter_logits, froze
 from adapterbank.bank.measure import measure
 from adapterbank.data.store import load_task
 from adapterbank.inference.predictor import Predictor, load_bank_backbone
+from adapterbank.model.threads import computing_with
 from adapterbank.pipeline.release import release
 from adapterbank.training.checked import pack_checked, unpack_checked
 from adapterbank.training.evaluation import (
@@ -82,8 +83,9 @@ def test_frozen_features_are_those_of_the_split(
 ) -> None:
     images = load_task(opened.data(TASK), spec=backbone.spec).split(split)
     frozen = frozen_split(opened, backbone, TASK, split)
-    last = extract_features(backbone, images)
-    middle = extract_frozen(backbone, images, (backbone.traits.blocks // 2,))
+    with computing_with(opened.config.training(TASK).threads):
+        last = extract_features(backbone, images)
+        middle = extract_frozen(backbone, images, (backbone.traits.blocks // 2,))
     torch.testing.assert_close(frozen.last, last, rtol=0, atol=0)
     # Of a block that is the last to run only the token that is read is computed.
     torch.testing.assert_close(frozen.features[:, :1], middle, rtol=0, atol=1e-5)
@@ -103,7 +105,9 @@ def test_logits_that_training_kept_are_those_of_the_version_to_the_bit(
     data = load_task(opened.data(TASK))
     for split, answers in kept.items():
         images = data.split(split)
-        assert answers.logits.equal(split_logits(predictor.backbone, images, adapter.folded))
+        with computing_with(opened.config.training(TASK).threads):
+            logits = split_logits(predictor.backbone, images, adapter.folded)
+        assert answers.logits.equal(logits)
         assert answers.labels.equal(images.labels)
 
 
@@ -127,7 +131,8 @@ def test_a_measured_version_is_run_once(opened: Bank, monkeypatch: pytest.Monkey
     predictor = Predictor(opened.registry)
     images = load_task(opened.data(TASK)).test
     _, adapter = predictor.load(f"{TASK}@2")
-    answers = evaluate(predictor.backbone, images, adapter.folded)
+    with computing_with(opened.config.training(TASK).threads):
+        answers = evaluate(predictor.backbone, images, adapter.folded)
     assert (first.score, first.loss) == (answers.score, answers.loss)
 
 
@@ -144,7 +149,7 @@ def test_another_block_is_run_once_and_kept_beside_those_of_the_bank(
     assert passes.of(opened, TASK)["val"] == {0}
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "missing", "of other images"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "missing", "of other images", "of threads"])
 def test_what_is_kept_is_never_trusted_beyond_what_it_is_of(
     opened: Bank, backbone: TimmViT, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +164,12 @@ def test_what_is_kept_is_never_trusted_beyond_what_it_is_of(
         kept.unlink()
     else:
         tensors, key = unpack_checked(content)
-        kept.write_bytes(pack_checked(tensors, key.replace('"data": "', '"data": "0')))
+        old, new = {
+            "of other images": ('"data": "', '"data": "0'),
+            "of threads": ('"threads": 1', '"threads": 2'),
+        }[harm]
+        assert old in key
+        kept.write_bytes(pack_checked(tensors, key.replace(old, new)))
     passes = Passes(monkeypatch)
     _assert_equal(frozen_split(opened, backbone, TASK, "val"), whole)
     assert passes.of(opened, TASK)["val"] == {1}

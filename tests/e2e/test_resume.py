@@ -201,7 +201,12 @@ def test_the_seconds_of_a_training_are_those_of_all_its_processes(longer: Bank) 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("seed: 1", "seed: 2"), ("batch_size: 8", "batch_size: 7"), ("rank: 2", "rank: 1")],
+    [
+        ("seed: 1", "seed: 2"),
+        ("batch_size: 8", "batch_size: 7"),
+        ("batch_size: 8", "batch_size: 8, threads: 2"),
+        ("rank: 2", "rank: 1"),
+    ],
 )
 def test_a_training_that_is_another_starts_from_the_beginning(
     longer: Bank, cli: Cli, old: str, new: str

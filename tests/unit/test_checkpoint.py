@@ -27,6 +27,7 @@ from adapterbank.training.checkpoint import (
     states_of,
 )
 from adapterbank.training.loop import TrainResult, train
+from adapterbank.training.recipes import RECIPES as NAMED
 from adapterbank.training.recipes import Recipe, build_optimizer
 from adapterbank.training.sinks import Epoch, Sink
 from tests import tiny, toys
@@ -35,6 +36,7 @@ DATA = toys.task()
 EPOCHS, STEPS = 4, 3  # 24 images by 8
 RECIPES = {
     "adamw": replace(toys.RECIPE, weight_decay=0.01, head="ridge"),
+    "relative": NAMED["default"],  # rates are of the start, which going on does not see
     "sgd": replace(toys.RECIPE, optimizer="sgd", learning_rate=0.05, head="ridge"),
 }
 IDENTITY = identify({"test": True})

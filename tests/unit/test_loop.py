@@ -13,7 +13,7 @@ from adapterbank.config.bank import TrainConfig
 from adapterbank.errors import TrainingDiverged
 from adapterbank.methods.base import Adapter
 from adapterbank.training.evaluation import evaluate, extract_features
-from adapterbank.training.loop import TrainResult, train
+from adapterbank.training.loop import TrainResult, start_head, train
 from adapterbank.training.recipes import RECIPES, Recipe
 from adapterbank.training.ridge import fit_ridge
 from adapterbank.training.sinks import Epoch, Sink
@@ -103,6 +103,39 @@ def test_training_learns_a_task_that_can_be_learned(method: str) -> None:
     epochs = run(start(method), epochs=6).epochs
     assert epochs[-1].loss < 0.5 * epochs[0].loss
     assert epochs[-1].val_loss < epochs[0].val_loss
+
+
+@each_prompted
+def test_under_autocast_training_goes_where_it_goes_in_float32(method: str) -> None:
+    before, exact = state(start(method)), run(start(method), epochs=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = run(start(method), epochs=8)
+    # bfloat16 has 8 bits: 0.06 was seen, and 1.0 where steps saw the parameters of the first one.
+    ways = {
+        name: float((tensor - state(exact.adapter)[name]).norm())
+        / float((state(exact.adapter)[name] - before[name]).norm())
+        for name, tensor in state(rounded.adapter).items()
+    }
+    assert max(ways.values()) < 0.25, ways
+    assert rounded.val.loss == pytest.approx(exact.val.loss, abs=0.01)
+    assert rounded.val.logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", ["vapt", "vpt_deep", "vpt_shallow"])
+def test_twenty_steps_of_the_default_recipe_leave_every_tensor_near_its_start(method: str) -> None:
+    begun = start(method)
+    start_head(tiny.backbone("plain"), DATA, begun)
+    before = state(begun)
+    recipe = replace(RECIPES["default"], head="as_built")
+    after = state(run(begun, recipe, epochs=5, batch_size=6).adapter)
+    moved = {
+        name: float((after[name] - tensor).square().mean() / tensor.square().mean()) ** 0.5
+        for name, tensor in before.items()
+        if tensor.any()
+    }
+    # AdamW moves a number by its rate at most, or little more: 0.24 of the scale of prompts in all.
+    assert max(moved.values()) < 0.35, moved
+    assert max(value for name, value in moved.items() if name.startswith("head.")) < 0.01, moved
 
 
 @each_prompted

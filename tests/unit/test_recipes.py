@@ -47,6 +47,23 @@ def test_without_a_warm_up_the_rate_falls_from_the_first_step() -> None:
     assert found[0] > 0.99
 
 
+def test_a_warm_up_of_many_steps_is_cut_to_the_most() -> None:
+    found = rates(Recipe(warm_up=0.5, most_warm_up=4), steps=10, epochs=4)
+    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=1e-12)  # float64
+    assert max(found[4:]) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "full"),
+    [(10, 2, 0.2), (10, 5, 0.5), (10, 10, 1.0), (10, 40, 0.25), (50, 4, 1.0), (1, 20, 0.2)],
+)
+def test_few_steps_and_many_epochs_are_smaller_in_proportion(
+    steps: int, epochs: int, full: float
+) -> None:
+    recipe = Recipe(full_rate_steps=100, full_rate_epochs=10, warm_up=0.5)
+    assert max(rates(recipe, steps, epochs)) == pytest.approx(full)
+
+
 def test_the_cosine_is_halfway_down_in_the_middle_and_ends_at_zero() -> None:
     found = rates(Recipe(warm_up=0.2, schedule="step"), steps=10, epochs=10)
     assert found[59] == pytest.approx(0.5, abs=1e-12)  # float64; steps 20 to 100 are the cosine
@@ -97,6 +114,26 @@ def test_multipliers_reach_their_parameters_only_and_decay_all(kind: str) -> Non
     assert found.pop("alpha") == (2.0, 0.25)
     assert found.pop("head.bias") == (0.25, 0.25)
     assert set(found.values()) == {(0.5, 0.25)}
+
+
+def test_a_relative_rate_is_a_fraction_of_how_large_a_tensor_starts() -> None:
+    recipe = Recipe(learning_rate=0.1, multipliers={"alpha": 0.5}, scales={"norm_bias": 3.0})
+    adapter = toys.start("vapt", tiny.backbone("plain"))
+    parameters = dict(adapter.named_parameters())
+    with torch.no_grad():
+        parameters["alpha"].fill_(-4.0)
+        parameters["first"].mul_(8.0)
+    found = {
+        name: group["initial_lr"]
+        for name, group in zip(
+            parameters, build_optimizer(recipe, adapter, 8).param_groups, strict=True
+        )
+    }
+    assert found["alpha"] == pytest.approx(0.1 * 0.5 * 4.0)
+    first = float(parameters["first"].detach().square().mean().sqrt())
+    assert found["first"] == pytest.approx(0.1 * first, rel=1e-6)  # float32 means
+    assert found["norm_bias"] == pytest.approx(0.1 * 3.0)  # it starts at zero
+    assert found["bias"] == pytest.approx(0.1)  # of which nothing is said: scale one
 
 
 def test_the_linear_scaling_rule_scales_by_the_batch() -> None:

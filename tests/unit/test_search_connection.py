@@ -264,7 +264,7 @@ def test_a_trial_has_the_share_it_was_given(
 ) -> None:
     config = SearchConfig(cpus_per_trial=cpus, gpus_per_trial=gpus)
 
-    assert per_trial(config, cluster) == expected
+    assert per_trial(config, cluster, threads=2) == expected
 
 
 def test_a_machine_without_gpus_gives_none_and_asks_for_none(
@@ -272,10 +272,10 @@ def test_a_machine_without_gpus_gives_none_and_asks_for_none(
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
 
-    assert per_trial(SearchConfig(), {"CPU": 2.0}) == {"cpu": 1.0}
+    assert per_trial(SearchConfig(), {"CPU": 2.0}, threads=1) == {"cpu": 1.0}
     check_gpus({"cpu": 1.0})  # asks nobody
     with pytest.raises(InputError, match=r"asks for 0\.25 GPUs; the largest node has 0"):
-        per_trial(SearchConfig(gpus_per_trial=0.25), {"CPU": 2.0})
+        per_trial(SearchConfig(gpus_per_trial=0.25), {"CPU": 2.0}, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -289,4 +289,4 @@ def test_a_trial_that_fits_no_node_is_refused_however_large_the_cluster(
     cluster: dict[str, float], share: dict[str, float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        per_trial(SearchConfig.model_validate(share), cluster)
+        per_trial(SearchConfig.model_validate(share), cluster, threads=1)
