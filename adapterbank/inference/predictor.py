@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -373,6 +374,12 @@ class Predictor:
             best = next(rows)[: len(classes)].topk(min(top_k, len(classes)))
             labels = [classes[index] for index in best.indices.tolist()]
             top = tuple(zip(labels, best.values.tolist(), strict=True))
+            if math.isnan(top[0][1]):
+                raise IntegrityError(
+                    f"{version} answers {image.name} with numbers that are none: its tensors are"
+                    " beyond what can be computed with",
+                    fix=f"adapterbank rollback {version.task}",
+                )
             answers.append(
                 Prediction(
                     image=image.name,
