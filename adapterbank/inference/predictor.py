@@ -300,7 +300,9 @@ class Predictor:
                 f"tasks is one string, {tasks!r}, expected a reference for each image",
                 fix=f"task={tasks!r}",
             )
-        refs = [as_reference(ref) for ref in tasks]
+        refs = list(tasks)
+        for ref in refs:
+            as_reference(ref)  # what is none may not even be comparable with others
         if isinstance(images, Sized) and len(images) != len(refs):
             raise InputError(f"{len(images)} images, but {len(refs)} tasks: expected one for each")
         versions = {ref: self.registry.resolve(ref) for ref in dict.fromkeys(refs)}
