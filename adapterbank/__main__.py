@@ -76,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        with suppress(AdapterBankError, typer.Exit):
+        with suppress(AdapterBankError, BrokenPipeError):
             render.finish()  # or the interpreter would fail at its end, if this is what failed
         where = f"{error.filename}: " if error.filename else ""
         message = visible(f"{where}{error.strerror or error}")

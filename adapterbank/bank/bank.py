@@ -72,7 +72,7 @@ class RunNote:
     """What ``train`` leaves of its run in ``run.json``."""
 
     run_id: str
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 @checked(frozen=True, kw_only=True, config=_NOTE)

@@ -115,21 +115,36 @@ def line(text: str = "", *, at_once: bool = False) -> None:
 
 
 def finish() -> None:
-    """Write what was not written yet; a closed pipe or a full disk is noticed here, not later."""
-    _write("", at_once=True)
+    """Write what was not written yet; a closed pipe or a full disk is noticed here, not later.
+
+    Raises:
+        AdapterBankError: standard output cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    with _writing():
+        sys.stdout.flush()
 
 
-def _write(text: str, *, at_once: bool) -> None:
+@contextmanager
+def _writing() -> Iterator[None]:
     try:
-        sys.stdout.write(text)
-        if at_once:
-            sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise typer.Exit(silence()) from error
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         silence()
         reason = f"Cannot write to standard output: {error.strerror or error}"
         raise AdapterBankError(reason, fix="give it another place, such as > FILE") from error
+
+
+def _write(text: str, *, at_once: bool) -> None:
+    try:
+        with _writing():
+            sys.stdout.write(text)
+            if at_once:
+                sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise typer.Exit(silence()) from error
 
 
 def note(text: str) -> None:

@@ -231,7 +231,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif last == "[key]":
             lines.append(f"{where}: {_expected(problem)}")
         else:
-            lines.append(f"{where}: {_expected(problem)}, got {problem['input']!r}")
+            lines.append(f"{where}: {_expected(problem)}, got {problem['input']!r:.200}")
     return lines
 
 

@@ -23,6 +23,7 @@ from adapterbank.errors import ConfigError
 
 _Loader: Final = getattr(fast_yaml, "CBaseLoader", fast_yaml.BaseLoader)  # no dates, no numbers
 _DEEPEST = 50  # collections in one another
+_BEYOND = 10**20  # no whole number of 64 bits
 _LARGEST = 250_000  # keys and values
 _LONGEST = 4_000_000  # characters
 
@@ -140,10 +141,14 @@ class _Constructor(SafeConstructor):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002  # ruamel's signature
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ArithmeticError, LookupError, ValueError) as error:  # such as 2026-02-30
             problem = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}"
             raise ConstructorError(None, None, problem, node.start_mark) from error
+        if isinstance(value, int) and abs(value) >= _BEYOND:
+            problem = f"{str(node.value)[:20]}… has more than 20 digits"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return value
 
     def check_mapping_key(self, *args: Any) -> bool:  # noqa: ANN401
         _, key_node, mapping, key, _ = args

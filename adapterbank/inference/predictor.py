@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -299,7 +300,9 @@ class Predictor:
                 f"tasks is one string, {tasks!r}, expected a reference for each image",
                 fix=f"task={tasks!r}",
             )
-        refs = [as_reference(ref) for ref in tasks]
+        refs = list(tasks)
+        for ref in refs:
+            as_reference(ref)  # what is none may not even be comparable with others
         if isinstance(images, Sized) and len(images) != len(refs):
             raise InputError(f"{len(images)} images, but {len(refs)} tasks: expected one for each")
         versions = {ref: self.registry.resolve(ref) for ref in dict.fromkeys(refs)}
@@ -373,6 +376,12 @@ class Predictor:
             best = next(rows)[: len(classes)].topk(min(top_k, len(classes)))
             labels = [classes[index] for index in best.indices.tolist()]
             top = tuple(zip(labels, best.values.tolist(), strict=True))
+            if math.isnan(top[0][1]):
+                raise IntegrityError(
+                    f"{version} answers {image.name} with numbers that are none: its tensors are"
+                    " beyond what can be computed with",
+                    fix=f"adapterbank rollback {version.task}",
+                )
             answers.append(
                 Prediction(
                     image=image.name,

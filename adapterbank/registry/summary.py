@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapterbank.durable import read_file
 from adapterbank.errors import InputError, IntegrityError
 from adapterbank.reading import read_object
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
-from adapterbank.registry.manifest import FILE_LIMITS, check_files, check_some
+from adapterbank.registry.manifest import check_files, check_some
 from adapterbank.registry.metrics import read_metrics
 from adapterbank.registry.store import Registry
 from adapterbank.registry.task_record import CHAMPION
@@ -85,7 +84,7 @@ def read_task(directory: Path) -> str:
     """
     path = directory / _CONFIG
     try:
-        task = read_object(read_file(path, limit=FILE_LIMITS[_CONFIG]), str(path)).get("task")
+        task = read_object(path.read_bytes(), str(path)).get("task")
     except FileNotFoundError as error:
         raise InputError(
             f"{directory} holds no version: {_CONFIG} is missing",

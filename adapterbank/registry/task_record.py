@@ -174,6 +174,8 @@ def _contradiction(record: TaskRecord, task: str) -> str | None:
     steps = [event.step for event in record.history]
     if record.task != task:
         return f"is about task {record.task!r}, expected {task!r}"
+    if not numbers:
+        return "names no version"
     if numbers != list(range(1, len(numbers) + 1)):
         return f"numbers its versions {numbers[::-1]}, expected {len(numbers)} down to 1"
     if steps != list(range(1, len(steps) + 1)):

@@ -142,6 +142,7 @@ def unpack_router(files: Mapping[str, bytes], *, where: str) -> Router:
     config = read_document(files[CONFIG], _Config, f"{where}/{CONFIG}", fix=_FIX)
     arrays = read_tensors(files[TENSORS], f"{where}/{TENSORS}", fix=_FIX)
     _check_shapes(config, arrays, where)
+    _check_solvable(config, arrays, where)
     parts, row, start = {}, 0, 0
     for task, stated in sorted(config.tasks.items()):
         parts[task] = TaskPart(
@@ -206,6 +207,17 @@ def _check_shapes(config: _Config, arrays: Tensors, where: str) -> None:
                 f" expected {kind} of shape {shape}",
                 fix=_FIX,
             )
+
+
+def _check_solvable(config: _Config, arrays: Tensors, where: str) -> None:
+    """Refuse factors that no covariance has: their diagonals are positive."""
+    width = config.width
+    diagonal = np.cumsum([0, *range(width, 1, -1)])  # places in a triangle packed by rows
+    for name in ("within", "background"):
+        if (arrays[name][:, diagonal] <= 0).any():
+            raise IntegrityError(f"{where} is not a router: {name!r} is singular", fix=_FIX)
+    if (arrays["counts"] < 1).any():
+        raise IntegrityError(f"{where} is not a router: a class has no image", fix=_FIX)
 
 
 def _spread(stated: _Block, arrays: Mapping[str, Floats], layer: int) -> Spread:

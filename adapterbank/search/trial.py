@@ -20,17 +20,17 @@ import numpy as np
 import ray
 import torch
 from ray import tune
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from adapterbank.backbones.identity import parse_arch
 from adapterbank.backbones.timm_vit import TimmViT, build_vit
 from adapterbank.config.bank import TrainConfig
 from adapterbank.data.base import Split, TaskData, TrainingData
-from adapterbank.errors import InputError, TrainingDiverged
+from adapterbank.errors import InputError, IntegrityError, TrainingDiverged
 from adapterbank.inference.artifact import build_adapter, pack_adapter
 from adapterbank.methods.base import Adapter
 from adapterbank.model.threads import computing_with
+from adapterbank.reading import Tensors, read_tensors
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.search.ledger import HEADS, training_file
 from adapterbank.search.space import split_values
@@ -200,18 +200,27 @@ def _start_head(
     untrained = identify({"adapter": pack_adapter(adapter).hex()})
     key = identify({"adapter": untrained, "data": brief.data, "device": str(backbone.device)})
     name = f"{HEADS}/{key}.safetensors"
-    fitted = storage.read(name)
-    if fitted is None:
+    state = _kept_head(storage, name, adapter)
+    if state is None:
         adapter.to(backbone.device)
         start_head(backbone, data, adapter)
         head = {"weight": adapter.head.weight, "bias": adapter.head.bias}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
         storage.write(name, save_tensors(plain))
         return
-    state = load_tensors(fitted)
     with torch.no_grad():
-        adapter.head.weight.copy_(state["weight"])
-        adapter.head.bias.copy_(state["bias"])
+        adapter.head.weight.copy_(torch.from_numpy(state["weight"]))
+        adapter.head.bias.copy_(torch.from_numpy(state["bias"]))
+
+
+def _kept_head(storage: Storage, name: str, adapter: Adapter) -> Tensors | None:
+    """Read a head that another trial fitted; None where there is none, or it is damaged."""
+    expected = {"weight": adapter.head.weight.shape, "bias": adapter.head.bias.shape}
+    try:
+        state = read_tensors(storage.read(name) or b"", name)
+    except IntegrityError:
+        return None
+    return state if {key: tensor.shape for key, tensor in state.items()} == expected else None
 
 
 def _identity(task: Shared, values: Mapping[str, Any], device: torch.device) -> str:

@@ -17,12 +17,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from adapterbank.errors import InputError, IntegrityError
+from adapterbank.errors import InputError, IntegrityError, UnknownName
 from adapterbank.inference.artifact import load_adapter
 from adapterbank.inference.champions import read_routing
+from adapterbank.records import Score
 from adapterbank.registry.checks import check_sound
 from adapterbank.registry.store import Registry
 from adapterbank.registry.summary import list_tasks, score_of, summarise
+from adapterbank.registry.verdicts import (
+    Comparison,
+    Verdict,
+    parse_verdict,
+    standing_refusal,
+    verdict_tags,
+)
 from adapterbank.registry.versions import Version
 from adapterbank.routing.storage import pack_router, unpack_router
 from adapterbank.text import percent
@@ -169,5 +177,52 @@ def test_any_router_is_read_or_an_integrity_error(name: str, data: st.DataObject
     files = pack_router(built(World().records(2)))
     change = changed_json if name.endswith("json") else changed_tensors
     hostile = {**files, name: data.draw(change(files[name]))}
-    with suppress(IntegrityError):
-        unpack_router(hostile, where="router@1")
+    with suppress(IntegrityError), np.errstate(all="ignore"):
+        router = unpack_router(hostile, where="router@1")
+        shape = (3, len(router.blocks), router.width)
+        assert len(router.route(np.random.default_rng(0).standard_normal(shape))) == 3
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Return a registry of two tasks, one of them with a verdict in its history."""
+    registry = served.new_registry(tmp_path_factory.mktemp("judged") / "registry")
+    for task in ("bugs", "odd"):
+        served.publish(registry, task)
+        registry.promote(f"{task}@1", expected=None)
+    comparison = Comparison(test="mcnemar", p=0.5, difference=-0.1, interval=(-0.2, 0.1))
+    verdict = Verdict(task="odd", version=1, champion=None, outcome="refused", reason="worse",
+                      challenger_val=Score(correct=1, total=2), comparison=comparison)  # fmt: skip
+    registry.record_verdict("odd@1", verdict.as_json())
+    return registry
+
+
+def told(registry: Registry) -> None:
+    """Read all that a task's record says, as the commands do."""
+    registry.overview("odd")
+    registry.resolve("odd")
+    history = registry.history("odd")
+    for event in history:
+        event.as_json()
+        verdict = parse_verdict(event.verdict)
+        assert verdict is None or verdict.short()
+    verdict_tags(history, 1)
+    standing_refusal(history, 1)
+
+
+@fuzzed
+@given(data=st.data())
+def test_any_value_anywhere_in_a_record_is_read_or_an_integrity_error(
+    judged: Registry, data: st.DataObject
+) -> None:
+    path = judged.root / "aliases" / "odd.json"
+    sound = path.read_bytes()
+    path.write_bytes(data.draw(changed_json(sound)))
+    try:
+        with suppress(IntegrityError, UnknownName):
+            told(judged)
+        assert [row.task for row in list_tasks(judged)] == ["bugs", "odd"]
+        assert {problem.task for problem in judged.verify()} <= {"odd"}
+        assert judged.resolve("bugs").version == 1
+    finally:
+        path.write_bytes(sound)

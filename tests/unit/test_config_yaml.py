@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapterbank.config.yaml import read_mapping, read_yaml
+from adapterbank.config.yaml import read_mapping, read_texts, read_yaml
 from adapterbank.errors import ConfigError
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -43,6 +43,7 @@ def test_a_document_is_read_as_yaml_1_2(text: str, value: object) -> None:
         ("a: !!int x", 1, 4, "'x' is no int"),
         ("a: !!bool x", 1, 4, "'x' is no bool"),
         ("a: " + "9" * 5000, 1, 4, "is no int"),
+        ("a: " + "9" * 21, 1, 4, "has more than 20 digits"),
         ("a: 'x", 1, 6, "while scanning a quoted scalar, found unexpected end of stream"),
         ("a: !!python/name:os.system", 1, 4, "could not determine a constructor"),
         ("? {a: 1}\n: 2", 1, 3, "found unhashable key"),
@@ -82,3 +83,29 @@ def test_a_key_twice_in_an_ordered_mapping_is_refused() -> None:
 def test_the_top_of_a_file_must_be_a_mapping(text: str) -> None:
     with pytest.raises(ConfigError, match="a file: 1 problem\n  - expected a mapping at the top"):
         read_mapping(text, "a file")
+
+
+def test_what_a_program_wrote_is_read_as_texts() -> None:
+    text = b"outs:\n- path: 1e5\n  day: 2026-02-30\n  size: 12\n  none: ~\n"
+    read = {"outs": [{"path": "1e5", "day": "2026-02-30", "size": "12", "none": "~"}]}
+    assert read_texts(text, "a file") == read
+    assert read_texts(b"", "a file") is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b"- " * 100_000,
+        b"a: 'x",
+        b"\xff\xfe\xfa",
+        b"a: \x07",
+        b"*x",
+        b"a: &a [*a]\nb",
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_no_program_wrote_is_refused_in_one_line(data: bytes) -> None:
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        read_texts(data, "a file")
+    assert "\n" not in caught.value.problems[0]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.errors import IntegrityError
+from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.integrations.dvc import repo
+from adapterbank.integrations.dvc.objects import locked_outputs
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
@@ -123,3 +124,32 @@ def test_what_dvc_says_is_the_reason_where_it_has_no_such_stage(bank: Path) -> N
 
 def test_a_bank_without_a_pipeline_says_so(tmp_path: Path) -> None:
     assert repo.keep_output(tmp_path, STAGE, OUTPUT) == f"{tmp_path} has no dvc.yaml"
+
+
+LOCKS = {
+    "list": b"[]",
+    "text": b"x",
+    "stages-a-list": b"stages: [1]",
+    "stage-a-text": b"stages: {a: x}",
+    "outs-of-texts": b"stages: {a: {outs: [x]}}",
+    "date": b"stages: {a: {day: 2026-02-30, outs: [{path: p, md5: m}]}}",
+    "no-path": b"stages: {a: {outs: [{md5: m}]}}",
+    "path-a-list": b"stages: {a: {outs: [{path: [p], md5: m}]}}",
+    "deep": b"[" * 100_000,
+    "broken": b"stages: {",
+    "latin": b"stages: {a: \xe9}",
+}
+
+
+@pytest.mark.parametrize("content", LOCKS.values(), ids=LOCKS)
+def test_a_lock_file_that_is_none_is_told_with_what_brings_it_back(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "dvc.lock"
+    path.write_bytes(content)
+    try:
+        found = locked_outputs(path)
+    except AdapterBankError as error:
+        assert error.fix == "git checkout dvc.lock"  # noqa: PT017  # some of them say nothing wrong
+    else:
+        assert found in ({}, {"p": "m"}, {"['p']": "m"})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from adapterbank.bank.bank import Bank
 from adapterbank.config.bank import parse_config
@@ -106,6 +106,20 @@ def test_a_version_without_a_canary_is_answered_with_and_not_called_proven(bank:
     (failed,) = audit(bank).failed
     assert failed.name == "odd@1"
     assert "no canary.safetensors" in (failed.problem or "")
+
+
+def test_numbers_beyond_what_can_be_computed_with_are_no_answer(bank: Bank) -> None:
+    sound = bank.registry.read(bank.registry.resolve("bugs"))
+    files = {**sound, **configured(lambda config: config.update(task="odd"))(sound)}
+    tensors = load(files["adapter_model.safetensors"])
+    tensors["head.weight"] = np.full_like(tensors["head.weight"], 3e38)
+    files["adapter_model.safetensors"] = save(tensors)
+    del files["canary.safetensors"]
+    served.smuggle(bank.registry, "odd", files)
+    predictor = Predictor(bank.registry)
+    with pytest.raises(IntegrityError, match="odd@1 answers image 0 with numbers that are none"):
+        predictor.predict([served.picture(1)], task="odd")
+    assert len(predictor.predict([served.picture(1)], task="bugs")) == 1
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "0001-01-01T00:00:00+23:59", "2026-02-30"])

@@ -12,10 +12,11 @@ import pytest
 import typer
 
 from adapterbank.cli import render
+from adapterbank.cli.predict import _answer as answer_of
 from adapterbank.cli.progress import Bar, spinner
 from adapterbank.cli.render import Answer, Faint, Table
 from adapterbank.errors import ConfigError
-from adapterbank.records import Score
+from adapterbank.records import Prediction, Score
 from adapterbank.text import visible
 
 ANSWER = Answer(
@@ -120,3 +121,17 @@ def test_progress_is_as_harmless_as_answers(
     assert f"[bold]{visible(EVIL)}:smile:" in said.replace("\n", "")
     assert "\x1b]0" not in said
     assert "\x07" not in said
+
+
+def test_an_answer_of_any_label_and_any_name_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prediction = Prediction(image=EVIL, task="a", version=1, digest="d", label=EVIL,
+                            probability=0.5, top_k=((EVIL, 0.5), (EVIL, 0.4)),
+                            latency_ms=1.0)  # fmt: skip
+    render.answer(answer_of(EVIL, prediction, 5, 5), as_json=False)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert out[:-1] == visible(out[:-1])
+    render.answer(answer_of(EVIL, prediction, 5, 5), as_json=True)
+    assert json.loads(capsys.readouterr().out)["label"] == EVIL

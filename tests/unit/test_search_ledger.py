@@ -49,7 +49,7 @@ def test_every_trial_is_read_as_it_was_written(
     values=st.dictionaries(
         st.text(min_size=1),
         st.one_of(
-            st.none(), st.booleans(), st.integers(), st.text(),
+            st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(),
             st.floats(allow_nan=False, allow_infinity=False),
         ),
     )

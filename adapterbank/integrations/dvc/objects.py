@@ -214,7 +214,7 @@ class DvcObjects:
 
     def _locked_md5(self, output: str) -> str | None:
         if self._outputs is None:
-            self._outputs = _locked_outputs(self._root / _LOCK)
+            self._outputs = locked_outputs(self._root / _LOCK)
         return self._outputs.get(output)
 
     def _has(self, store: Any, md5: str) -> bool:  # noqa: ANN401  # DVC has no types
@@ -222,14 +222,14 @@ class DvcObjects:
             return bool(store.fs.exists(store.oid_to_path(md5)))
 
 
-def _locked_outputs(path: Path) -> dict[str, str]:
+def locked_outputs(path: Path) -> dict[str, str]:
     """Return the MD5 of each output that ``dvc.lock`` has, by the path of the output."""
     try:
         content = read_texts(path.read_bytes(), str(path)) or {}
         stages = (content.get("stages") or {}).values()
         # An alias makes many stages of a few letters.
         outputs = list(islice((out for stage in stages for out in stage.get("outs", ())), _MOST))
-        return {out["path"]: out["md5"] for out in outputs if out.get("md5")}
+        return {str(out["path"]): str(out["md5"]) for out in outputs if out.get("md5")}
     except FileNotFoundError:
         return {}
     except (ConfigError, AttributeError, KeyError, TypeError) as error:
