@@ -28,6 +28,8 @@ AUTO: Final = "auto"
 ROUTER: Final = "router"
 """The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
+BANK_VARIABLE: Final = "ADAPTERBANK_BANK"
+"""The environment variable that names the bank where nothing nearer does."""
 NOT_UTF8: Final = "this name is not UTF-8"
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -150,6 +150,18 @@ def test_a_lock_file_that_is_none_is_told_with_what_brings_it_back(
     try:
         found = locked_outputs(path)
     except AdapterBankError as error:
-        assert error.fix == "git checkout dvc.lock"  # noqa: PT017  # some of them say nothing wrong
+        assert error.fix == "git checkout HEAD -- dvc.lock"  # noqa: PT017  # some of them say nothing wrong
     else:
         assert found in ({}, {"p": "m"}, {"['p']": "m"})
+
+
+def test_stages_that_this_program_runs_are_told_of_no_other_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERBANK_BANK", "/another")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {look: {cmd: 'test -z \"$ADAPTERBANK_BANK\" && touch seen', outs: [seen]}}\n"
+    )
+    repo.ensure_dvc(tmp_path, git=False)
+    repo.repro(tmp_path, quiet=True)
+    assert (tmp_path / "seen").exists()

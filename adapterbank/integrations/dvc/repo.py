@@ -15,6 +15,7 @@ from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
 from adapterbank.reading import read_object
+from adapterbank.records import BANK_VARIABLE
 
 _GITIGNORE: Final = b"/config.local\n/tmp\n/cache\n"
 
@@ -112,7 +113,9 @@ def _core_settings(config: Path) -> dict[str, str]:
 def _environment() -> dict[str, str]:
     # Stage commands call `adapterbank`, which stands beside this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**DEFAULTS, **os.environ, "PATH": path}
+    # Which bank was meant is decided: a stage's own is the one that DVC runs it in.
+    inherited = {name: value for name, value in os.environ.items() if name != BANK_VARIABLE}
+    return {**DEFAULTS, **inherited, "PATH": path}
 
 
 def _dvc(root: Path, *words: str) -> str:

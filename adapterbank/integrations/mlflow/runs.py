@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import tempfile
 import time
@@ -21,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from adapterbank.cores import usable_cores
 from adapterbank.errors import ConflictError, InputError
 from adapterbank.integrations.git import git_revision
 from adapterbank.integrations.mlflow.store import (
@@ -252,7 +252,7 @@ def environment_tags(root: Path) -> dict[str, str]:
     tags = {
         "adapterbank.python": platform.python_version(),
         "adapterbank.platform": f"{platform.system()} {platform.machine()}",
-        "adapterbank.cpus": str(os.cpu_count()),
+        "adapterbank.cpus": str(usable_cores()),
         "mlflow.source.name": "adapterbank",
     }
     for library in _LIBRARIES:
