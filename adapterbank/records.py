@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, Literal
 
 from adapterbank.errors import InputError
@@ -31,6 +32,14 @@ ROUTER: Final = "router"
 BANK_VARIABLE: Final = "ADAPTERBANK_BANK"
 """The environment variable that names the bank where nothing nearer does."""
 NOT_UTF8: Final = "this name is not UTF-8"
+
+
+class Side(StrEnum):
+    """Of a merge, as Git names them."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ALIAS = r"[a-z][a-z0-9_-]{0,31}"

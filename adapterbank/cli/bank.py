@@ -227,7 +227,7 @@ def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = No
         [
             row.task,
             cell(row.version),
-            row.method or ("damaged" if row.problem else "no champion"),
+            row.method or _state(row),
             cell(row.classes),
             render.share(row.test),
             render.share(row.linear_probe),
@@ -243,6 +243,12 @@ def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = No
         for row, own in zip(rows, cells, strict=True):
             own.append(human_seconds(seconds.get(row.task)))
     return Table(columns, cells)
+
+
+def _state(row: TaskRow) -> str:
+    if row.absent:
+        return "not pulled"
+    return "damaged" if row.problem else "no champion"
 
 
 def _facts(summary: Summary, aliases: list[str]) -> list[tuple[str, str]]:

@@ -47,11 +47,11 @@ def register(
 
         version = moves.register(opened, directory, name)
     with progress.spinner("Showing it to MLflow and DVC", quiet=True):
+        from adapterbank.bank.keep import keep_versions
         from adapterbank.bank.mirror import follow_version
-        from adapterbank.integrations.dvc.repo import keep_output
 
         mirror = follow_version(opened, version)
-        dvc = keep_output(opened.root, f"register@{name}", f"registry/adapters/{name}")
+        dvc = keep_versions(opened.registry, name, [version])
     notes = []
     if mirror is not None:
         notes.append(f"{version} is registered; only MLflow does not show it yet: {mirror}")
