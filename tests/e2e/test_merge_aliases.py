@@ -168,6 +168,7 @@ def test_the_driver_is_installed_once(ours: Registry) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_clones_that_registered_and_pushed_become_one_bank(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,13 +281,17 @@ def _continued(root: Path, client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _experiment(root: Path, client: MlflowClient, name: str) -> str:
-    """Return the experiment's id; of several processes that make it at once, one wins."""
+    """Return the experiment's id; of several processes that make it at once, one wins.
+
+    One that was deleted is restored: what happens is shown, and nothing stops for it.
+    """
     experiment = client.get_experiment_by_name(name)
-    if (
-        experiment is not None
-        and experiment.lifecycle_stage == "active"  # a deleted one cannot be renamed
-        and is_displaced(root, experiment.artifact_location)
-    ):
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        # Deleted in MLflow's page, which cannot bring it back, and it keeps the name.
+        with suppress(MlflowException):  # another process was first
+            client.restore_experiment(experiment.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+    if experiment is not None and is_displaced(root, experiment.artifact_location):
         set_aside(root, experiment)
         experiment = None
     if experiment is None:
@@ -300,7 +304,7 @@ def _experiment(root: Path, client: MlflowClient, name: str) -> str:
     if experiment is None or experiment.lifecycle_stage != "active":
         raise ConflictError(
             f"MLflow experiment {name!r} was deleted",
-            fix="restore it in the MLflow UI, or remove it for good with mlflow gc",
+            fix="repeat the command, which restores it",
         )
     return str(experiment.experiment_id)
 
