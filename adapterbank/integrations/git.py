@@ -121,6 +121,20 @@ def git_ignored(root: Path, *names: str) -> dict[str, str]:
     return ignored if git_holds(root) else {}
 
 
+def why_lost(root: Path, name: str) -> str | None:
+    """Say that Git is told to ignore a file that clones need; None if it is not."""
+    try:
+        ignored = git_ignored(root, name)
+    except AdapterBankError:
+        return None  # of which `status` tells
+    return next((told_ignored(name, rule) for rule in ignored.values()), None)
+
+
+def told_ignored(name: str, rule: str) -> str:
+    """Say that a rule keeps a file from clones."""
+    return f"{name} is ignored by Git ({rule}), so no clone will have it"
+
+
 def mend_conflict(root: Path, name: str) -> str:
     """Return the commands that resolve the conflict of a file that Git could not merge."""
     if name == "dvc.lock":

@@ -14,7 +14,13 @@ from typing import Any, Literal, TypeAlias
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.inference.loads import check_loads
 from adapterbank.integrations.dvc.objects import DvcObjects
-from adapterbank.integrations.git import git_ignored, git_uncommitted, git_unmerged, mend_conflict
+from adapterbank.integrations.git import (
+    git_ignored,
+    git_uncommitted,
+    git_unmerged,
+    mend_conflict,
+    told_ignored,
+)
 from adapterbank.integrations.mlflow.mirror import (
     DIGEST_TAG,
     VERSION_TAG,
@@ -172,22 +178,23 @@ def _compare_git(registry: Registry, _: Manifests) -> Iterator[Discrepancy]:
     root = registry.root.parent
     unmerged = git_unmerged(root, *_IN_GIT)
     for name in unmerged:
-        yield _of_git(name, "is in conflict: Git could not merge it", mend_conflict(root, name))
+        yield _of_git(
+            name, f"{name} is in conflict: Git could not merge it", mend_conflict(root, name)
+        )
     for name in git_uncommitted(root, *_IN_GIT):
         if name not in unmerged:
-            yield _of_git(name, "is not committed", f"git add {name} && git commit")
+            yield _of_git(name, f"{name} is not committed", f"git add {name} && git commit")
     files = [path for path in (root / _IN_GIT[0]).glob("*.json") if path.is_file()]
     files += [path for path in map(root.joinpath, _IN_GIT[1:]) if path.is_file()]
     names = [path.relative_to(root).as_posix() for path in files]
     for name, rule in git_ignored(root, *sorted(names)).items():
-        why = f"is ignored by Git ({rule}), so no clone will have it"
-        yield _of_git(name, why, f"git add --force {name} && git commit")
+        yield _of_git(name, told_ignored(name, rule), f"git add --force {name} && git commit")
 
 
 def _of_git(name: str, message: str, fix: str) -> Discrepancy:
     path = PurePosixPath(name)
     task = path.stem if path.parent.name == "aliases" else None
-    return Discrepancy(place="git", task=task, message=f"{name} {message}", fix=fix)
+    return Discrepancy(place="git", task=task, message=message, fix=fix)
 
 
 def _compare_dvc(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
