@@ -71,15 +71,20 @@ def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
                 make_directory(path.parent)
                 replace_file(path, _template(template) if template else b"")
                 changed.append(path)
-        install_merge_driver(directory)
+        if git:
+            install_merge_driver(directory)
     return list(dict.fromkeys(changed))
 
 
 def install_merge_driver(root: Path) -> bool:
     """Let Git merge alias files by ``adapterbank merge-aliases``; return whether that is new.
 
-    Git keeps this in the repository's own configuration, which no clone has.
+    Git keeps this in the repository's own configuration, which no clone has. Nothing is done where
+    no ``.gitattributes`` of the bank asks for it.
     """
+    attributes = root / ".gitattributes"
+    if not attributes.is_file() or _DRIVER not in _text(attributes):
+        return False
     # -P: Git runs it at the top of the working tree, whose files are no modules of ours.
     command = f"{shlex.quote(sys.executable)} -P -m adapterbank merge-aliases --driver %O %A %B %P"
     return git_merge_driver(root, _DRIVER, "alias files of adapterbank", command)
