@@ -32,6 +32,7 @@ from adapterbank.config.strict import Strict
 from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import BANK_VARIABLE, InputSpec, check_new_task
+from adapterbank.text import is_conflicted
 
 PARAMS = Path("pipelines/params.yaml")
 
@@ -190,6 +191,11 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
+    if is_conflicted(text.encode(errors="replace")):
+        raise ConfigError(
+            where, ["has a merge conflict: lines that begin with <<<<<<<, ======= and >>>>>>>"],
+            fix=f"keep the lines that are meant, then git add {where}",
+        )  # fmt: skip
     content = _tuples(read_mapping(text, where))
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it

@@ -150,12 +150,16 @@ def mend_conflict(root: Path, name: str) -> str:
     return "adapterbank merge-aliases"
 
 
-def git_stages(root: Path, name: str) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Return a file that Git could not merge as it was: the common ancestor's, ours, theirs."""
-    base, ours, theirs = (
-        _git(root, "show", f":{stage}:./{name}", strip=False) for stage in (1, 2, 3)
-    )
-    return tuple(None if text is None else text.encode() for text in (base, ours, theirs))  # type: ignore[return-value]
+def git_stage(root: Path, name: str, stage: int) -> bytes | None:
+    """Return a text file that Git could not merge as one side has it; None if that has none.
+
+    Args:
+        root: the bank.
+        name: relative to it.
+        stage: 1 is the common ancestor's, 2 ours, 3 theirs.
+    """
+    text = _git(root, "show", f":{stage}:./{name}")
+    return None if text is None else text.encode()
 
 
 def git_add(root: Path, name: str) -> None:
@@ -256,7 +260,7 @@ def _ask(root: Path, *words: str, listed: str | None = None) -> str:
     raise AdapterBankError(f"Git could not be asked: {reason}", fix=fix)
 
 
-def _git(root: Path, *words: str, strip: bool = True) -> str | None:
+def _git(root: Path, *words: str) -> str | None:
     """Return what a git command prints, or None if it cannot answer."""
     program = shutil.which("git")
     if program is None or not root.is_dir():
@@ -265,6 +269,4 @@ def _git(root: Path, *words: str, strip: bool = True) -> str | None:
         ran = _run(program, "-C", str(root), *words)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if ran.returncode != 0:
-        return None
-    return ran.stdout.strip() if strip else ran.stdout
+    return ran.stdout.strip() if ran.returncode == 0 else None

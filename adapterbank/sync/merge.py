@@ -13,7 +13,7 @@ from typing import Final
 
 from adapterbank.durable import replace_file
 from adapterbank.errors import ConflictError, IntegrityError
-from adapterbank.integrations.git import git_add, git_stages, git_unmerged
+from adapterbank.integrations.git import git_add, git_stage, git_unmerged
 from adapterbank.records import ROUTER, Side
 from adapterbank.registry.merge import Clash, merge_records, split_conflict
 from adapterbank.registry.store import Registry
@@ -46,12 +46,20 @@ def merge_aliases(registry: Registry, *, take: Side | None = None) -> Merged:
     """
     root, names, clashes = registry.root.parent, list[str](), list[Clash]()
     unmerged = set(git_unmerged(root, *FILES))
-    for name in sorted(unmerged | {path for path in _files(root) if _is_marked(root / path)}):
-        task = _task(name)
-        base, ours, theirs = git_stages(root, name) if name in unmerged else (None, None, None)
+    present = {name: (root / name).read_bytes() for name in _files(root)}
+    marked = {name for name, data in present.items() if is_conflicted(data)}
+    for name in sorted(unmerged | marked):
+        task, data = _task(name), present.get(name, b"")
+        base, ours, theirs = (
+            git_stage(root, name, stage) if name in unmerged else None for stage in (1, 2, 3)
+        )
         if ours is None and theirs is None:
-            ours, theirs = split_conflict((root / name).read_bytes())
-        record, found = _merge(task, base, ours, theirs, take)
+            ours, theirs = split_conflict(data)
+        if data and name not in marked and data.strip() != ours:  # somebody has merged it by hand
+            record = parse_record(data, task, where=name, name=_inside(name))
+            found = tuple[Clash, ...]()
+        else:
+            record, found = _merge(task, base, ours, theirs, take)
         clashes += found
         if not found:
             registry.put_record(record)
@@ -116,8 +124,9 @@ def _files(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in found if path.is_file()]
 
 
-def _is_marked(path: Path) -> bool:
-    return is_conflicted(path.read_bytes())
+def _inside(name: str) -> str:
+    """Return the path of an alias file in the registry."""
+    return name.removeprefix("registry/")
 
 
 def _task(name: str) -> str:
