@@ -111,14 +111,12 @@ def split_conflict(data: bytes) -> tuple[bytes, bytes]:
 def _union(ours: Sequence[Event], theirs: Sequence[Event], base: Sequence[Event]) -> list[Event]:
     """Take all events of both, each side's in its own order, the older one first.
 
-    What the common ancestor has and a side has not, an earlier merge left out as nothing new; but
-    no version is lost by that.
+    A move that the common ancestor has and a side has not is one that an earlier merge left out as
+    nothing new, or that was taken back.
     """
     sides = [_keyed(ours), _keyed(theirs)]
-    dropped = (sides[0].keys() ^ sides[1].keys()) & _keyed(base).keys()
-    kept = sides[0] | sides[1]
-    registered = {e.digest for key, e in kept.items() if _registers(e) and key not in dropped}
-    dropped -= {key for key in dropped if _registers(e := kept[key]) and e.digest not in registered}
+    kept, dropped = sides[0] | sides[1], sides[0].keys() ^ sides[1].keys()
+    dropped &= {key for key, event in _keyed(base).items() if event.action != "register"}
     queues = [{key: side[key] for key in side if key not in dropped} for side in sides]
     events = list[Event]()
     while any(queues):
@@ -130,10 +128,6 @@ def _union(ours: Sequence[Event], theirs: Sequence[Event], base: Sequence[Event]
         for queue in queues:
             queue.pop(key, None)
     return events
-
-
-def _registers(event: Event) -> bool:
-    return event.action == "register"
 
 
 def _keyed(history: Iterable[Event]) -> dict[object, Event]:

@@ -51,8 +51,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new_registry(root / "registry").register("dtd", files_of("dtd", 0))
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "new").write_text("what is to be registered")
-    (root / "registry" / "backbone").mkdir()
-    (root / "registry" / "backbone" / "model.safetensors").write_bytes(b"the weights")
     (root / "pipelines").mkdir()
     (root / "pipelines" / "params.yaml").write_text(PARAMS)
     repo.ensure_dvc(root, git=False)
