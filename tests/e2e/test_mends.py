@@ -8,18 +8,21 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from adapterbank.bank.keep import keep_versions
+from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.integrations.dvc.repo import ensure_dvc
 from adapterbank.registry.store import Registry
 from tests.bank_samples import damage
 from tests.cli_samples import Cli
 from tests.dvc_samples import commit, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ALIASES = "registry/aliases/colours.json"
 WEIGHTS = "registry/backbone/model.safetensors"
@@ -117,7 +120,9 @@ def kept(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = "/registry/adapters/*/\n/registry/backbone/\n/work/\n/mlflow.db*\n/mlartifacts/\n"
     (root / ".gitignore").write_text(ignored)
     ensure_dvc(root, git=True)
-    run(root, sys.executable, "-m", "adapterbank", "sync")
+    assert keep_versions(Registry.open(root / "registry"), "colours") is None
+    with DvcObjects(root) as objects:
+        objects.keep("backbone", "registry/backbone", [root / "registry/backbone"], anew=True)
     commit(root)
     return root
 
