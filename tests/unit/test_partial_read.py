@@ -22,8 +22,8 @@ def version(tmp_path: Path) -> Version:
 
 
 def test_the_files_and_the_sizes_of_all_are_given(version: Version) -> None:
-    files, sizes = check_some(version.path, version.digest, (*NAMES, "canary.safetensors"))
-    assert files == {name: files_of("dtd")[name] for name in NAMES}  # it has no canary
+    files, sizes = check_some(version.path, version.digest, (*NAMES, "nothing.json"))
+    assert files == {name: files_of("dtd")[name] for name in NAMES}  # it has no other
     assert sizes == {path.name: path.stat().st_size for path in version.path.iterdir()}
 
 
