@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import stat
 import time
@@ -21,15 +23,45 @@ from pathlib import Path
 from adapterbank.errors import AdapterBankError, ConflictError, IntegrityError
 
 TEMPORARY = ".tmp-"
+_OBJECT = re.compile(r"/(?:files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}\Z")  # of DVC 3, or earlier
 
 
 def read_file(path: Path, *, limit: int) -> bytes:
-    """Read a regular file of at most ``limit`` bytes, never through a symbolic link.
+    """Read a regular file of at most ``limit`` bytes.
+
+    A symbolic link is followed only to an object of a DVC cache (``cache.type symlink``), whose
+    content has the MD5 that it is named by.
 
     Raises:
         FileNotFoundError: there is no such file; only the caller knows what that means.
-        IntegrityError: it is a link, not a regular file, too large or unreadable.
+        IntegrityError: it is another link, not a regular file, too large, unreadable, or an
+            object whose content is not what it is named by.
     """
+    kept = linked_object(path)
+    data = _read_regular(path if kept is None else kept, limit)
+    if kept is not None:
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if md5 != kept.parent.name + kept.name:
+            raise IntegrityError(f"{path} links to {kept}, whose content has the MD5 {md5}")
+    return data
+
+
+def linked_object(path: Path) -> Path | None:
+    """Return the object of a DVC cache that a path links to; None where it is no link.
+
+    Raises:
+        IntegrityError: it is a link to anything else.
+    """
+    try:
+        target = path.parent / path.readlink()
+    except OSError:
+        return None  # no link; whoever opens it learns more
+    if not _OBJECT.search(str(target)):
+        raise IntegrityError(f"{path} is a symbolic link")
+    return target
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
     try:
         # O_NONBLOCK: opening a named pipe that somebody put there must not hang.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

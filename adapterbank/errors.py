@@ -12,6 +12,7 @@ was got against what was expected, and the command that mends it::
     │   └── ImageError          2  one image that cannot be decoded
     ├── UnknownName             3  a task, version, alias, method or backbone nobody knows
     ├── IntegrityError          4  stored bytes are not what was published
+    │   ├── NotPulled           4  a registered version whose bytes are not here yet
     │   ├── BackboneMismatch    4  the adapter was trained on another backbone
     │   └── CanaryMismatch      4  the same bytes answer differently than when published
     └── ConflictError           5  somebody else changed the same thing first
@@ -136,6 +137,10 @@ class IntegrityError(AdapterBankError):
     """Stored bytes differ from what was published; nothing was served from them."""
 
     exit_code = 4
+
+
+class NotPulled(IntegrityError):
+    """A registered version has no bytes here, as in a clone; they were not fetched, or deleted."""
 
 
 class BackboneMismatch(IntegrityError):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, Literal
 
 from adapterbank.errors import InputError
@@ -28,7 +29,17 @@ AUTO: Final = "auto"
 ROUTER: Final = "router"
 """The registry keeps the router's versions under it, as those of a task. No task has this name."""
 
+BANK_VARIABLE: Final = "ADAPTERBANK_BANK"
+"""The environment variable that names the bank where nothing nearer does."""
 NOT_UTF8: Final = "this name is not UTF-8"
+
+
+class Side(StrEnum):
+    """Of a merge, as Git names them."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+
 
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ALIAS = r"[a-z][a-z0-9_-]{0,31}"

@@ -87,6 +87,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def is_conflicted(data: bytes) -> bool:
+    """Whether Git has left the marks of a merge conflict in a file."""
+    return data.startswith(b"<<<<<<< ") or b"\n<<<<<<< " in data
+
+
 def percent(correct: int | None, total: int | None) -> str:
     """Format a count as a percentage; ``–`` where there is none."""
     return f"{100 * correct / total:.1f} %" if correct is not None and total else "–"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from adapterbank.cores import usable_cores
 
 
 def machine() -> str:
@@ -21,7 +22,7 @@ def machine() -> str:
         name = models[0].partition(":")[2].strip() if models else name
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, {device},"
+        f"{name}, {usable_cores()} cores, {torch.get_num_threads()} torch threads, {device},"
         f" torch {torch.__version__}, Python {platform.python_version()}"
     )
 

@@ -53,8 +53,6 @@ def dvc(root: Path, *words: str) -> str:
 def fill_registry(root: Path) -> Registry:
     """Make two versions of ``digits`` and one of ``textures``, which answer nothing."""
     registry = new_registry(root)
-    registry.backbone_weights.parent.mkdir()
-    registry.backbone_weights.write_bytes(b"the weights of a backbone")
     for task, seed in (("digits", 1), ("digits", 2), ("textures", 3)):
         registry.register(task, files_of(task, seed), actor="a test")
     registry.promote("digits@2", expected=None, actor="a test")

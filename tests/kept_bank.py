@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.bank import mirror, remove_task
+from adapterbank.bank import keep, mirror, remove_task
 from adapterbank.bank.bank import Bank
 from adapterbank.continual import steps
-from adapterbank.integrations.dvc import repo
 from adapterbank.release import moves
 from tests import served
 from tests.cli_samples import PARAMS
@@ -51,7 +50,7 @@ def leave_mirrors_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "show_matrix", lambda *_, **__: False)
     patch.setattr(moves, "follow_aliases", lambda *_, **__: None)
     patch.setattr(mirror, "follow_version", lambda *_: None)
-    patch.setattr(repo, "keep_output", lambda *_: None)
+    patch.setattr(keep, "keep_versions", lambda *_: None)
     patch.setattr(remove_task, "follow_aliases", lambda *_: None)
 
 

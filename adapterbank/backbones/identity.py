@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from adapterbank.config.yaml import read_yaml
-from adapterbank.errors import ConfigError, InputError, IntegrityError
+from adapterbank.errors import ConfigError, InputError, IntegrityError, NotPulled
 from adapterbank.reading import read_document, read_object
 from adapterbank.records import InputSpec
 
@@ -73,8 +73,8 @@ def check_weights(path: Path, spec: InputSpec, arch: str, expected: str) -> None
         expected: the fingerprint.
 
     Raises:
-        InputError: there is no such file.
         IntegrityError: it is no safetensors file, or of another fingerprint.
+        NotPulled: there is no such file.
     """
     fix = "adapterbank backbone fetch --force"
     name, options = parse_arch(arch)
@@ -82,9 +82,10 @@ def check_weights(path: Path, spec: InputSpec, arch: str, expected: str) -> None
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             got = identify(_stored(data, str(path)), spec, name, options)
     except FileNotFoundError as error:
-        raise InputError(
-            f"{path} is missing: without the backbone's weights no version answers",
-            fix="adapterbank backbone fetch",
+        raise NotPulled(
+            f"{path} is not here: not pulled yet, or deleted; without the backbone's weights no"
+            " version answers",
+            fix="adapterbank pull, or adapterbank backbone fetch where DVC does not keep it",
         ) from error
     except (IntegrityError, OSError, ValueError) as error:  # ValueError: an empty file
         raise IntegrityError(f"{path} holds no backbone: {error}", fix=fix) from error

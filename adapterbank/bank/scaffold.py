@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -11,7 +13,7 @@ from adapterbank.config.yaml import read_mapping
 from adapterbank.durable import make_directory, replace_file, writable
 from adapterbank.errors import ConfigError, ConflictError
 from adapterbank.integrations.dvc.repo import ensure_dvc
-from adapterbank.integrations.git import git_holds, git_init
+from adapterbank.integrations.git import git_holds, git_init, git_merge_driver
 from adapterbank.records import check_utf8
 
 PIPELINE_MARK: Final = "# adapterbank pipeline, layout 1"
@@ -26,7 +28,12 @@ _FILES: Final[Mapping[str, str | None]] = {
 }
 
 # Files that a folder may already have for its own reasons; missing lines are added.
-_LISTS: Final[Mapping[str, str]] = {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
+_LISTS: Final[Mapping[str, str]] = {
+    ".gitignore": "gitignore",
+    ".gitattributes": "gitattributes",
+    ".dvcignore": "dvcignore",
+}
+_DRIVER: Final = "adapterbank-aliases"
 
 
 def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
@@ -64,7 +71,23 @@ def init_bank(directory: Path, *, git: bool = True) -> list[Path]:
                 make_directory(path.parent)
                 replace_file(path, _template(template) if template else b"")
                 changed.append(path)
+        if git:
+            install_merge_driver(directory)
     return list(dict.fromkeys(changed))
+
+
+def install_merge_driver(root: Path) -> bool:
+    """Let Git merge alias files by ``adapterbank merge-aliases``; return whether that is new.
+
+    Git keeps this in the repository's own configuration, which no clone has. Nothing is done where
+    no ``.gitattributes`` of the bank asks for it.
+    """
+    attributes = root / ".gitattributes"
+    if not attributes.is_file() or _DRIVER not in _text(attributes):
+        return False
+    # -P: Git runs it at the top of the working tree, whose files are no modules of ours.
+    command = f"{shlex.quote(sys.executable)} -P -m adapterbank merge-aliases --driver %O %A %B %P"
+    return git_merge_driver(root, _DRIVER, "alias files of adapterbank", command)
 
 
 def _refuse_strangers(directory: Path) -> None:

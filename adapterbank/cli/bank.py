@@ -34,6 +34,7 @@ def init(
     already is kept; on a finished bank nothing happens.
     """
     from adapterbank.bank.scaffold import init_bank
+    from adapterbank.integrations.git import why_lost
 
     root = directory.resolve()
     with progress.spinner(f"Making a bank in {root}", quiet=as_json):
@@ -43,7 +44,9 @@ def init(
     if names:
         text = [f"{root} is a bank now:", *(f"  {name}" for name in names)]
         text.append("Next: adapterbank task add NAME --data DIR, then dvc repro")
-    render.answer(Answer({"bank": root, "changed": names}, text), as_json=as_json)
+    lost = why_lost(root, "registry/aliases/TASK.json") if git else None
+    answer = Answer({"bank": root, "changed": names}, text, [] if lost is None else [lost])
+    render.answer(answer, as_json=as_json)
 
 
 @views.command("list")
@@ -227,7 +230,7 @@ def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = No
         [
             row.task,
             cell(row.version),
-            row.method or ("damaged" if row.problem else "no champion"),
+            row.method or _state(row),
             cell(row.classes),
             render.share(row.test),
             render.share(row.linear_probe),
@@ -243,6 +246,12 @@ def task_table(rows: Sequence[TaskRow], seconds: Mapping[str, float] | None = No
         for row, own in zip(rows, cells, strict=True):
             own.append(human_seconds(seconds.get(row.task)))
     return Table(columns, cells)
+
+
+def _state(row: TaskRow) -> str:
+    if row.absent:
+        return "not pulled"
+    return "damaged" if row.problem else "no champion"
 
 
 def _facts(summary: Summary, aliases: list[str]) -> list[tuple[str, str]]:

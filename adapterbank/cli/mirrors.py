@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapterbank.cli import options, progress, render
 from adapterbank.cli.render import Answer
+from adapterbank.records import Side
 from adapterbank.text import count
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 DIFFERENT = 1  # the exit code of a check that failed
+
 
 Ref = Annotated[
     str | None, typer.Argument(metavar="REF", help="A task or a version; all if left out.")
@@ -109,6 +112,37 @@ def pull(ref: Ref = None, bank: options.BankDir = None, *, as_json: options.Json
 
         moved = run_pull(registry, ref)
     render.answer(_answer(moved, "were fetched"), as_json=as_json)
+
+
+@app.command("merge-aliases")
+def merge_aliases(
+    take: Annotated[
+        Side | None,
+        typer.Option(help="Whose aliases count where both clones moved one, as Git names them."),
+    ] = None,
+    driver: Annotated[
+        tuple[Path, Path, Path, str] | None, typer.Option(hidden=True, help="Of Git's driver.")
+    ] = None,
+    bank: options.BankDir = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """Resolve the conflicts that merging two clones left in alias files.
+
+    Every event of both is kept. Where both moved an alias to different versions, both are shown
+    and --take chooses; the exit code is 5 until then. `init` and `pull` let Git call this itself.
+    """
+    from adapterbank.sync import merge
+
+    if driver is not None:
+        merge.drive(*driver)
+        return
+    merged = merge.merge_aliases(options.open_registry(bank), take=take)
+    if merged.clashes:
+        raise merge.unchosen(merged.clashes)
+    text = [*(f"{name} is merged" for name in merged.names), "Next: git commit"]
+    text = text if merged.names else ["No alias file is in conflict."]
+    render.answer(Answer({"merged": merged.names}, text), as_json=as_json)
 
 
 def _answer(moved: Transfer, what: str) -> Answer:

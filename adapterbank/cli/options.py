@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adapterbank.errors import ConfigError, InputError
+from adapterbank.records import BANK_VARIABLE
 
 if TYPE_CHECKING:
     from adapterbank.bank.bank import Bank
@@ -49,7 +50,7 @@ BankDir = Annotated[
     typer.Option(
         "--bank",
         metavar="DIR",
-        envvar="ADAPTERBANK_BANK",
+        envvar=BANK_VARIABLE,
         help="The bank, or a folder in it; the current folder's by default.",
     ),
 ]

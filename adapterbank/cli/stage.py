@@ -44,17 +44,18 @@ def stage(
     name: Annotated[Stage, typer.Argument(metavar="NAME")],
     task: Annotated[str | None, typer.Argument(metavar="TASK")] = None,
     device: options.BankDevice = None,
-    bank: options.BankDir = None,
     *,
     accept_classes: options.AcceptClasses = False,
     as_json: options.Json = False,
 ) -> None:
-    """Run one stage of dvc.yaml, as `dvc repro` does.
+    """Run one stage of dvc.yaml, as `dvc repro` does, in the bank of the current folder.
 
     --device and --accept-classes are of the release alone; for the others train.device of the task
     says where.
     """
-    opened = options.open_bank(bank)
+    from adapterbank.config.bank import find_stage_bank
+
+    opened = options.open_bank(find_stage_bank())
     if task is not None:  # DVC calls the stage prepare@dtd; a name in cmd would be the shell's
         task = task.rpartition(f"{name.value}@")[2]
     whole = name in {Stage.BACKBONE, Stage.RELEASE}

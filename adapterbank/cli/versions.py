@@ -47,12 +47,14 @@ def register(
 
         version = moves.register(opened, directory, name)
     with progress.spinner("Showing it to MLflow and DVC", quiet=True):
+        from adapterbank.bank.keep import keep_versions
         from adapterbank.bank.mirror import follow_version
-        from adapterbank.integrations.dvc.repo import keep_output
+        from adapterbank.integrations.git import why_lost
 
         mirror = follow_version(opened, version)
-        dvc = keep_output(opened.root, f"register@{name}", f"registry/adapters/{name}")
-    notes = []
+        dvc = keep_versions(opened.registry, name, [version])
+        git = why_lost(opened.root, f"registry/aliases/{name}.json")
+    notes = [] if git is None else [git]
     if mirror is not None:
         notes.append(f"{version} is registered; only MLflow does not show it yet: {mirror}")
     if dvc is not None:

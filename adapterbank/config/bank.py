@@ -8,7 +8,9 @@ method, when a stage first uses them.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -29,7 +31,8 @@ from adapterbank.config.search import SearchConfig, Space
 from adapterbank.config.strict import Strict
 from adapterbank.config.yaml import read_mapping
 from adapterbank.errors import ConfigError, InputError, UnknownName
-from adapterbank.records import InputSpec, check_new_task
+from adapterbank.records import BANK_VARIABLE, InputSpec, check_new_task
+from adapterbank.text import is_conflicted
 
 PARAMS = Path("pipelines/params.yaml")
 
@@ -188,6 +191,11 @@ def parse_config(text: str, where: str) -> BankConfig:
     Raises:
         ConfigError: every problem in it, at once.
     """
+    if is_conflicted(text.encode(errors="replace")):
+        raise ConfigError(
+            where, ["has a merge conflict: lines that begin with <<<<<<<, ======= and >>>>>>>"],
+            fix=f"keep the lines that are meant, then git add {where}",
+        )  # fmt: skip
     content = _tuples(read_mapping(text, where))
     if content.get("tasks", {}) is None:
         content["tasks"] = {}  # `tasks:` with every task deleted below it
@@ -266,6 +274,24 @@ def find_bank(start: Path) -> Path:
             return folder
     raise InputError(f"{start}: not inside a bank (no {PARAMS} here or above)",
                      fix="adapterbank init")  # fmt: skip
+
+
+def find_stage_bank() -> Path:
+    """Return the bank of a stage: DVC starts it in the folder of its ``dvc.yaml``.
+
+    Raises:
+        InputError: there is none, or ``ADAPTERBANK_BANK`` means another.
+    """
+    root, meant = find_bank(Path.cwd()), os.environ.get(BANK_VARIABLE)
+    if meant:
+        with suppress(InputError):
+            if find_bank(Path(meant)) == root:
+                return root
+        raise InputError(
+            f"{BANK_VARIABLE} is {meant}, but this stage is of the bank {root}: nothing was done",
+            fix=f"unset {BANK_VARIABLE}",
+        )
+    return root
 
 
 def _profile_problems(content: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,9 @@ from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document
 
 MATRIX: Final = "reports/matrix.json"
-_FIX: Final = f"git checkout -- {MATRIX}, or delete it: it begins anew with the champions there are"
+_FIX: Final = (
+    f"git checkout HEAD -- {MATRIX}, or delete it: it begins anew with the champions there are"
+)
 
 _EARLIER: Final = re.compile(rb'\s*\{\s*"schema"\s*:\s*1\s*[,}]')
 

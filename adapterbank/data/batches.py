@@ -7,8 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from adapterbank.cores import usable_cores
+
 DECODERS = 4
-"""Threads that decode at once: PIL releases the interpreter lock."""
+"""Threads that decode at once, at most: PIL releases the interpreter lock."""
 
 TOGETHER = 64
 """Images that are decoded together; 10 MB at 224 px."""
@@ -36,7 +38,7 @@ def in_batches(
             waited for: the results before them would wait too.
     """
     rest = iter(items)
-    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(min(DECODERS, usable_cores()), thread_name_prefix="decode")
 
     def start() -> list[Future[Result]]:
         return [pool.submit(decode, item) for item in islice(rest, size)]

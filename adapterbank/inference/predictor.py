@@ -62,7 +62,7 @@ def load_bank_backbone(registry: Registry, device: str | torch.device = "cpu") -
         raise IntegrityError(
             f"{registry.root}/backbone.json states {record.traits}; the weights are of"
             f" {backbone.traits}",
-            fix="git checkout -- registry/backbone.json",
+            fix="git checkout HEAD -- registry/backbone.json",
         )
     return backbone.to(place)
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
+from adapterbank.cores import allowed_cores, usable_cores
+
 DEFAULTS: Final[Mapping[str, str]] = {
     # Nobody's training runs are reported to anybody.
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -37,3 +39,6 @@ def quiet_environment() -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    cores = usable_cores()
+    if cores < allowed_cores():  # PyTorch and NumPy see which cores are allowed, and no quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))

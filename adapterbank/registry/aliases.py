@@ -73,7 +73,7 @@ def find_version(record: TaskRecord, reference: Reference) -> int:
             "alias",
             f"{record.task}@{alias}",
             (f"{record.task}@{other}" for other in record.aliases),
-            fix=f"adapterbank promote {record.task}@{len(record.versions)} --alias {alias}",
+            fix=_promotion(record.task, len(record.versions), alias),
         )
     return record.aliases[alias]
 
@@ -186,8 +186,18 @@ def _retired(record: TaskRecord, alias: str) -> UnknownName:
         f"{record.task}@{alias}",
         why=f"The task was removed by {removal.actor} at {removal.time}{reason}; its versions are"
         " kept",
-        fix=f"adapterbank promote {record.task}@{number}"
-        + ("" if alias == CHAMPION else f" --alias {alias}"),
+        fix=_promotion(record.task, number, alias),
+    )
+
+
+def _promotion(task: str, number: int, alias: str) -> str:
+    """Return the command that lets an alias mean a version, if it is one that can be moved."""
+    try:
+        _check_alias(alias)
+    except InputError:
+        return f"adapterbank history {task}, which has the versions' numbers"
+    return f"adapterbank promote {task}@{number}" + (
+        "" if alias == CHAMPION else f" --alias {alias}"
     )
 
 

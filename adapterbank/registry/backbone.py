@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from adapterbank.errors import IntegrityError
 from adapterbank.reading import read_document
 from adapterbank.records import InputSpec, Traits
 from adapterbank.registry.documents import dump_document
+from adapterbank.text import is_conflicted
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -36,7 +38,12 @@ class BackboneRecord:
         Raises:
             IntegrityError: it is not a backbone record of a known schema.
         """
-        return read_document(data, cls, where, fix="git checkout -- registry/backbone.json")
+        name = "registry/backbone.json"
+        if is_conflicted(data):
+            raise IntegrityError(
+                f"{where} has a merge conflict", fix=f"git checkout --ours {name} && git add {name}"
+            )
+        return read_document(data, cls, where, fix=f"git checkout HEAD -- {name}")
 
     def to_json(self) -> bytes:
         """Write ``backbone.json``: canonical, one entry a line."""

@@ -102,7 +102,8 @@ class Layout:
         if self.records.is_symlink():
             name = shlex.quote(str(self.records))
             raise IntegrityError(
-                f"{self.records} is a symbolic link", fix=f"rm {name} && git checkout -- {name}"
+                f"{self.records} is a symbolic link",
+                fix=f"rm {name} && git checkout HEAD -- {name}",
             )
 
     def _require_root(self) -> None:
@@ -160,7 +161,7 @@ def _read_tracked(path: Path, limit: int, name: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except IntegrityError as error:
-        raise IntegrityError(error.message, fix=f"git checkout -- registry/{name}") from error
+        raise IntegrityError(error.message, fix=f"git checkout HEAD -- registry/{name}") from error
 
 
 def listing(folder: Path) -> list[Path]:

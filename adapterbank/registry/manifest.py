@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from adapterbank.durable import read_file
-from adapterbank.errors import IntegrityError
+from adapterbank.durable import linked_object, read_file
+from adapterbank.errors import IntegrityError, NotPulled
 from adapterbank.reading import read_document
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import Sha256
@@ -51,7 +51,8 @@ class Kind:
         required: files none may lack.
         record_path: where the registry keeps its record; ``{}`` stands for the task.
         versions_path: the folder of its versions, likewise.
-        mend: the command that brings the folder of a version back; ``{}`` stands for it.
+        mend: the command that brings a version back; ``{ref}`` stands for it.
+        fetch: the command that brings one whose folder is not there; likewise.
         adopt: the command that registers a whole version that was not; ``{}`` stands for it.
     """
 
@@ -60,6 +61,7 @@ class Kind:
     record_path: str
     versions_path: str
     mend: str
+    fetch: str
     adopt: str
 
     def record(self, task: str) -> str:
@@ -71,13 +73,14 @@ class Kind:
         return self.versions_path.format(task)
 
 
-# Of this folder alone: the task's would lose the versions that DVC does not know.
 ADAPTER = Kind(
     limits=FILE_LIMITS,
     required=("adapter_config.json", "adapter_model.safetensors"),
     record_path="aliases/{}.json",
     versions_path="adapters/{}",
-    mend="dvc checkout --force {}",
+    # From DVC's cache or its remote. `dvc checkout` would lose the versions that DVC does not know.
+    mend="adapterbank pull {ref}",
+    fetch="adapterbank pull {ref}",
     adopt="adapterbank register {}",
 )
 ROUTERS = Kind(
@@ -86,6 +89,7 @@ ROUTERS = Kind(
     record_path="router.json",
     versions_path="router",
     mend="adapterbank router rebuild",  # a function of what the registry has
+    fetch="adapterbank pull && adapterbank router rebuild",
     adopt="adapterbank router rebuild",
 )
 
@@ -217,8 +221,7 @@ def check_files(directory: Path, digest: str, kind: Kind = ADAPTER) -> dict[str,
     Raises:
         IntegrityError: something is missing, extra, linked, too large or altered.
     """
-    _refuse_links(directory, kind)
-    fix = kind.mend.format(shlex.quote(str(directory)))
+    fix = _require_folder(directory, digest, kind)
     files = read_folder(directory, fix=fix, kind=kind)
     check_payload(files, digest, where=str(directory), fix=fix, kind=kind)
     return files
@@ -238,14 +241,13 @@ def check_some(
     Raises:
         IntegrityError: as :func:`check_files`, as far as it was looked.
     """
-    _refuse_links(directory, ADAPTER)
-    fix = ADAPTER.mend.format(shlex.quote(str(directory)))
+    fix = _require_folder(directory, digest, ADAPTER)
     manifest = _read_one(directory / MANIFEST, MANIFEST_LIMIT, fix)
     _check_hash(manifest, digest, f"{directory}/{MANIFEST}", fix)
     records = parse_manifest(manifest, where=f"{directory}/{MANIFEST}")
     try:
         with os.scandir(directory) as entries:
-            sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+            sizes = {entry.name: _size(entry) for entry in entries}
     except OSError as error:
         raise IntegrityError(f"{directory} cannot be read: {error.strerror}", fix=fix) from error
     expected = {MANIFEST: len(manifest)} | {name: record.size for name, record in records.items()}
@@ -282,14 +284,29 @@ def read_folder(
     return {name: _read_one(directory / name, limits[name], fix) for name in names}
 
 
-def _refuse_links(directory: Path, kind: Kind) -> None:
+def _size(entry: os.DirEntry[str]) -> int:
+    kept = linked_object(Path(entry.path)) if entry.is_symlink() else None
+    return entry.stat(follow_symlinks=kept is not None).st_size
+
+
+def _require_folder(directory: Path, digest: str, kind: Kind) -> str:
+    """Require the folder of a version, and return what mends it if anything in it is wrong.
+
+    Raises:
+        IntegrityError: it, the task's or that of all versions is a symbolic link.
+        NotPulled: it is not there.
+    """
     # The folders of all versions, of the task and of this one.
     for path in (directory, *directory.parents)[kind.versions_path.count("/") + 1 :: -1]:
         if path.is_symlink():  # which DVC does not replace
             name = shlex.quote(str(path))
-            raise IntegrityError(
-                f"{path} is a symbolic link", fix=f"rm {name} && dvc checkout {name}"
-            )
+            raise IntegrityError(f"{path} is a symbolic link", fix=f"rm {name} && adapterbank pull")
+    ref = f"{directory.parent.name}@sha256:{digest[:12]}"
+    if not directory.exists():
+        raise NotPulled(
+            f"{directory} is not here: not pulled yet, or deleted", fix=kind.fetch.format(ref=ref)
+        )
+    return kind.mend.format(ref=ref)
 
 
 def _read_one(path: Path, limit: int, fix: str | None) -> bytes:

@@ -324,6 +324,11 @@ class Registry:
             save_record(self._layout, refused)
             return refused.history[-1]
 
+    def put_record(self, record: TaskRecord) -> None:
+        """Replace the record of a task by the one that two clones' records were merged to."""
+        with self._writing():
+            save_record(self._layout, record)
+
     def verify(
         self,
         ref: str | Reference | None = None,

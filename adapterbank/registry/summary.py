@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapterbank.errors import InputError, IntegrityError
+from adapterbank.errors import InputError, IntegrityError, NotPulled
 from adapterbank.reading import read_object
 from adapterbank.records import Score
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
@@ -54,6 +54,7 @@ class TaskRow:
     bytes: int | None = None
     versions: int = 0
     problem: str | None = None
+    absent: bool = False  # the problem is that the bytes were not pulled yet
 
 
 def summarise(version: Version, *, whole: bool = False) -> Summary:
@@ -126,7 +127,7 @@ def _task_row(registry: Registry, task: str) -> TaskRow:
         row = replace(row, version=version.version, digest=version.digest)
         summary = summarise(version)
     except IntegrityError as error:
-        return replace(row, problem=error.message)
+        return replace(row, problem=error.message, absent=isinstance(error, NotPulled))
     counts = summary.parameters
     return replace(
         row,

@@ -23,6 +23,7 @@ from adapterbank.errors import IntegrityError, UnknownName
 from adapterbank.reading import read_document
 from adapterbank.registry.backbone import Sha256
 from adapterbank.registry.documents import dump_document
+from adapterbank.text import is_conflicted
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
@@ -113,7 +114,13 @@ def parse_record(data: bytes, task: str, *, where: str, name: str = "") -> TaskR
     Raises:
         IntegrityError: it is no alias file of a known schema, or contradicts itself.
     """
-    fix = f"git checkout -- registry/{name or f'aliases/{task}.json'}"
+    path = f"registry/{name or f'aliases/{task}.json'}"
+    if is_conflicted(data):
+        raise IntegrityError(
+            f"{where} has a merge conflict: Git has put both clones' lines into it",
+            fix="adapterbank merge-aliases",
+        )
+    fix = f"git checkout HEAD -- {path}"
     stored = read_document(data, TaskRecord, where, fix=fix)
     record = replace(stored, versions=stored.versions[::-1], history=stored.history[::-1])
     problem = _contradiction(record, task)
@@ -155,11 +162,12 @@ def standing_moves(history: Iterable[Event]) -> dict[str, list[int]]:
     stacks: dict[str, list[int]] = {}
     for event in history:
         if event.alias is not None:
-            _move(stacks.setdefault(event.alias, []), event)
+            apply_move(stacks.setdefault(event.alias, []), event)
     return stacks
 
 
-def _move(stack: list[int], event: Event) -> None:
+def apply_move(stack: list[int], event: Event) -> None:
+    """Let one event of an alias follow the moves of it that stand."""
     if event.to_version is None:
         stack.clear()
     elif event.action == "rollback":
@@ -203,7 +211,7 @@ def _disagreement(record: TaskRecord) -> str | None:
                 f" {event.action!r} of alias {event.alias!r} from {event.from_version} to"
                 f" {event.to_version}"
             )
-        _move(stack, event)
+        apply_move(stack, event)
     stated = replay(record.history)
     if stated != record.aliases:
         return f"says the aliases are {record.aliases}; its history says {stated}"

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from adapterbank.backbones.identity import check_weights
 from adapterbank.durable import TEMPORARY
-from adapterbank.errors import AdapterBankError, IntegrityError
+from adapterbank.errors import AdapterBankError, IntegrityError, NotPulled
 from adapterbank.records import ROUTER
 from adapterbank.registry.backbone import BackboneRecord
 from adapterbank.registry.checks import CANARY, check_sound
@@ -18,7 +18,7 @@ from adapterbank.registry.layout import TASK_FILE, Layout, listing
 from adapterbank.registry.manifest import check_files, kind_of
 from adapterbank.registry.task_record import TaskRecord
 
-ProblemKind: TypeAlias = Literal["damaged", "unproven", "orphan", "unfinished", "foreign"]
+ProblemKind: TypeAlias = Literal["damaged", "absent", "unproven", "orphan", "unfinished", "foreign"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,10 @@ class Problem:
     """One thing that is not as it should be.
 
     ``kind`` is ``damaged`` (the backbone, a registered version or a record cannot be used),
+    ``absent`` (a registered version has no bytes here, as in a clone before ``pull``),
     ``unproven`` (a whole version without a canary), ``orphan`` (a whole version that was never
     registered), ``unfinished`` (what a killed writer left) or ``foreign`` (a file that is none of
-    the registry's). Only ``damaged`` ones can stop an answer; only an ``unproven`` version could
+    the registry's). Only the first two can stop an answer; only an ``unproven`` version could
     give another answer than it gave.
     """
 
@@ -138,7 +139,8 @@ def _survey_task(layout: Layout, task: str) -> Iterator[Problem]:
 
 
 def _damaged(task: str | None, path: Path, error: AdapterBankError) -> Problem:
-    return Problem(kind="damaged", task=task, path=path, message=error.message, fix=error.fix)
+    kind: ProblemKind = "absent" if isinstance(error, NotPulled) else "damaged"
+    return Problem(kind=kind, task=task, path=path, message=error.message, fix=error.fix)
 
 
 def _stranger(task: str | None, path: Path) -> Problem:

@@ -10,11 +10,13 @@ import re
 import secrets
 import signal
 import socket
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,9 +25,13 @@ from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adapterbank.config.search import SearchConfig
+from adapterbank.cores import usable_cores
 from adapterbank.errors import AdapterBankError, InputError
 
 _ADDRESS = "RAY_ADDRESS"
+# A socket's path has 107 bytes: this and /ray/session_<date>_<pid>/sockets/plasma_store.1
+_LONGEST = 32
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # made private there
 _KNOCK_S = 20.0
 _PATIENCE_S = 60.0  # for a node whose GPUs are all at work; it is believed then
 _REASON = 240  # characters
@@ -52,8 +58,10 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     there = address or os.environ.get(_ADDRESS)
-    with contextlib.nullcontext() if there else _locked():
-        _start(there)
+    with ExitStack() as block:
+        if not there:
+            block.enter_context(_locked())
+        _start(there, None if there else block.enter_context(_short_folder()))
         try:
             yield ray.cluster_resources()
         finally:
@@ -76,7 +84,7 @@ def plain_reason(text: str) -> str:
     return textwrap.shorten(text, _REASON, placeholder="…")
 
 
-def _start(there: str | None) -> None:
+def _start(there: str | None, folder: str | None) -> None:
     if there:
         _knock(there)
     try:
@@ -85,14 +93,15 @@ def _start(there: str | None) -> None:
                 ray.init(address=there, logging_level=logging.ERROR, log_to_driver=False)
             else:
                 ray.init(
-                    num_cpus=os.cpu_count(),
+                    num_cpus=usable_cores(),
                     num_gpus=torch.cuda.device_count(),
                     include_dashboard=False,
+                    _temp_dir=folder,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
     except (
-        AuthenticationError, ConnectionError, RuntimeError, ValueError, TimeoutError
+        AuthenticationError, OSError, RuntimeError, ValueError
     ) as error:  # fmt: skip
         # Ray has the reason in the text of the reason only.
         if "AuthenticationError" in f"{error!r} {error.__cause__!r}":
@@ -130,6 +139,37 @@ def _unanswered(there: str | None, reason: str) -> AdapterBankError:
         f"Ray did not start on this machine: {plain_reason(reason)}",
         fix="free memory and space in /tmp, then run it again; or name a cluster with --address",
     )
+
+
+@contextmanager
+def _short_folder() -> Iterator[str | None]:
+    """Have a folder for Ray whose path leaves room for the names of its sockets.
+
+    Yields:
+        None where Ray's own choice will do; else one that is deleted after the block.
+
+    Raises:
+        AdapterBankError: there is none.
+    """
+    usual = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+    short = len(os.fsencode(usual)) <= _LONGEST
+    if short and usual.is_absolute() and os.access(usual, os.W_OK | os.X_OK):
+        yield None
+        return
+    for place in _PLACES:
+        with contextlib.suppress(OSError):
+            folder = tempfile.TemporaryDirectory(
+                prefix="ray-", dir=place, ignore_cleanup_errors=True
+            )
+            break
+    else:
+        raise AdapterBankError(
+            f"Ray needs a folder that can be written, with a path of at most {_LONGEST} bytes:"
+            f" neither {usual} is one, nor {', '.join(_PLACES)}",
+            fix="set RAY_TMPDIR to such a folder, then repeat the command",
+        )
+    with folder as name:
+        yield name
 
 
 @contextmanager

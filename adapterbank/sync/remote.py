@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from adapterbank.bank.scaffold import install_merge_driver
 from adapterbank.errors import AdapterBankError, FetchError, IntegrityError, UnknownName
 from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.records import ROUTER
@@ -63,7 +64,7 @@ def pull(registry: Registry, ref: str | None = None) -> Transfer:
 
     What comes is checked before it is put anywhere. A version that is whole already is left alone,
     and so is every version DVC does not know. Where one cannot be had, the others come all the
-    same.
+    same. What DVC's cache has whole needs no remote.
 
     Args:
         registry: of the bank; the bank is the folder above it.
@@ -76,17 +77,18 @@ def pull(registry: Registry, ref: str | None = None) -> Transfer:
         UnknownName: no such task, version or alias; alias files come by ``git pull``.
     """
     root, versions = registry.root.parent, _chosen(registry, ref)
+    install_merge_driver(root)  # a clone has none
     with DvcObjects(root) as objects:
-        _require_remote(objects, registry)
         new = tuple(version for version in versions if not _is_whole(registry, version))
         weights = not registry.backbone_weights.is_file()
         objects.download_lists([*([BACKBONE] if weights else []), *_outputs(new)])
         new = tuple(v for v in new if ref is not None or _is_asked(objects, v))
         lists = {version: _listed(objects, version) for version in new}
         backbone = (objects.locked(BACKBONE) or {}) if weights else {}
-        objects.download(
-            [*backbone.values(), *(md5 for files in lists.values() for md5 in files.values())]
-        )
+        wanted = [*backbone.values(), *(md5 for files in lists.values() for md5 in files.values())]
+        if not wanted or not all(map(objects.in_cache, wanted)):
+            _require_remote(objects, registry)
+        objects.download(wanted)
         problems = []
         steps = [partial(_place_backbone, objects, registry, backbone)] if weights else []
         steps += [partial(_place, objects, registry, version, lists[version]) for version in new]
@@ -181,8 +183,8 @@ def _fetched(objects: DvcObjects, md5: str, what: str) -> bytes:
     data = objects.read(md5)
     if data is None:
         raise IntegrityError(
-            f"the DVC remote has no sound {what}: the object {md5} is missing or damaged; nothing"
-            " of it was put into the registry",
+            f"DVC has no sound {what}: in its cache and remote the object {md5} is missing or"
+            " damaged; nothing of it was put into the registry",
             fix="delete it in the remote, then adapterbank push in a bank that has it whole",
         )
     return data

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from adapterbank.bank.bank import Bank
+from adapterbank.bank.keep import keep_versions
 from adapterbank.bank.mirror import follow_version, mirror_aliases, why_not
 from adapterbank.errors import AdapterBankError
-from adapterbank.integrations.dvc.repo import keep_output
+from adapterbank.integrations.dvc.objects import DvcObjects
 from adapterbank.integrations.mlflow.mirror import lookup
 from adapterbank.integrations.mlflow.store import displaced_experiments, set_aside, store_exists
 from adapterbank.registry.task_record import PREVIOUS
@@ -113,17 +114,19 @@ def _repair_task(bank: Bank, task: str, report: SyncReport) -> None:
 
 
 def _repair_dvc(bank: Bank, discrepancies: list[Discrepancy], report: SyncReport) -> None:
-    outputs = {
-        f"register@{item.task}": f"registry/adapters/{item.task}"
-        for item in discrepancies
-        if item.task is not None
-    }
-    if any(item.task is None and item.fix == SYNC for item in discrepancies):
-        outputs["backbone"] = BACKBONE
-    for stage, output in outputs.items():
-        problem = keep_output(bank.root, stage, output)
+    for task in sorted({item.task for item in discrepancies if item.task is not None}):
+        problem = keep_versions(bank.registry, task)
         if problem is not None:
-            report.failed.append(f"DVC does not keep {output}: {problem}")
+            report.failed.append(f"DVC does not keep {task}: {problem}")
+    if any(item.task is None and item.fix == SYNC for item in discrepancies):
+        problem = why_not(lambda: _keep_backbone(bank))
+        if problem is not None:
+            report.failed.append(f"DVC does not keep {BACKBONE}: {problem}")
+
+
+def _keep_backbone(bank: Bank) -> None:
+    with DvcObjects(bank.root) as objects:
+        objects.keep("backbone", BACKBONE, [bank.root / BACKBONE], anew=True)
 
 
 def _adopt(bank: Bank, report: SyncReport) -> None:

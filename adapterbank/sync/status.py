@@ -14,7 +14,13 @@ from typing import Any, Literal, TypeAlias
 from adapterbank.errors import AdapterBankError, InputError, IntegrityError, UnknownName
 from adapterbank.inference.loads import check_loads
 from adapterbank.integrations.dvc.objects import DvcObjects
-from adapterbank.integrations.git import git_uncommitted
+from adapterbank.integrations.git import (
+    git_ignored,
+    git_uncommitted,
+    git_unmerged,
+    mend_conflict,
+    told_ignored,
+)
 from adapterbank.integrations.mlflow.mirror import (
     DIGEST_TAG,
     VERSION_TAG,
@@ -84,9 +90,8 @@ def find_discrepancies(
 def compare_mirrors(registry: Registry) -> Iterator[Discrepancy]:
     """Compare Git, DVC and MLflow, in this order, with the records and manifests of a registry."""
     versions = _readable(registry)
-    yield from _compare_git(registry)
     mirrors: Mapping[Place, Callable[[Registry, Manifests], Iterator[Discrepancy]]]
-    mirrors = {"dvc": _compare_dvc, "mlflow": _compare_mlflow}
+    mirrors = {"git": _compare_git, "dvc": _compare_dvc, "mlflow": _compare_mlflow}
     for place, compare in mirrors.items():
         try:
             yield from compare(registry, versions)
@@ -169,15 +174,27 @@ def _why_never(version: Version, served: Router) -> str | None:
     return None
 
 
-def _compare_git(registry: Registry) -> Iterator[Discrepancy]:
-    for name in git_uncommitted(registry.root.parent, *_IN_GIT):
-        path = PurePosixPath(name)
-        yield Discrepancy(
-            place="git",
-            task=path.stem if path.parent.name == "aliases" else None,
-            message=f"{name} is not committed",
-            fix=f"git add {name} && git commit",
+def _compare_git(registry: Registry, _: Manifests) -> Iterator[Discrepancy]:
+    root = registry.root.parent
+    unmerged = git_unmerged(root, *_IN_GIT)
+    for name in unmerged:
+        yield _of_git(
+            name, f"{name} is in conflict: Git could not merge it", mend_conflict(root, name)
         )
+    for name in git_uncommitted(root, *_IN_GIT):
+        if name not in unmerged:
+            yield _of_git(name, f"{name} is not committed", f"git add {name} && git commit")
+    files = [path for path in (root / _IN_GIT[0]).glob("*.json") if path.is_file()]
+    files += [path for path in map(root.joinpath, _IN_GIT[1:]) if path.is_file()]
+    names = [path.relative_to(root).as_posix() for path in files]
+    for name, rule in git_ignored(root, *sorted(names)).items():
+        yield _of_git(name, told_ignored(name, rule), f"git add --force {name} && git commit")
+
+
+def _of_git(name: str, message: str, fix: str) -> Discrepancy:
+    path = PurePosixPath(name)
+    task = path.stem if path.parent.name == "aliases" else None
+    return Discrepancy(place="git", task=task, message=message, fix=fix)
 
 
 def _compare_dvc(registry: Registry, versions: Manifests) -> Iterator[Discrepancy]:
@@ -216,9 +233,8 @@ def _compare_objects(
             place="dvc", task=version.task, message=f"dvc.lock does not have {version}", fix=SYNC
         )
         return
-    commit = f"dvc commit --force register@{version.task}"
     stores: list[tuple[Place, str, Callable[[str], bool], str]]
-    stores = [("dvc", "cache", objects.in_cache, commit)]
+    stores = [("dvc", "cache", objects.in_cache, SYNC)]
     if objects.has_near_remote:
         stores.append(("remote", "remote", objects.in_remote, f"adapterbank push {version}"))
     for place, store, has, fix in stores:

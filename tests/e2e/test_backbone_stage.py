@@ -131,7 +131,7 @@ def test_a_damaged_record_is_not_written_over_and_says_how_to_get_it_back(fresh:
     path.write_text("{}")
     with pytest.raises(IntegrityError, match=r"backbone\.json") as caught:
         fetch_backbone(fresh)
-    assert caught.value.fix == "git checkout -- registry/backbone.json"
+    assert caught.value.fix == "git checkout HEAD -- registry/backbone.json"
     assert path.read_text() == "{}"
 
 

@@ -27,7 +27,7 @@ def test_the_list_shows_each_task_by_its_champion(bank: Path, cli: Cli) -> None:
     (row,) = answer(cli, "list")["tasks"]
     assert list(row) == [
         "task", "version", "digest", "method", "classes", "test", "linear_probe", "parameters",
-        "bytes", "versions", "problem",
+        "bytes", "versions", "problem", "absent",
     ]  # fmt: skip
     assert (row["task"], row["version"], row["versions"], row["classes"]) == ("colours", 1, 2, 3)
     assert row["test"]["total"] > 0
@@ -41,7 +41,8 @@ def test_the_list_survives_a_version_without_its_bytes(bank: Path, cli: Cli) -> 
     (row,) = answer(cli, "list")["tasks"]
     assert row["version"] == 1
     assert row["problem"]
-    assert "damaged" in cli("list").out
+    assert row["absent"]
+    assert "not pulled" in cli("list").out
 
 
 def test_show_tells_everything_of_a_version(bank: Path, cli: Cli) -> None:
@@ -185,8 +186,8 @@ def test_what_was_done_is_done_though_mlflow_does_not_follow(
 
 def test_registering_by_hand_says_what_dvc_does_with_it(bank: Path, cli: Cli) -> None:
     directory = bank / "work" / "colours" / "version"
-    assert "has no dvc.yaml" in cli("register", directory).err
-    assert "has no dvc.yaml" in answer(cli, "register", directory)["dvc"]
+    assert "is not under DVC" in cli("register", directory).err
+    assert "is not under DVC" in answer(cli, "register", directory)["dvc"]
 
 
 def test_a_version_can_be_registered_only_for_the_backbone_it_was_trained_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_a_usage_error_ends_with_2(bank: Path, cli: Cli, words: list[str]) -> No
     assert ran.code == 2
     assert ran.out == ""
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("meant", ["another", "/nowhere", "", "photos", "."])
+def test_a_stage_is_of_the_bank_it_runs_in_whatever_the_variable_says(
+    built: Path, bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, meant: str
+) -> None:
+    shutil.rmtree(bank / "work/colours/data")
+    monkeypatch.setenv("ADAPTERBANK_BANK", str(built) if meant == "another" else meant)
+    ran = cli("stage", "prepare", "colours")
+    agrees = meant in {"", "photos", "."}
+    assert ran.code == (0 if agrees else 2)
+    assert (bank / "work/colours/data").exists() == agrees
+    assert ("To mend it: unset ADAPTERBANK_BANK" in ran.err) != agrees
 
 
 @pytest.mark.parametrize("words", [[], ["task"], ["backbone"]], ids=len)

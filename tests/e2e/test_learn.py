@@ -338,7 +338,7 @@ def test_a_damaged_matrix_is_named_and_left_alone(learned: Path) -> None:
     path.write_text("{}")
     with pytest.raises(AdapterBankError, match=r"the accuracy matrix does not follow") as caught:
         release(Bank.open(learned))
-    assert "git checkout -- reports/matrix.json" in str(caught.value.fix)
+    assert "git checkout HEAD -- reports/matrix.json" in str(caught.value.fix)
     assert path.read_text() == "{}"
 
 

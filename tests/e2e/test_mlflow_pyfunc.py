@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,6 +114,10 @@ def test_images_that_cannot_be_used_are_refused(folder: Path, images: list[str])
         ([str(folder / "nothing.png")], "nothing.png"),
         ([3.5], "image 0 is a float"),
         (["data:image/png;base64,!"], "not base64"),
+        (["A" * 33], "not base64"),
+        (["A" * 64], "image 0"),
+        ([["a.png", "b.png"]], "image 0 is a list"),
+        ([{"picture": "a.png"}], "got picture, expected 'image' alone"),
         (["data:text/plain,hello"], "has to be base64"),
         (7, "cannot take images from a int"),
     ):
@@ -208,3 +213,93 @@ def test_a_request_for_another_task_is_a_bad_one(folder: Path, images: list[str]
     with pytest.raises(MlflowException) as caught:
         ask(task="pets")
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"  # which HTTP calls 400
+
+
+@pytest.fixture(scope="module")
+def served(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PyFuncModel]:
+    """Return a model as a server has it, loaded once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(built)
+        yield load(download(built, tmp_path_factory.mktemp("served") / "download"))
+
+
+def asked(model: PyFuncModel, body: object) -> Any:  # noqa: ANN401  # an answer in JSON
+    """Ask as an HTTP request asks ``mlflow models serve``."""
+    answer = scoring_server.invocations(  # type: ignore[no-untyped-call]
+        json.dumps(body), "application/json", model, None
+    )
+    assert answer.status == 200
+    return json.loads(answer.response)["predictions"]
+
+
+FORMS: dict[str, Callable[[list[str]], object]] = {
+    "dataframe_split": lambda given: {
+        "dataframe_split": {"columns": ["image"], "data": [[one] for one in given]}
+    },
+    "dataframe_records": lambda given: {"dataframe_records": [{"image": one} for one in given]},
+    "inputs": lambda given: {"inputs": given},
+    "inputs by name": lambda given: {"inputs": {"image": given}},
+    "inputs of rows": lambda given: {"inputs": [{"image": one} for one in given]},
+    "inputs of lists": lambda given: {"inputs": [[one] for one in given]},
+    "instances": lambda given: {"instances": given},
+    "instances by name": lambda given: {"instances": [{"image": one} for one in given]},
+    "instances of lists": lambda given: {"instances": [[one] for one in given]},
+}
+
+
+@pytest.mark.parametrize("encoded", ["path", "base64", "address"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_server_answers_in_every_form_that_mlflow_documents(
+    served: PyFuncModel, built: Path, form: str, encoded: str
+) -> None:
+    paths = sorted(built.glob("photos/*/00.png"))
+    texts = [base64.b64encode(path.read_bytes()).decode() for path in paths]
+    given = {
+        "path": [str(path) for path in paths],
+        "base64": texts,
+        "address": [f"data:image/png;base64,{text}" for text in texts],
+    }[encoded]
+    expected = [(row["label"], row["probability"]) for row in rows(served.predict(given))]
+    found = asked(served, FORMS[form](given))
+    assert [(row["label"], row["probability"]) for row in found] == expected
+    assert len({row["label"] for row in found}) > 1 or len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["picture"], "data": [["a.png"]]}},
+        {"dataframe_split": {"data": [["a.png"]]}},
+        {"dataframe_records": [{"image": "a.png", "more": 1}]},
+        {"dataframe_records": [{"image": None}]},
+        {"inputs": 7},
+        {"inputs": None},
+        {"inputs": {"picture": ["a.png"]}},
+        {"instances": [{"picture": "a.png"}]},
+        {"instances": [[0.5, 0.5]]},
+        {"instances": ["nothing.png"]},
+        {"instances": ["A" * 64]},
+        {"inputs": ["a.png"], "params": {"top_k": 0}},
+        {"messages": [{"role": "user", "content": "a.png"}]},
+        {"prompt": "a.png"},
+    ],
+    ids=str,
+)
+def test_a_bad_request_is_told_which_forms_are_accepted(served: PyFuncModel, body: object) -> None:
+    with pytest.raises(MlflowException) as caught:
+        asked(served, body)
+    assert caught.value.get_http_status_code() == 400  # type: ignore[no-untyped-call]
+    forms = ("dataframe_split", "dataframe_records", "inputs", "instances")
+    assert [form for form in forms if form not in caught.value.message] == []
+
+
+def test_what_is_wrong_with_the_bank_is_no_bad_request(
+    served: PyFuncModel, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise IntegrityError("not what was published")
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    with pytest.raises(MlflowException, match="not what was published") as caught:
+        asked(served, {"inputs": [str(next(built.glob("photos/*/00.png")))]})
+    assert caught.value.get_http_status_code() == 500  # type: ignore[no-untyped-call]

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from adapterbank.bank.bank import Bank
+from adapterbank.integrations.git import git_ignored
 from adapterbank.integrations.mlflow.mirror import DIGEST_TAG, MirroredModel, lookup
 from adapterbank.integrations.mlflow.store import open_client
 from adapterbank.registry.store import Registry
 from adapterbank.sync.repair import SyncReport
 from tests.bank_samples import damage, republish, sharpen
 from tests.cli_samples import Cli
+from tests.dvc_samples import run
 
 
 def told(cli: Cli, *words: str, code: int = 0) -> dict[str, Any]:
@@ -324,3 +326,45 @@ def test_uncommitted_alias_files_are_named(bank: Path, cli: Cli) -> None:
     assert told(cli, "promote", "colours@2")["moved"]
     assert drifts(cli) == uncommitted[:1]
     assert told(cli, "sync")["ok"]  # to commit is the user's
+
+
+def under_git(bank: Path) -> None:
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "a bank"]):
+        run(bank, "git", *words)
+
+
+def test_a_git_that_cannot_be_asked_is_a_difference(
+    bank: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_git(bank)
+    monkeypatch.setenv("PATH", str(bank))
+    assert drifts(cli) == ["git: Git could not be asked: there is no git program on the PATH"]
+    assert "install git" in cli("status").out
+
+
+def test_alias_files_that_git_ignores_are_told_where_they_are_made_and_by_status(
+    bank: Path, cli: Cli
+) -> None:
+    (bank / ".gitignore").write_text("*.json\n*.db*\n")
+    under_git(bank)
+    files = ("registry/aliases/colours.json", "registry/backbone.json")
+    assert drifts(cli) == [
+        f"git: {name} is ignored by Git (.gitignore:1 *.json), so no clone will have it"
+        for name in files
+    ]
+    assert "is ignored by Git" in cli("register", "work/colours/version").err
+    for name in files:
+        run(bank, "git", "add", "--force", name)
+    run(bank, "git", "commit", "--quiet", "-m", "as it says")
+    assert told(cli, "status")["ok"]
+
+
+def test_init_keeps_alias_files_from_being_ignored_and_tells_where_it_cannot(
+    tmp_path: Path, cli: Cli
+) -> None:
+    run(tmp_path, "git", "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("*.json\n")
+    assert "is ignored" not in cli("init", tmp_path / "one").err
+    assert git_ignored(tmp_path / "one", "registry/aliases/a.json", "registry/router.json") == {}
+    (tmp_path / ".gitignore").write_text("registry/\n")
+    assert "registry/aliases/TASK.json is ignored by Git" in cli("init", tmp_path / "two").err

@@ -13,8 +13,8 @@ import pytest
 
 from adapterbank.bank.bank import Bank
 from adapterbank.bank.gc import collect_waste
+from adapterbank.bank.keep import keep_versions
 from adapterbank.inference.predictor import Predictor
-from adapterbank.integrations.dvc.repo import keep_output
 from adapterbank.registry.store import Registry
 from adapterbank.sync.remote import pull, push
 from adapterbank.sync.status import find_discrepancies
@@ -135,7 +135,7 @@ def test_a_checkout_of_an_older_commit_brings_the_bank_of_that_commit_back(
     branch, older = branch_of(root), predict(registry, images, "digits")
     new = served.publish(registry, "digits", seed=3)
     registry.promote("digits@2", expected=1)
-    keep_output(root, "register@digits", "registry/adapters/digits")
+    assert keep_versions(registry, "digits") is None
     commit(root)
     newer = predict(registry, images, "digits")
     assert newer != older

@@ -202,7 +202,7 @@ def test_a_damaged_alias_file_stops_its_task_alone(
         path.mkdir()
     with pytest.raises(IntegrityError, match=r"aliases/bugs\.json") as caught:
         Predictor(registry).predict([PICTURE], task="bugs@1")
-    assert caught.value.fix == "git checkout -- registry/aliases/bugs.json"
+    assert caught.value.fix == "git checkout HEAD -- registry/aliases/bugs.json"
     (found,) = Predictor(registry).predict([PICTURE], task="colours")
     assert (found.digest, found.top_k) == sound[1]["colours"]
     assert registry.tasks() == ("bugs", "colours")

@@ -105,7 +105,7 @@ def test_a_pull_whose_server_goes_away_shows_nothing_half_and_is_finished_by_ano
         assert "DVC" in said.err
         assert present(theirs) == []
         assert not theirs.backbone_weights.exists()
-        assert {problem.kind for problem in theirs.verify()} == {"damaged"}  # missing, not half
+        assert {problem.kind for problem in theirs.verify()} == {"absent"}  # not half
     store.come_back()
     assert names(pull(theirs).new) == ["digits@1", "digits@2", "textures@1"]
     assert present(theirs) == present(registry)

@@ -184,7 +184,7 @@ def test_a_new_version_and_a_move_are_added_lines() -> None:
         ('"step": 3', '"step": 4', "steps"),
         ('"digest": "0001', '"digest": "0009', "another digest"),
         ('"actor"', '"author"', "author"),
-        ("{\n", "<<<<<<< HEAD\n{\n", "not JSON"),
+        ("{\n", "<<<<<<< HEAD\n{\n", "has a merge conflict"),
     ],
     ids=["schema", "task", "alias", "previous", "number", "step", "digest", "key", "merge"],
 )

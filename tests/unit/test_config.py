@@ -239,3 +239,10 @@ def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
     with pytest.raises(ConfigError, match=r"'a' stands here twice") as caught:
         parse_config(text, "params.yaml")
     assert "line 5" in str(caught.value)
+
+
+def test_a_merge_conflict_is_told_as_what_it_is() -> None:
+    text = "<<<<<<< HEAD\nprofile: a\n=======\nprofile: b\n>>>>>>> theirs\n"
+    with pytest.raises(ConfigError, match="has a merge conflict") as caught:
+        parse_config(text, "params.yaml")
+    assert "git add params.yaml" in str(caught.value.fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adapterbank.durable import TEMPORARY, locked, read_file, replace_directory, replace_file
+from adapterbank.errors import IntegrityError
 
 OLD = {"a": b"old", "b": b"of the old"}
 NEW = {"a": b"new", "c": b"of the new"}
@@ -110,3 +112,44 @@ def test_a_generous_limit_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "small"
     path.write_bytes(b"ten bytes!")
     assert read_file(path, limit=1 << 60) == b"ten bytes!"
+
+
+def linked(tmp_path: Path, place: str, content: bytes) -> Path:
+    """Make a symbolic link to a file of this content."""
+    md5 = hashlib.md5(b"kept", usedforsecurity=False).hexdigest()
+    target = tmp_path / place.format(md5[:2], md5[2:])
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    return link
+
+
+@pytest.mark.parametrize("place", ["shared/files/md5/{}/{}", "of DVC 2/{}/{}"])
+def test_a_link_to_an_object_of_a_dvc_cache_is_read_as_what_it_is_named_by(
+    tmp_path: Path, place: str
+) -> None:
+    link = linked(tmp_path, place, b"kept")
+    assert read_file(link, limit=9) == b"kept"
+    link.resolve().write_bytes(b"lost")
+    with pytest.raises(IntegrityError, match="whose content has the MD5"):
+        read_file(link, limit=9)
+    with pytest.raises(IntegrityError, match="more than the 3 allowed"):
+        read_file(link, limit=3)
+    link.resolve().unlink()
+    with pytest.raises(FileNotFoundError):
+        read_file(link, limit=9)
+
+
+def test_a_link_to_anything_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="is a symbolic link"):
+        read_file(linked(tmp_path, "files/md5/{}{}", b"kept"), limit=9)
+
+
+def test_a_link_to_a_link_is_refused(tmp_path: Path) -> None:
+    link = linked(tmp_path, "files/md5/{}/{}", b"kept")
+    kept = link.readlink()
+    kept.rename(tmp_path / "moved")
+    kept.symlink_to(tmp_path / "moved")
+    with pytest.raises(IntegrityError, match="is a symbolic link"):
+        read_file(link, limit=9)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from adapterbank import durable
+from adapterbank.bank.keep import keep_versions
 from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.integrations.dvc import repo
-from adapterbank.integrations.dvc.objects import locked_outputs
+from adapterbank.integrations.dvc.objects import DvcObjects, locked_outputs
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.registry.store import Registry
 from adapterbank.registry.versions import Version
+from tests.cli_samples import PARAMS
 from tests.registry_samples import files_of, new_registry
 
 STAGE, OUTPUT = "register@dtd", "registry/adapters/dtd"
@@ -48,6 +51,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new_registry(root / "registry").register("dtd", files_of("dtd", 0))
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "new").write_text("what is to be registered")
+    (root / "pipelines").mkdir()
+    (root / "pipelines" / "params.yaml").write_text(PARAMS)
     repo.ensure_dvc(root, git=False)
     dvc(root, "repro")
     return root
@@ -64,6 +69,21 @@ def bank(built: Path, tmp_path: Path) -> Path:
 
 def versions(bank: Path) -> tuple[Version, ...]:
     return Registry.open(bank / "registry").versions("dtd")
+
+
+def keep(bank: Path, task: str = "dtd") -> str | None:
+    return keep_versions(Registry.open(bank / "registry"), task)
+
+
+def kept(bank: Path, task: str = "dtd") -> set[str]:
+    """Return the digests of the versions that ``dvc.lock`` leads to."""
+    with DvcObjects(bank) as objects:
+        files = objects.locked(f"registry/adapters/{task}") or {}
+    return {name.partition("/")[0] for name in files}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def mend(bank: Path, version: Version) -> None:
@@ -97,33 +117,114 @@ def test_mending_a_version_leaves_those_that_dvc_does_not_know(bank: Path, damag
 
 def test_a_version_registered_by_hand_is_kept_by_dvc_once_it_is_told(bank: Path) -> None:
     by_hand = versions(bank)[1]
-    assert repo.keep_output(bank, STAGE, OUTPUT) is None
+    assert keep(bank) is None
     assert dvc(bank, "status", STAGE, "--json").strip() == "{}"
     (by_hand.path / "metrics.json").write_text("{}")
     mend(bank, by_hand)
-    assert repo.keep_output(bank, STAGE, OUTPUT) is None  # nothing to do
+    before = (bank / "dvc.lock").read_bytes()
+    assert keep(bank) is None  # nothing to do
+    assert (bank / "dvc.lock").read_bytes() == before
+
+
+def test_what_is_kept_survives_dvc_s_own_forced_pull(bank: Path) -> None:
+    assert keep(bank) is None
+    dvc(bank, "checkout", "--force")
+    assert all(Registry.open(bank / "registry").read(version) for version in versions(bank))
 
 
 @pytest.mark.parametrize("ran", [False, True], ids=["never ran", "ran before"])
-def test_a_stage_that_has_yet_to_run_is_not_marked_as_done(bank: Path, ran: bool) -> None:
+def test_a_version_is_kept_and_a_stage_that_has_yet_to_run_is_not_marked_as_done(
+    bank: Path, ran: bool
+) -> None:
     if ran:
         (bank / "new").write_text("trained since")
     else:
         (bank / "dvc.lock").unlink()
-    reason = repo.keep_output(bank, STAGE, OUTPUT)
-    assert reason is not None
-    assert "dvc repro" in reason
-    assert dvc(bank, "status", STAGE, "--json").strip() != "{}"
+    assert keep(bank) is None
+    assert kept(bank) == {version.digest for version in versions(bank)}
+    assert "new" in dvc(bank, "status", STAGE, "--json")
 
 
-def test_what_dvc_says_is_the_reason_where_it_has_no_such_stage(bank: Path) -> None:
-    reason = repo.keep_output(bank, "register@tints", "registry/adapters/tints")
-    assert reason is not None
-    assert "register@tints" in reason
+@pytest.mark.parametrize("gone", ["new", "dvc.yaml"])
+def test_keeping_a_version_needs_nothing_that_its_stage_reads(bank: Path, gone: str) -> None:
+    (bank / gone).unlink()
+    assert keep(bank) is None
+    assert kept(bank) == {version.digest for version in versions(bank)}
 
 
-def test_a_bank_without_a_pipeline_says_so(tmp_path: Path) -> None:
-    assert repo.keep_output(tmp_path, STAGE, OUTPUT) == f"{tmp_path} has no dvc.yaml"
+def test_a_version_whose_bytes_are_not_here_stays_in_the_list(bank: Path) -> None:
+    first, by_hand = versions(bank)
+    shutil.rmtree(first.path)
+    assert keep(bank) is None
+    assert kept(bank) == {first.digest, by_hand.digest}
+
+
+def test_damaged_bytes_are_not_kept(bank: Path) -> None:
+    first, by_hand = versions(bank)
+    (by_hand.path / "metrics.json").write_text("{}")
+    assert keep(bank) is None
+    assert kept(bank) == {first.digest}
+
+
+def test_a_lost_list_is_made_anew_only_of_all_versions(bank: Path) -> None:
+    shutil.rmtree(bank / ".dvc" / "cache")
+    aside = versions(bank)[0].path.rename(bank / "aside")
+    assert "neither in the cache nor in the remote" in str(keep(bank))
+    aside.rename(versions(bank)[0].path)
+    assert keep(bank) is None
+    assert kept(bank) == {version.digest for version in versions(bank)}
+
+
+@pytest.mark.parametrize("link", ["reflink,copy", "copy", "hardlink", "symlink"])
+def test_versions_that_dvc_links_to_a_shared_cache_are_read_and_never_written_through(
+    bank: Path, link: str
+) -> None:
+    assert keep(bank) is None
+    dvc(bank, "config", "cache.type", link)
+    dvc(bank, "config", "cache.dir", str(bank.parent / "shared"))
+    shared = (bank / ".dvc" / "cache").rename(bank.parent / "shared")
+    dvc(bank, "checkout", "--relink", OUTPUT)
+    first, by_hand = versions(bank)
+    assert (first.path / "metrics.json").is_symlink() == (link == "symlink")
+    assert ((first.path / "metrics.json").stat().st_nlink > 1) == (link == "hardlink")
+    registry = Registry.open(bank / "registry")
+    assert registry.verify() == ()
+    before = content(shared)
+
+    registry.promote("dtd@2", expected=None)
+    registry.register("dtd", files_of("dtd", 0))
+    durable.replace_file(first.path / "metrics.json", b"{}")  # as any writer of ours
+    durable.replace_directory(by_hand.path, {"metrics.json": b"{}"})
+
+    assert content(shared) == before
+    mend(bank, first)
+    mend(bank, by_hand)
+    assert content(shared) == before
+
+
+def test_a_damaged_object_that_a_version_links_to_is_told_and_not_served(bank: Path) -> None:
+    assert keep(bank) is None
+    dvc(bank, "config", "cache.type", "symlink")
+    dvc(bank, "checkout", "--relink", OUTPUT)
+    first = versions(bank)[0]
+    kept = (first.path / "metrics.json").resolve()
+    kept.chmod(0o644)
+    kept.write_bytes(kept.read_bytes()[::-1])
+    with pytest.raises(IntegrityError, match="whose content has the MD5"):
+        Registry.open(bank / "registry").read(first)
+
+
+def test_a_task_that_no_stage_builds_is_kept_too(bank: Path) -> None:
+    registry = Registry.open(bank / "registry")
+    made = registry.register("tints", files_of("tints", 2))
+    assert keep(bank, "tints") is None
+    assert kept(bank, "tints") == {made.digest}
+    assert dvc(bank, "status", STAGE, "--json").strip() != "{}"  # as before: nothing else changed
+
+
+def test_a_folder_that_dvc_does_not_know_says_so(tmp_path: Path) -> None:
+    new_registry(tmp_path / "registry").register("dtd", files_of("dtd", 0))
+    assert keep(tmp_path) == f"{tmp_path} is not under DVC"
 
 
 LOCKS = {
@@ -150,6 +251,18 @@ def test_a_lock_file_that_is_none_is_told_with_what_brings_it_back(
     try:
         found = locked_outputs(path)
     except AdapterBankError as error:
-        assert error.fix == "git checkout dvc.lock"  # noqa: PT017  # some of them say nothing wrong
+        assert error.fix == "git checkout HEAD -- dvc.lock"  # noqa: PT017  # some of them say nothing wrong
     else:
         assert found in ({}, {"p": "m"}, {"['p']": "m"})
+
+
+def test_stages_that_this_program_runs_are_told_of_no_other_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERBANK_BANK", "/another")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {look: {cmd: 'test -z \"$ADAPTERBANK_BANK\" && touch seen', outs: [seen]}}\n"
+    )
+    repo.ensure_dvc(tmp_path, git=False)
+    repo.repro(tmp_path, quiet=True)
+    assert (tmp_path / "seen").exists()

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from adapterbank.errors import FetchError
-from adapterbank.integrations.git import GitState, git_holds, git_init, git_revision, git_toplevel
+from adapterbank.errors import AdapterBankError, FetchError
+from adapterbank.integrations.git import (
+    GitState,
+    git_holds,
+    git_ignored,
+    git_init,
+    git_revision,
+    git_toplevel,
+    git_uncommitted,
+    git_unmerged,
+)
+
+ASKED = (git_uncommitted, git_unmerged, git_ignored)
 
 
 def _git(root: Path, *words: str) -> str:
@@ -114,3 +126,68 @@ def test_a_folder_that_is_ignored_is_not_held(repository: Path, tmp_path: Path) 
     assert not git_holds(tmp_path)
     git_init(ignored)
     assert git_holds(ignored)
+
+
+def test_a_repository_that_cannot_be_asked_is_told_and_not_taken_for_agreement(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    for ask in ASKED:
+        with pytest.raises(AdapterBankError, match="no git program") as caught:
+            ask(repository, "a.txt")
+        assert caught.value.fix == "install git"
+
+
+def test_a_repository_of_somebody_else_is_told_with_the_command_that_trusts_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(repository.parent / "gitconfig"))
+    with pytest.raises(AdapterBankError, match="dubious ownership") as caught:
+        git_uncommitted(repository, "a.txt")
+    assert caught.value.fix
+    subprocess.run(shlex.split(caught.value.fix), check=True)
+    assert git_uncommitted(repository, "a.txt") == ()
+
+
+@pytest.mark.parametrize("damaged", ["index", "HEAD"])
+def test_a_damaged_repository_is_told(repository: Path, damaged: str) -> None:
+    (repository / ".git" / damaged).write_bytes(b"no such thing")
+    with pytest.raises(AdapterBankError, match="Git could not be asked: "):
+        git_uncommitted(repository, "a.txt")
+
+
+def test_where_there_is_no_repository_there_is_nothing_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [len(ask(tmp_path, "a.txt")) for ask in ASKED] == [0] * len(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("place", "rule", "told"),
+    [
+        (".gitignore", "*.json", ".gitignore:1 *.json"),
+        ("bank/.gitignore", "*.json", "bank/.gitignore:1 *.json"),
+        (".git/info/exclude", "*.json", ".git/info/exclude:1 *.json"),
+        (".gitignore", "registry/", ".gitignore:1 registry/"),
+        ("bank/.gitignore", "/registry/aliases/", None),  # a decision about this bank
+        (".gitignore", "bank", None),  # it is no bank of this repository
+        (".gitignore", "*.json\n!a.json", None),
+        (".gitignore", "*.txt", None),
+    ],
+)
+def test_a_file_that_git_will_never_keep_is_told_with_the_rule(
+    repository: Path, place: str, rule: str, told: str | None
+) -> None:
+    root = repository / "bank"
+    root.mkdir()
+    (repository / place).write_text(f"{rule}\n")
+    names = ("registry/aliases/a.json", "registry/aliases/ö b.json")[: 1 if "!" in rule else 2]
+    assert git_ignored(root, *names) == ({} if told is None else dict.fromkeys(names, told))
+
+
+def test_a_file_that_is_tracked_is_ignored_by_no_rule(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.txt\n")
+    assert git_ignored(repository, "a.txt") == {}
+    assert git_ignored(repository) == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapterbank.errors import IntegrityError
+from adapterbank.errors import IntegrityError, NotPulled
 from adapterbank.registry.manifest import (
     FILE_LIMITS,
     MANIFEST,
@@ -72,7 +72,7 @@ def test_one_flipped_bit_anywhere_names_the_file(tmp_path: Path, name: str) -> N
             check_files(folder, digest)
         assert caught.value.exit_code == 4
         assert caught.value.fix is not None
-        assert "dvc checkout" in caught.value.fix
+        assert caught.value.fix.startswith("adapterbank pull ")
 
 
 def test_a_truncated_file_is_refused_with_both_sizes(tmp_path: Path) -> None:
@@ -136,9 +136,11 @@ def test_a_file_over_its_limit_is_refused_before_it_is_read(tmp_path: Path) -> N
         check_files(folder, digest)
 
 
-def test_a_folder_that_is_not_there_is_an_integrity_error(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="cannot be read"):
+def test_a_folder_that_is_not_there_was_not_pulled_yet(tmp_path: Path) -> None:
+    with pytest.raises(NotPulled, match="not pulled yet") as caught:
         check_files(tmp_path / "dtd" / ("0" * 64), "0" * 64)
+    assert caught.value.fix == f"adapterbank pull dtd@sha256:{'0' * 12}"
+    assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])

@@ -201,13 +201,17 @@ def test_the_environment_names_versions_but_neither_host_nor_user(bank: Path) ->
     assert "mlflow.user" not in tags
 
 
-def test_a_deleted_experiment_is_named(bank: Path) -> None:
-    with _open(bank):
+def test_a_deleted_experiment_is_restored_with_its_runs(bank: Path) -> None:
+    with _open(bank) as old:
         pass
     client = open_client(bank)
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
 
-    with pytest.raises(ConflictError, match="'digits' was deleted"):
-        _open(bank)
+    with _open(bank) as new:
+        pass
+    assert client.get_experiment(experiment.experiment_id).lifecycle_stage == "active"
+    infos = [client.get_run(run.run_id).info for run in (old, new)]
+    assert {info.experiment_id for info in infos} == {experiment.experiment_id}
+    assert {info.lifecycle_stage for info in infos} == {"active"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from adapterbank.errors import AdapterBankError, ConflictError, InputError
+from adapterbank.errors import AdapterBankError, FetchError, InputError
 from adapterbank.integrations.mlflow.mirror import (
     lookup,
     mirror_alias,
@@ -238,15 +238,38 @@ def test_absolute_addresses_of_a_moved_bank_stop_no_run(
     assert displaced_experiments(moved) == ()
 
 
-def test_a_deleted_experiment_of_a_moved_bank_is_named_as_deleted(
+def test_a_deleted_experiment_of_a_moved_bank_is_restored_and_set_aside(
     bank: Path, tmp_path: Path
 ) -> None:
     moved, old = displaced(bank, tmp_path)
     client = open_client(moved)
     client.delete_experiment(client.get_run(old).info.experiment_id)
+    with open_run(moved, experiment="digits", name="a run", params={}) as run:
+        pass
+    assert client.get_run(run.run_id).info.experiment_id != client.get_run(old).info.experiment_id
+    assert displaced_experiments(moved) == ()
 
-    with pytest.raises(ConflictError, match="'digits' was deleted"):
-        open_run(moved, experiment="digits", name="a run", params={})
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("psycopg2", "psycopg2-binary"), ("MySQLdb", "mysqlclient"), ("a_driver.of", "a_driver")],
+)
+def test_a_driver_that_is_not_installed_is_named_as_what_to_install_without_the_password(
+    bank: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:secret@host/runs")
+    with pytest.raises(FetchError) as caught, reported(bank):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    assert "postgresql://ann:***@host/runs" in caught.value.message
+    assert str(caught.value.fix).endswith(f" -m pip install {package}")
+
+
+def test_a_database_without_its_driver_is_an_error_of_ours(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql+adodbapi_none://host/runs")
+    with pytest.raises(AdapterBankError):
+        open_run(bank, experiment="digits", name="a run", params={})
 
 
 def test_a_link_to_the_bank_is_the_bank(bank: Path, tmp_path: Path) -> None:

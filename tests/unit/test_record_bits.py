@@ -101,7 +101,7 @@ def test_a_history_that_cannot_have_happened_is_refused(old: str, new: str, reas
     with pytest.raises(IntegrityError, match=reason) as caught:
         parse_record(text.replace(old, new, 1).encode(), "dtd", where="aliases/dtd.json")
     assert "aliases/dtd.json" in caught.value.message
-    assert caught.value.fix == "git checkout -- registry/aliases/dtd.json"
+    assert caught.value.fix == "git checkout HEAD -- registry/aliases/dtd.json"
 
 
 @pytest.mark.parametrize("kind", RECORDS)

@@ -17,6 +17,7 @@ _PARTS = [
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
     "dvc.yaml",
     "pipelines/params.yaml",

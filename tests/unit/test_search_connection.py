@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,63 @@ def test_how_the_user_guards_ray_is_kept(
 
     assert started[0][1] == {name: value}
     assert guard() == {name: value}
+
+
+def test_ray_is_told_of_the_cores_that_this_process_may_use(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapterbank.search.cluster.usable_cores", lambda: 3)
+    with connected(None):
+        pass
+    assert started[0][0]["num_cpus"] == 3
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("place", ["x" * 70, "missing", "a/short/one"])
+def test_a_ray_of_our_own_has_a_folder_whose_path_leaves_room_for_its_sockets(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, place: str
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / place) if place != "a/short/one" else place)
+    with connected(None):
+        folder = Path(started[0][0]["_temp_dir"])
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert len(str(folder)) <= 32
+    assert not folder.exists()
+
+
+def test_a_folder_that_will_do_is_left_to_ray(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")  # noqa: S108  # nothing is written there
+    with connected(None):
+        pass
+    assert started[0][0]["_temp_dir"] is None
+
+
+def test_where_no_folder_will_do_the_variable_that_names_one_is_told(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 70)))
+    monkeypatch.setattr("adapterbank.search.cluster._PLACES", (str(tmp_path / "missing"),))
+    with (
+        pytest.raises(AdapterBankError, match="path of at most 32 bytes") as caught,
+        connected(None),
+    ):
+        pass
+    assert "RAY_TMPDIR" in str(caught.value.fix)
+    assert started == []
+
+
+def test_what_the_operating_system_refuses_ray_is_told_with_its_mend(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, PermissionError("no place here"))
+    with pytest.raises(AdapterBankError, match="no place here") as caught, connected(None):
+        pass
+    assert caught.value.fix
+    assert started == []
 
 
 def by_option(monkeypatch: pytest.MonkeyPatch) -> str | None:

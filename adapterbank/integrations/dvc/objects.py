@@ -6,22 +6,30 @@ files, which ``dvc.lock`` states.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
+from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
+from dvc.stage.loader import StageLoader
+from dvc.stage.serialize import to_lockfile
+from dvc.utils.serialize import modify_yaml
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
 from adapterbank.config.yaml import read_texts
 from adapterbank.errors import AdapterBankError, ConfigError
+from adapterbank.integrations.git import mend_conflict
 from adapterbank.reading import read_document
 from adapterbank.registry.manifest import md5_of
+from adapterbank.text import is_conflicted
 
 _LOCK: Final = "dvc.lock"
 _MOST: Final = 1_000_000  # outputs of a bank
@@ -102,6 +110,10 @@ class DvcObjects:
             self._lists[md5] = _parse_list(data, md5)
         return self._lists[md5]
 
+    def has_list(self, output: str) -> bool:
+        """Whether ``dvc.lock`` has an output, readable or not."""
+        return self._locked_md5(output) is not None
+
     def in_cache(self, md5: str) -> bool:
         """Whether the cache has an object."""
         return self._repo is not None and self._has(self._repo.cache.local, md5)
@@ -130,7 +142,7 @@ class DvcObjects:
         self.download(md5 for md5 in md5s if md5 is not None)
 
     def download(self, md5s: Iterable[str]) -> None:
-        """Copy objects from the default remote to the cache, many at a time.
+        """Have the cache hold objects, those it lacks from the default remote, many at a time.
 
         What the remote does not have, or has damaged, is not in the cache afterwards either: DVC
         believes its cache, so what is wrong there would come back for ever.
@@ -138,8 +150,10 @@ class DvcObjects:
         Raises:
             AdapterBankError: the remote did not answer; what came before is kept.
         """
+        if self._remote is None:
+            return
         cache, failed = self._repo.cache.local, dict[str, BaseException]()
-        wanted = [md5 for md5 in sorted(set(md5s)) if not self.in_cache(md5)]
+        wanted = [md5 for md5 in sorted(set(md5s)) if not self._is_cached(md5)]
         if not wanted:
             return
         with _reported(self._root):
@@ -154,6 +168,42 @@ class DvcObjects:
                 f" {lost[0]}",
                 fix="repeat the command: what came is kept",
             ) from lost[0]
+
+    def keep(self, stage: str, output: str, folders: Iterable[Path], *, anew: bool = False) -> None:
+        """Put folders of an output into the cache and into ``dvc.lock``, where all others stay.
+
+        Nothing else in ``dvc.lock`` changes, so a stage whose inputs have changed will run, and
+        neither the pipeline nor what its stages read is needed.
+
+        Args:
+            stage: the one that has the output, such as ``register@dtd``.
+            output: a folder, relative to the bank.
+            folders: in it, or itself.
+            anew: the list of its files is lost; make one of these folders alone.
+
+        Raises:
+            AdapterBankError: the list cannot be had, DVC is busy, or the disk refused.
+        """
+        if self._repo is None:
+            raise AdapterBankError(
+                f"{self._root} is not under DVC",
+                fix=f"adapterbank init {shlex.quote(str(self._root))}",
+            )
+        path = self._root / _LOCK
+        name, _, task = stage.partition("@")
+        command = f"adapterbank stage {name} {task}".strip()
+        with _reported(self._root), lock_repo(self._repo), modify_yaml(str(path)) as content:
+            content.setdefault("schema", "2.0")
+            entry = content.setdefault("stages", {}).setdefault(stage, {"cmd": command})
+            pipeline = load_file(self._repo, str(self._root / "dvc.yaml"))
+            bare = {"cmd": command, "outs": [{output: {"persist": True}}]}
+            made = StageLoader.load_stage(pipeline, stage, bare, {} if anew else dict(entry))
+            for folder in folders:
+                made.outs[0].add(str(folder), relink=False)  # the registry's own is not touched
+            (kept,) = to_lockfile(made)[stage]["outs"]
+            others = [out for out in entry.get("outs", ()) if out["path"] != output]
+            entry["outs"] = sorted([*others, dict(kept)], key=itemgetter("path"))
+        self._outputs = None
 
     def upload(self, outputs: Iterable[str]) -> None:
         """Copy all files of output folders, then their lists, from the cache to the default remote.
@@ -200,17 +250,23 @@ class DvcObjects:
             AdapterBankError: the remote did not answer.
         """
         stores = [] if self._repo is None else [self._repo.cache.local, self._remote]
-        for store in stores:
-            if store is None:
-                continue
-            with _reported(self._root):
-                try:
-                    data = bytes(store.fs.cat_file(store.oid_to_path(md5)))
-                except FileNotFoundError:
-                    continue
-            if md5_of(data) == md5.removesuffix(".dir"):
-                return data
-        return None
+        found = (self._read(store, md5) for store in stores if store is not None)
+        return next((data for data in found if data is not None), None)
+
+    def _is_cached(self, md5: str) -> bool:
+        """Whether the cache has an object whole; a damaged one is deleted from it."""
+        if self._read(self._repo.cache.local, md5) is not None:
+            return True
+        Path(self._repo.cache.local.oid_to_path(md5)).unlink(missing_ok=True)
+        return False
+
+    def _read(self, store: Any, md5: str) -> bytes | None:  # noqa: ANN401  # DVC has no types
+        with _reported(self._root):
+            try:
+                data = bytes(store.fs.cat_file(store.oid_to_path(md5)))
+            except FileNotFoundError:
+                return None
+        return data if md5_of(data) == md5.removesuffix(".dir") else None
 
     def _locked_md5(self, output: str) -> str | None:
         if self._outputs is None:
@@ -225,7 +281,12 @@ class DvcObjects:
 def locked_outputs(path: Path) -> dict[str, str]:
     """Return the MD5 of each output that ``dvc.lock`` has, by the path of the output."""
     try:
-        content = read_texts(path.read_bytes(), str(path)) or {}
+        data = path.read_bytes()
+        if is_conflicted(data):
+            raise AdapterBankError(
+                f"{path} has a merge conflict", fix=mend_conflict(path.parent, _LOCK)
+            )
+        content = read_texts(data, str(path)) or {}
         stages = (content.get("stages") or {}).values()
         # An alias makes many stages of a few letters.
         outputs = list(islice((out for stage in stages for out in stage.get("outs", ())), _MOST))
@@ -234,7 +295,7 @@ def locked_outputs(path: Path) -> dict[str, str]:
         return {}
     except (ConfigError, AttributeError, KeyError, TypeError) as error:
         raise AdapterBankError(
-            f"{path} cannot be read: {error}", fix=f"git checkout {_LOCK}"
+            f"{path} cannot be read: {error}", fix=f"git checkout HEAD -- {_LOCK}"
         ) from error
 
 

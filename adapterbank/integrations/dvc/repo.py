@@ -14,7 +14,7 @@ from adapterbank.durable import replace_file
 from adapterbank.errors import AdapterBankError
 from adapterbank.integrations.environment import DEFAULTS
 from adapterbank.integrations.git import git_toplevel
-from adapterbank.reading import read_object
+from adapterbank.records import BANK_VARIABLE
 
 _GITIGNORE: Final = b"/config.local\n/tmp\n/cache\n"
 
@@ -73,33 +73,6 @@ def repro(root: Path, targets: Sequence[str] = (), *, quiet: bool = False) -> No
         )
 
 
-def keep_output(root: Path, stage: str, output: str) -> str | None:
-    """Let DVC keep what was added by hand to an output of a stage.
-
-    Only where nothing else of the stage has changed: DVC would take that for done as well, and
-    the stage would never run on it. When it does run, DVC keeps all of the output anyway.
-
-    Args:
-        root: the bank.
-        stage: name of the stage, such as ``register@dtd``.
-        output: the output, relative to ``root``.
-
-    Returns:
-        why DVC does not keep it yet; None if it does.
-    """
-    if not (root / "dvc.yaml").is_file():
-        return f"{root} has no dvc.yaml"
-    try:
-        changed = read_object(_dvc(root, "status", "--json", stage), "what DVC says").get(stage, [])
-        if changed in ([{"changed outs": {output: how}}] for how in ("modified", "not in cache")):
-            _dvc(root, "commit", "--quiet", "--force", stage)
-        elif changed:
-            return f"{stage} has yet to run: dvc repro {stage}"
-    except AdapterBankError as error:
-        return error.message
-    return None
-
-
 def _core_settings(config: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     try:
@@ -112,7 +85,9 @@ def _core_settings(config: Path) -> dict[str, str]:
 def _environment() -> dict[str, str]:
     # Stage commands call `adapterbank`, which stands beside this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**DEFAULTS, **os.environ, "PATH": path}
+    # Which bank was meant is decided: a stage's own is the one that DVC runs it in.
+    inherited = {name: value for name, value in os.environ.items() if name != BANK_VARIABLE}
+    return {**DEFAULTS, **inherited, "PATH": path}
 
 
 def _dvc(root: Path, *words: str) -> str:

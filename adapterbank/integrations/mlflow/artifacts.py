@@ -26,6 +26,7 @@ from adapterbank.config.bank import find_bank
 from adapterbank.durable import read_file
 from adapterbank.errors import AdapterBankError, IntegrityError
 from adapterbank.integrations.dvc.objects import DvcObjects
+from adapterbank.records import BANK_VARIABLE
 from adapterbank.registry.adapter_config import AdapterConfig, parse_adapter_config
 from adapterbank.registry.manifest import (
     FILE_LIMITS,
@@ -47,7 +48,7 @@ _LOADER: Final = "adapterbank.integrations.mlflow.model"
 
 def start_of_bank() -> Path:
     """Return where to look for the bank: ``ADAPTERBANK_BANK``, or else the current folder."""
-    return Path(os.environ.get("ADAPTERBANK_BANK") or Path.cwd())
+    return Path(os.environ.get(BANK_VARIABLE) or Path.cwd())
 
 
 class DvcArtifactRepository(ArtifactRepository):

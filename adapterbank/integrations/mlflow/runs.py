@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import tempfile
 import time
@@ -21,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from adapterbank.cores import usable_cores
 from adapterbank.errors import ConflictError, InputError
 from adapterbank.integrations.git import git_revision
 from adapterbank.integrations.mlflow.store import (
@@ -252,7 +252,7 @@ def environment_tags(root: Path) -> dict[str, str]:
     tags = {
         "adapterbank.python": platform.python_version(),
         "adapterbank.platform": f"{platform.system()} {platform.machine()}",
-        "adapterbank.cpus": str(os.cpu_count()),
+        "adapterbank.cpus": str(usable_cores()),
         "mlflow.source.name": "adapterbank",
     }
     for library in _LIBRARIES:
@@ -281,13 +281,17 @@ def _continued(root: Path, client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _experiment(root: Path, client: MlflowClient, name: str) -> str:
-    """Return the experiment's id; of several processes that make it at once, one wins."""
+    """Return the experiment's id; of several processes that make it at once, one wins.
+
+    One that was deleted is restored: what happens is shown, and nothing stops for it.
+    """
     experiment = client.get_experiment_by_name(name)
-    if (
-        experiment is not None
-        and experiment.lifecycle_stage == "active"  # a deleted one cannot be renamed
-        and is_displaced(root, experiment.artifact_location)
-    ):
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        # Deleted in MLflow's page, which cannot bring it back, and it keeps the name.
+        with suppress(MlflowException):  # another process was first
+            client.restore_experiment(experiment.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+    if experiment is not None and is_displaced(root, experiment.artifact_location):
         set_aside(root, experiment)
         experiment = None
     if experiment is None:
@@ -300,7 +304,7 @@ def _experiment(root: Path, client: MlflowClient, name: str) -> str:
     if experiment is None or experiment.lifecycle_stage != "active":
         raise ConflictError(
             f"MLflow experiment {name!r} was deleted",
-            fix="restore it in the MLflow UI, or remove it for good with mlflow gc",
+            fix="repeat the command, which restores it",
         )
     return str(experiment.experiment_id)
 

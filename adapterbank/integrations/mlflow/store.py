@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -25,12 +27,19 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapterbank.durable import locked, writable
-from adapterbank.errors import AdapterBankError, InputError
+from adapterbank.errors import AdapterBankError, FetchError, InputError
 from adapterbank.integrations.mlflow.run_files import ARTIFACTS, ROOT, files_address
 
 DATABASE: Final = "mlflow.db"
+# What a database's driver, a module, is called where it is installed from.
+_PACKAGES: Final = {
+    "MySQLdb": "mysqlclient",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+}
 
 _UNADDRESSABLE: Final = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+_PASSWORD: Final = re.compile(r"(://[^:/@]*:)[^@]*@")
 _PAGE: Final = 50_000  # MLflow's most
 _ANOTHER: Final = "move {} away, then: adapterbank sync, which makes another; its runs are lost"
 # Those of the libraries, and what a damaged row or table makes of MLflow's code and of Python's.
@@ -48,6 +57,11 @@ def tracking_uri(root: Path) -> str:
         InputError: the bank's path has characters that MLflow's addresses cannot carry.
     """
     return _elsewhere(root) or _sqlite_uri(root.resolve() / DATABASE)
+
+
+def shown_uri(root: Path) -> str:
+    """Return the address of the tracking store without the password that it may have."""
+    return _PASSWORD.sub(r"\1***@", tracking_uri(root))
 
 
 def artifact_location(root: Path, experiment: str) -> str | None:
@@ -153,11 +167,19 @@ def reported(root: Path) -> Iterator[None]:
 
     Raises:
         AdapterBankError: the store refused or did not answer.
+        FetchError: what its address needs is not installed.
     """
     try:
         yield
+    except ImportError as error:
+        module = (error.name or str(error)).partition(".")[0]
+        package = _PACKAGES.get(module, module)
+        raise FetchError(
+            f"MLflow store {shown_uri(root)}: its driver {module!r} is not installed",
+            fix=f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(package)}",
+        ) from error
     except _UNREADABLE as error:
-        uri, library = tracking_uri(root), isinstance(error, (MlflowException, SQLAlchemyError))
+        uri, library = shown_uri(root), isinstance(error, (MlflowException, SQLAlchemyError))
         reason = next(iter(str(error).strip().splitlines()), "")
         reason = reason if library else f"{type(error).__name__}: {reason}"
         fix = None if library and "DatabaseError" not in reason else _ANOTHER.format(DATABASE)
