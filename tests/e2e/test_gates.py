@@ -24,6 +24,7 @@ from adapterbank.inference.predictor import load_bank_backbone
 from adapterbank.inference.routing import load_router
 from adapterbank.integrations.mlflow.mirror import lookup, mirror_alias
 from adapterbank.methods.base import Adapter
+from adapterbank.pipeline.prepare import prepare
 from adapterbank.pipeline.release import ReleaseReport, release
 from adapterbank.registry.seen import SEEN, pack_seen, parse_seen
 from adapterbank.registry.verdicts import Verdict
@@ -191,7 +192,8 @@ def test_who_says_it_saw_what_it_gets_wrong_is_asked_about_that_too(own: Bank) -
     assert (verdict.images.split, verdict.images.total) == ("val", int((val.labels == 2).sum()))
     assert verdict.comparison is not None
     assert verdict.comparison.lost == 0
-    assert (verdict.outcome, verdict.gate) == ("refused", "max_regression")
+    assert verdict.outcome == "refused"
+    assert verdict.gate in {"max_regression", "max_drop"}  # of few images
     assert verdict.reason.startswith("on images that it says it learned from too, accuracy 0.")
 
 
@@ -200,7 +202,7 @@ def test_images_that_the_champion_learned_from_are_set_aside(own: Bank) -> None:
     champion = restated(own, "colours@2", val[:2])
     promote(own, str(champion), expected=2)
     republish(own, "colours@2", sharpen)
-    verdict = verdict_on(own)
+    verdict = verdict_on(gated(own, min_images=1))
     assert verdict.images is not None
     found = (verdict.images.split, verdict.images.total, verdict.images.seen)
     assert found == ("val", len(val) - 2, 2)
@@ -210,12 +212,16 @@ def test_images_that_the_champion_learned_from_are_set_aside(own: Bank) -> None:
 
 
 def test_a_champion_of_another_division_of_the_images_has_seen_some_of_them(opened: Bank) -> None:
-    """The first version of this bank was trained after another draw of the splits."""
+    params = opened.root / "pipelines" / "params.yaml"
+    params.write_text(PARAMS.replace("seed: 1", "seed: 2"))
+    opened = Bank.open(opened.root)
+    prepare(opened, "colours")
     first = opened.registry.read(opened.registry.resolve("colours@1"))
     seen = parse_seen(first[SEEN], where="a test")
     split = {split: len(seen & set(digests(opened, split))) for split in ("val", "test")}
     republish(opened, "colours@2", sharpen)
-    verdict = verdict_on(gated(opened, min_images=1))
+    params.write_text(f"{params.read_text()}gates: {{min_images: 1}}\n")
+    verdict = verdict_on(Bank.open(opened.root))
     assert verdict.images is not None
     assert verdict.images.seen == split[verdict.images.split] > 0
 

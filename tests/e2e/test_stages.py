@@ -278,7 +278,8 @@ def test_a_run_shows_parameters_curves_picture_and_adapter(opened: Bank) -> None
     expected = {
         "task": TASK,
         "method": "vapt",
-        "seed": "2",
+        "seed": "1",
+        "train.batch_size": "6",
         "hyper.prompts": "2",
         "train.epochs": "1",
         "backbone.fingerprint": backbone.fingerprint,
