@@ -23,7 +23,7 @@ from adapterbank.records import check_utf8
 # "data" and "set".
 _BESIDE = r"(?:seg|sets?|data|images?|imgs?|pics?|pictures?|photos?|split|[\W\d_])*"
 _TRAIN = r"train(?:ing)?|trn"
-_VAL = r"val(?:id(?:ation)?)?|dev(?:el(?:opment)?)?"
+_VAL = r"val(?:id(?:at(?:e|ion))?)?|dev(?:el(?:opment)?)?"
 _TEST = r"test(?:ing|s)?|tst"
 # Names of split folders: Train, train800, seg_train, validation, TestSet…
 _SPLIT = re.compile(rf"{_BESIDE}(?:(?P<train>{_TRAIN})|(?P<val>{_VAL})|(?P<test>{_TEST})){_BESIDE}")

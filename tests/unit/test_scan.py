@@ -37,6 +37,7 @@ SPELLINGS = [
     ("Training", "Validation", "Testing"), ("trn", "dev", "tst"), ("train800", "val200", "test"),
     ("seg_train", "seg_val", "seg_test"), ("train_set", "dev-set", "TestSet"),
     ("01_train", "02_development", "03_test"), ("train2017", "val2017", "test2017"),
+    ("train", "validate", "test"),
     ("images_train", "train data 2".replace("train", "valid"), "test images"),
 ]  # fmt: skip
 
