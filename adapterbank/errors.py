@@ -96,6 +96,10 @@ class ImageError(InputError):
         self.path = path
         self.reason = reason
 
+    def alone(self) -> ImageError:
+        """Return it without what raised it, to be kept: that holds half-decoded pictures."""
+        return ImageError(self.path, self.reason)
+
 
 class UnknownName(AdapterBankError):
     """A name nobody knows, with its nearest neighbours.

@@ -129,7 +129,7 @@ def _decoded(
         try:
             digest = pixel_digest(load_pixels(root / image.file.name, spec))
         except ImageError as error:
-            return split, image, error
+            return split, image, error.alone()
         return split, _Image(file=image.file, position=image.position, digest=digest), None
 
     items = [(split, image) for split, pool in pools.items() for image in pool]

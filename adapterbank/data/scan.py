@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from adapterbank.data.left_out import LeftOut, Tally, sentences
 from adapterbank.errors import ConfigError, InputError, UnknownName
 from adapterbank.records import check_utf8
 
-_BESIDE = r"(?:seg|sets?|data|dataset|images?|imgs?|pics?|pictures?|photos?|split|[\W\d_])*"
+# Each name can be read in one way only, or a long one would be tried in very many: "dataset" is
+# "data" and "set".
+_BESIDE = r"(?:seg|sets?|data|images?|imgs?|pics?|pictures?|photos?|split|[\W\d_])*"
 _TRAIN = r"train(?:ing)?|trn"
-_VAL = r"val(?:id(?:ation)?)?|dev(?:el(?:opment)?)?"
+_VAL = r"val(?:id(?:at(?:e|ion))?)?|dev(?:el(?:opment)?)?"
 _TEST = r"test(?:ing|s)?|tst"
 # Names of split folders: Train, train800, seg_train, validation, TestSet…
 _SPLIT = re.compile(rf"{_BESIDE}(?:(?P<train>{_TRAIN})|(?P<val>{_VAL})|(?P<test>{_TEST})){_BESIDE}")
@@ -169,7 +172,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    names = sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
     visible = tuple(name for name in names if not is_hidden(name))
     for name in visible:
         check_utf8(str(folder / name))
@@ -184,6 +187,20 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a folder that may be listed and not entered
+        return False
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
 def _holds_images(folder: Path) -> bool:
     return any(_reason(Path(entry.path)) is None for entry in _entries(folder))
 
@@ -191,8 +208,9 @@ def _holds_images(folder: Path) -> bool:
 def _files(top: Path, root: Path, classes: Sequence[str], tally: Tally) -> Iterator[ImageFile]:
     """List image files in a fixed order, by class, then by path, whatever the file system."""
     _count_loose(top, root, tally)
+    present = set(_class_names(top))
     for label, name in enumerate(classes):
-        if (top / name).is_dir():
+        if name in present:
             for path in sorted(_images(top / name, root, tally), key=Path.as_posix):
                 yield ImageFile(name=_within(path, root), label=label)
 
@@ -210,7 +228,7 @@ def _images(folder: Path, root: Path, tally: Tally) -> Iterator[Path]:
             if is_hidden(name):
                 tally.add("hidden", f"{_within(path, root)}/", _number_of_files(path))
                 folders.remove(name)
-            elif path.is_symlink():
+            elif _is_link(path):
                 tally.add("links to folders, which are not followed", _within(path, root))
         for name in names:
             path = Path(parent, name)
@@ -225,7 +243,7 @@ def _images(folder: Path, root: Path, tally: Tally) -> Iterator[Path]:
 def _count_loose(folder: Path, root: Path, tally: Tally) -> None:
     """Count the files that stand above the classes."""
     for entry in _entries(folder):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             check_utf8(entry.path)
             tally.add(
                 "hidden" if is_hidden(entry.name) else "loose, in no class folder",
@@ -241,9 +259,13 @@ def _reason(path: Path) -> str | None:
     by_name = reason_by_name(path.name)
     if by_name is not None:
         return by_name
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        return "files that may not be read"
+    except OSError:
         return "links to what is not there"
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         return "neither a file nor a folder"
     return None if os.access(path, os.R_OK) else "files that may not be read"
 

@@ -275,7 +275,7 @@ def _decode(
         try:
             return rows.read(row)
         except ImageError as error:
-            return error
+            return error.alone()
 
     for image in chain.from_iterable(in_batches(read, range(len(rows.labels)), TOGETHER)):
         tell()

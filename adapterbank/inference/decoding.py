@@ -68,7 +68,7 @@ def _decode(index: int, image: ImageInput, spec: InputSpec) -> Decoded:
         else:
             pixels = load_pixels(source, spec, name=name)
     except ImageError as error:
-        return Decoded(name, error, 0.0)
+        return Decoded(name, error.alone(), 0.0)
     return Decoded(name, pixels, time.perf_counter() - begun)
 
 

@@ -61,8 +61,9 @@ class JudgedOn:
     def told(self, least: int = 0) -> str:
         """In words, where it is not simply all validation images; or why fewer than least."""
         words = {"val": "validation", "test": "test"}[self.split]
+        versions = "version" if len(self.unstated) == 1 else "versions"
         unstated = (
-            f"what version {' and '.join(map(str, self.unstated))} learned from is not stated"
+            f"what {versions} {' and '.join(map(str, self.unstated))} learned from is not stated"
             if self.unstated
             else ""
         )

@@ -7,7 +7,7 @@ nobody can tell from outside; one that states too much gains nothing by it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -121,16 +121,19 @@ def class_change(
         truth: the true class of each of some images.
         answers: what the champion calls them.
     """
-    added = [name for name in now if name not in before]
-    removed = [name for name in before if name not in now]
+    # Dictionaries keep the order, and find a name among 100,000 at once.
+    known, named = set(before), set(now)
+    added = dict.fromkeys(name for name in now if name not in known)
+    removed = dict.fromkeys(name for name in before if name not in named)
     if not added and not removed:
         return None
+    called = defaultdict[str, Counter[str]](Counter)
+    for true, answer in zip(truth, answers, strict=True):
+        called[true][answer] += 1
     renamed = []
     for name in tuple(added):
-        called = Counter(a for a, true in zip(answers, truth, strict=True) if true == name)
-        old, count = max(called.items(), key=lambda item: item[1], default=("", 0))
-        if old in removed and 2 * count > called.total():
+        old, count = max(called[name].items(), key=lambda item: item[1], default=("", 0))
+        if old in removed and 2 * count > called[name].total():
             renamed.append((old, name))
-            added.remove(name)
-            removed.remove(old)
+            del added[name], removed[old]
     return ClassChange(added=tuple(added), removed=tuple(removed), renamed=tuple(renamed))

@@ -9,7 +9,7 @@ image is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,13 +63,16 @@ def fit_ridge(features: Tensor, labels: Tensor, classes: int) -> Ridge:
     target_mean = y.mean(0)
     u, s, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
     projected = u.mT @ (y - target_mean)  # (rank, C)
-    left_out = []  # for each strength, (n, C) scores
-    for strength in STRENGTHS:
+
+    def left_out(strength: float) -> Tensor:
+        """Scores (n, C); those of all strengths at once would take too much memory."""
         shrink = s.square() / (s.square() + strength * x.shape[1])
         residual = y - target_mean - u @ (shrink[:, None] * projected)
         # Of the fit with its intercept: how much each image decides its own prediction.
         leverage = u.square() @ shrink + 1.0 / len(x)
-        left_out.append(y - residual / (1.0 - leverage)[:, None].clamp_min(1e-12))
+        scores: Tensor = y - residual / (1.0 - leverage)[:, None].clamp_min(1e-12)
+        return scores
+
     strength, temperature = _choose(left_out, labels)
     factor = s / (s.square() + strength * x.shape[1])
     weight = (vt.mT @ (factor[:, None] * projected)).mT / std  # (C, D)
@@ -82,21 +85,21 @@ def fit_ridge(features: Tensor, labels: Tensor, classes: int) -> Ridge:
     )
 
 
-def _choose(left_out: Sequence[Tensor], labels: Tensor) -> tuple[float, float]:
-    """Choose strength and temperature by the scores (n, C) of images left out, of each strength."""
+def _choose(left_out: Callable[[float], Tensor], labels: Tensor) -> tuple[float, float]:
+    """Choose strength and temperature by the scores (n, C) of images left out at a strength."""
     images = torch.bincount(labels)[labels]  # of each image's class
     usual = chosen = STRENGTHS.index(USUAL_STRENGTH)
     judged = images >= _TO_CHOOSE
     if judged.any():
         y = labels[judged]
-        losses = torch.stack([_losses(scores[judged], y) for scores in left_out])  # (S, n)
+        losses = torch.stack([_losses(left_out(s)[judged], y) for s in STRENGTHS])  # (S, n)
         gain = losses[usual] - losses
         better = gain.mean(1) > gain.std(1, correction=0) / math.sqrt(len(y))
         chosen = int(torch.where(better, gain.mean(1), 0.0).argmax()) if better.any() else usual
     judged = images >= _TO_SCALE
     temperature = USUAL_TEMPERATURE
     if judged.any():
-        temperature = best_temperature(left_out[chosen][judged], labels[judged])
+        temperature = best_temperature(left_out(STRENGTHS[chosen])[judged], labels[judged])
     return STRENGTHS[chosen], temperature
 
 

@@ -114,3 +114,25 @@ def test_a_class_is_renamed_where_the_champion_takes_most_of_it_for_one_that_is_
     found = class_change(("cat", "cow", "pig"), ("cat", "dog", "ox"), truth, answers)
     assert found == ClassChange(added=("dog",), removed=("pig",), renamed=(("cow", "ox"),))
     assert str(found) == "lacks pig and adds dog and calls cow ox"
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other) is True
+
+    __hash__ = str.__hash__
+
+
+def test_many_classes_are_not_each_compared_with_all_others() -> None:
+    before = [Counted(f"old {number}") for number in range(300)]
+    now = [Counted(f"new {number}") for number in range(300)]
+    Counted.compared = 0
+    found = class_change(before, now, now, before)
+    assert found == ClassChange(added=(), removed=(), renamed=tuple(zip(before, now, strict=True)))
+    assert Counted.compared < 30 * len(now)

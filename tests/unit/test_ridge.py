@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 from torch.nn import functional
 
+from adapterbank.training import ridge as ridge_module
 from adapterbank.training.ridge import (
     STRENGTHS,
     TEMPERATURES,
@@ -198,6 +201,20 @@ def test_scale_and_origin_of_the_features_do_not_matter(scale: float, shift: flo
     torch.testing.assert_close(
         moved.scores(features * scale + shift), plain.scores(features), atol=1e-3, rtol=0
     )
+
+
+def test_scores_of_one_strength_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = samples(60, 8, 1.0)
+    choose, alive = ridge_module.best_temperature, list[int]()
+
+    def count(scores: Tensor, labels: Tensor) -> float:
+        tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+        alive.append(sum(found.shape == scores.shape for found in tensors))
+        return choose(scores, labels)
+
+    monkeypatch.setattr(ridge_module, "best_temperature", count)
+    fit_ridge(features, labels, int(labels.max()) + 1)
+    assert max(alive) < len(STRENGTHS)
 
 
 def test_scores_add_up_to_one_over_the_classes() -> None:

@@ -37,6 +37,7 @@ SPELLINGS = [
     ("Training", "Validation", "Testing"), ("trn", "dev", "tst"), ("train800", "val200", "test"),
     ("seg_train", "seg_val", "seg_test"), ("train_set", "dev-set", "TestSet"),
     ("01_train", "02_development", "03_test"), ("train2017", "val2017", "test2017"),
+    ("train", "validate", "test"),
     ("images_train", "train data 2".replace("train", "valid"), "test images"),
 ]  # fmt: skip
 
@@ -145,6 +146,29 @@ def test_a_folder_that_may_not_be_read_is_counted(
     assert [(one.reason, one.examples) for one in found(tmp_path)] == [
         ("in a folder that may not be read", ("dog/deep/",))
     ]
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (put(flat(tmp_path), "owl/1.png", "owl/deep/1.png") / "owl" / "more").symlink_to(tmp_path)
+    for name in ("stat", "lstat"):
+        asked = getattr(os, name)
+
+        def refuse(path: Path, *, asked: Callable[..., object] = asked, **options: bool) -> object:
+            if "owl/" in str(path):
+                raise PermissionError(13, "Permission denied", path)
+            return asked(path, **options)
+
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(ConfigError, match=r"owl: no image files(?s:.)*may not be read \(owl/1.png"):
+        scan(tmp_path)
+
+
+def test_a_long_name_of_a_folder_is_told_from_a_split_at_once(tmp_path: Path) -> None:
+    name = "dataset" * 36  # were "dataset" to be read in two ways, it would be in 2^36 ways
+    put(flat(tmp_path), f"{name}/1.png")
+    assert scan(tmp_path).classes == ("cat", name, "dog")
 
 
 def test_a_folder_beside_the_splits_is_counted(tmp_path: Path) -> None:

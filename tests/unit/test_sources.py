@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import urllib.error
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from adapterbank.config.bank import Limits
 from adapterbank.data import published
@@ -278,6 +280,22 @@ def test_unreadable_images_are_skipped_where_the_task_says_so(tmp_path: Path) ->
     assert chosen.left_out == (
         LeftOut(reason="cannot be decoded", count=1, examples=("ant/empty.png",)),
     )
+
+
+def test_no_half_decoded_picture_is_kept_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+    path = fill(tmp_path / "pets") / "ant" / "000.png"
+    whole = path.read_bytes()
+    for number in range(5):
+        path.with_name(f"{number}.png").write_bytes(whole[: 150 + number])
+    alive = list[int]()
+
+    def count(done: int, total: int) -> None:
+        if done == total:
+            alive.append(sum(issubclass(type(found), ImageFile) for found in gc.get_objects()))
+
+    with pytest.raises(InputError, match="5 images cannot be decoded"):
+        load(tmp_path, progress=count)
+    assert alive == [0]
 
 
 def test_more_unreadable_images_than_a_message_lists_are_named_in_a_file(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_the_champions_to_hold_a_version_against(
         ),
         (
             JudgedOn(split="test", total=20, seen=0, unstated=(2, 1)),
-            ["20 test images", "; what version 2 and 1 learned from is not stated"],
+            ["20 test images", "; what versions 2 and 1 learned from is not stated"],
         ),
     ],
 )
