@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ Tensors = dict[str, np.ndarray]
 
 _LONGEST = 1 << 26  # bytes of JSON
 _DEEPEST = 50  # objects and lists in one another, as in YAML
+_COLLECTIONS = 500_000  # objects and lists; a million empty ones, 3 MB, take 1.4 GB
+_VALUES = 3_000_000
 _DIGITS = 20  # of a whole number: those of 64 bits
 _MOST_PROBLEMS = 1000  # that are worth a look; a million of them take seconds to be listed
 # An adapter has a few dozen tensors of 100 bytes each in the header. The format allows 100 MB,
@@ -37,13 +40,14 @@ def read_json(data: bytes | str, where: str, *, fix: str | None = None) -> Any: 
 
     Raises:
         IntegrityError: it is not JSON as its standard has it, or beyond what any file here needs:
-            64 MiB, 50 levels, 20 digits of a whole number.
+            64 MiB, 50 levels, 500,000 objects and lists, 20 digits of a whole number.
     """
     if len(data) > _LONGEST:
         message = f"{where} is not JSON that is read: {len(data):,} bytes, at most {_LONGEST:,}"
         raise IntegrityError(message, fix=fix)
     try:
         text = data if isinstance(data, str) else data.decode()
+        _refuse_many(text)
         content = _DECODER.decode(text)
         if "\\u" in text:
             _ENCODER.encode(content).encode()  # halves of characters, which no file can hold
@@ -120,8 +124,8 @@ def read_tensors(data: bytes, where: str, *, fix: str | None = None) -> Tensors:
 def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)
         raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
     return content
 
@@ -143,6 +147,12 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_whole, parse_float=_fraction, parse_constant=_fraction
 )
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def _refuse_many(text: str) -> None:
+    """Refuse what is too much to be held in memory; marks within strings count too."""
+    if text.count("{") + text.count("[") > _COLLECTIONS or text.count(",") > _VALUES:
+        raise ValueError(f"more than {_COLLECTIONS:,} objects and lists, or {_VALUES:,} values")
 
 
 def _refuse_depth(content: object) -> None:

@@ -197,7 +197,7 @@ def check_utf8(name: str) -> str:
     return name
 
 
-def check_task_name(name: str) -> str:
+def check_task_name(name: object) -> str:
     """Return ``name`` if it is a legal task name.
 
     Names become folder names, URLs and MLflow model names, so the alphabet is small on purpose.
@@ -205,7 +205,7 @@ def check_task_name(name: str) -> str:
     Raises:
         InputError: the name could not be one of these everywhere.
     """
-    if not _TASK_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _TASK_NAME.fullmatch(name):
         raise InputError(
             f"{name!r} is not a task name: use 1 to 64 of a-z, 0-9, '-' and '_', starting with"
             " a letter or a digit"
@@ -213,13 +213,13 @@ def check_task_name(name: str) -> str:
     return name
 
 
-def check_alias_name(alias: str) -> str:
+def check_alias_name(alias: object) -> str:
     """Return ``alias`` if a reference may have it, and MLflow too.
 
     Raises:
         InputError: it is no legal name, or one that MLflow keeps for itself.
     """
-    if not re.fullmatch(_ALIAS, alias):
+    if not isinstance(alias, str) or not re.fullmatch(_ALIAS, alias):
         raise InputError(
             f"{alias!r} is not an alias: use 1 to 32 of a-z, 0-9, '-' and '_', starting with a"
             " letter"

@@ -30,6 +30,7 @@ _KINDS: Mapping[str, tuple[str, int]] = {
     "U8": ("uint8", 1), "BOOL": ("bool", 1),
 }  # fmt: skip
 _HEADER_LIMIT = 1 << 22
+_AXES = 8  # the product of very many takes minutes
 # Options of timm's factory rather than of a network; they read other files, pickled ones too.
 _FACTORY = ("cache_dir", "checkpoint_path", "features_only", "pretrained", "pretrained_cfg",
             "pretrained_cfg_overlay")  # fmt: skip
@@ -39,7 +40,7 @@ _Size = Annotated[int, Field(ge=0)]
 @dataclass(frozen=True, config=ConfigDict(strict=True))
 class _Entry:
     dtype: Literal["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"]
-    shape: tuple[_Size, ...]
+    shape: Annotated[tuple[_Size, ...], Field(max_length=_AXES)]
     data_offsets: tuple[_Size, _Size]
 
 

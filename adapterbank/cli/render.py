@@ -11,9 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
@@ -82,10 +82,14 @@ def prepare_streams() -> None:
 
 def silence() -> int:
     """Stop writing to a standard output that nobody reads, and return the exit code for it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())  # the interpreter flushes at its end once more
-    os.close(null)
+    _discard(sys.stdout)
     return UNREAD
+
+
+def _discard(stream: IO[str]) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())  # the interpreter flushes at its end once more
+    os.close(null)
 
 
 @contextmanager
@@ -154,8 +158,13 @@ def note(text: str) -> None:
 
 def _write_note(text: str) -> None:
     finish()
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:  # nobody can be told, so the exit code has to tell
+        _discard(sys.stderr)
 
 
 def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: bool) -> None:
@@ -168,6 +177,8 @@ def error(kind: str, message: str, fix: str | None, exit_code: int, *, as_json: 
         exit_code: what the program will end with.
         as_json: print one object instead of text.
     """
+    with suppress(AdapterBankError):
+        finish()  # of two errors the first is told
     if as_json:
         content = {"error": kind, "message": message, "fix": fix, "exit_code": exit_code}
         note(json.dumps(content))

@@ -203,10 +203,12 @@ def to_pixels(image: Image.Image, spec: InputSpec, *, name: str = "<image>") -> 
         (3, H, W) uint8, contiguous.
 
     Raises:
-        ImageError: it was not decoded yet, and cannot be.
+        ImageError: it was not decoded yet, and cannot be; or it has no pixels.
         UnknownName: the interpolation is not one of bicubic, bilinear, lanczos, nearest.
     """
     resample = _resampling(spec)
+    if 0 in image.size:
+        raise ImageError(name, f"has no pixels: it is {image.width}×{image.height}")
     with _decoding(name), _room(min(_bytes_squashed(image, spec.size), MAX_BYTES)):
         with _LOADING[id(image) // 64 % len(_LOADING)]:
             image.load()  # once, where threads are given the same image

@@ -241,7 +241,7 @@ class Predictor:
             For each image, in order, an answer or the error that names it.
         """
         _check_arguments(images, top_k, batch_size)
-        if task == AUTO and tasks is None:
+        if isinstance(task, str) and task == AUTO and tasks is None:
             yield from self._stream_routed(images, top_k, batch_size)
             return
         if task is not None and tasks is None:
@@ -407,5 +407,7 @@ class Predictor:
 def _check_arguments(images: object, top_k: object, batch_size: object) -> None:
     if isinstance(images, str | bytes | Path | IOBase) or not isinstance(images, Iterable):
         raise InputError(f"images is one {type(images).__name__}, expected a list of images")
-    if any(not isinstance(number, int) or number < 1 for number in (top_k, batch_size)):
-        raise InputError(f"top_k and batch_size start at 1, got {top_k!r} and {batch_size!r}")
+    if any(type(number) is not int or number < 1 for number in (top_k, batch_size)):
+        raise InputError(
+            f"top_k and batch_size are ints and start at 1, got {top_k!r} and {batch_size!r}"
+        )

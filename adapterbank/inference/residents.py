@@ -63,12 +63,12 @@ class Residents:
         budget_bytes: for the tensors of all versions together.
 
     Raises:
-        InputError: the budget is negative.
+        InputError: the budget is negative, or no number.
     """
 
     def __init__(self, budget_bytes: int = RESIDENT_BYTES) -> None:
-        if budget_bytes < 0:
-            raise InputError(f"a budget of {budget_bytes} bytes is less than nothing")
+        if type(budget_bytes) not in {int, float} or not budget_bytes >= 0:  # also NaN
+            raise InputError(f"expected a budget of 0 bytes or more, got {budget_bytes!r}")
         self._budget_bytes = budget_bytes
         self._lock = threading.Lock()  # held for bookkeeping only, never while a version loads
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the least recently used first

@@ -22,6 +22,7 @@ from adapterbank.registry.task_record import (
     apply_move,
     replay,
 )
+from adapterbank.registry.verdicts import renumber_verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ def merge_records(
         common = takewhile(lambda pair: pair[0] == pair[1], pairs)
         base = _rebuild(ours.task, [event for event, _ in common])
     merged = _rebuild(ours.task, _union(ours.history, theirs.history, base.history))
+    retold = (_retold(ours, merged), _retold(theirs, merged))
+    merged = _rebuild(ours.task, _union(*retold, base.history))
     sides = {Side.OURS: _meant(ours), Side.THEIRS: _meant(theirs)}
     before, clashes = _meant(base), list[Clash]()
     for alias in sorted({*sides[Side.OURS], *sides[Side.THEIRS], *before}):
@@ -140,6 +143,19 @@ def _keyed(history: Iterable[Event]) -> dict[object, Event]:
         counts[key] += 1
         keyed[key, counts[key]] = event
     return keyed
+
+
+def _retold(side: TaskRecord, merged: TaskRecord) -> list[Event]:
+    """Return a side's events, whose verdicts name versions and steps as the merged record does."""
+    digests, keyed = {e.digest: e.version for e in merged.versions}, _keyed(merged.history)
+    numbers = {entry.version: digests[entry.digest] for entry in side.versions}
+    steps = {e.step: keyed[key].step for key, e in _keyed(side.history).items() if key in keyed}
+    return [
+        event
+        if event.verdict is None
+        else replace(event, verdict=renumber_verdict(event.verdict, numbers, steps))
+        for event in side.history
+    ]
 
 
 def _rebuild(task: str, events: Iterable[Event]) -> TaskRecord:

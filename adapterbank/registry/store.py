@@ -348,7 +348,7 @@ class Registry:
             what is wrong, in the order of tasks; empty if all is well.
         """
         chosen, problems = list[Version](), list[Problem]()
-        if isinstance(ref, Reference) or (ref is not None and "@" in ref):
+        if isinstance(ref, Reference) or (isinstance(ref, str) and "@" in ref):
             chosen.append(self.resolve(ref))
         else:
             tasks = self.names() if ref is None else (as_reference(ref).task,)

@@ -235,6 +235,28 @@ def parse_verdict(content: Mapping[str, Any] | None) -> Verdict | None:
         return None
 
 
+def renumber_verdict(
+    content: Mapping[str, Any], numbers: Mapping[int, int], steps: Mapping[int, int]
+) -> dict[str, Any]:
+    """Give what a verdict names the numbers that a merge of two records gave it.
+
+    Args:
+        content: the verdict, as its history has it; also what is none of a release.
+        numbers: the versions' new numbers by the old ones.
+        steps: the events' likewise; one that is not among them was left out of the merge.
+    """
+    named = {name: content.get(name) for name in ("version", "champion", "best")}
+    made: dict[str, Any] = {
+        name: numbers[n] for name, n in named.items() if isinstance(n, int) and n in numbers
+    }
+    if isinstance(content.get("over"), int):
+        made["over"] = steps.get(content["over"])
+    match content.get("images"):
+        case {"unstated": [*unstated], **others} if all(isinstance(n, int) for n in unstated):
+            made["images"] = {**others, "unstated": [numbers.get(n, n) for n in unstated]}
+    return {**content, **made}
+
+
 def last_verdict(history: Iterable[Event], version: int) -> Event | None:
     """The newest event that has a verdict on a version."""
     judged = (e for e in history if e.to_version == version and e.verdict is not None)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from adapterbank import __main__
+from adapterbank.cli import render
+from adapterbank.errors import UnknownName
+
 START = (sys.executable, "-m", "adapterbank")
 
 
@@ -52,6 +56,26 @@ def test_a_stream_that_is_none_gives_a_sentence_and_a_code_and_no_traceback(
     assert b"Exception ignored" not in done.stderr
     assert b"Internal" not in done.stderr
     assert "--json" in words or said in done.stderr
+
+
+def test_an_error_that_cannot_be_told_still_has_its_code(empty: Path) -> None:
+    done = run("2>/dev/full", "show", "nobody", cwd=empty)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_an_error_is_told_though_what_was_written_before_it_cannot_be(
+    full: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        render.line("an answer")
+        raise UnknownName("task", "nobody")
+
+    monkeypatch.setattr(__main__, "app", fail)
+    with Path("/dev/full").open("w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, full, stream)
+        assert __main__.main(["show"]) == 3
+    assert full == "stderr" or "Unknown task 'nobody'" in capsys.readouterr().err
 
 
 def test_nothing_that_is_said_ends_up_in_a_file_that_got_a_closed_streams_number(

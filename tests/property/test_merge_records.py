@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -22,6 +23,7 @@ from adapterbank.registry.aliases import (
 )
 from adapterbank.registry.merge import merge_records, split_conflict
 from adapterbank.registry.task_record import PREVIOUS, Stamp, TaskRecord, dump_record, parse_record
+from adapterbank.registry.verdicts import Verdict, past_champions
 
 Step = Callable[[TaskRecord, Stamp], TaskRecord]
 STAMP = Stamp(actor="who merges", reason="merged", time="9999")
@@ -39,13 +41,19 @@ def register(number: int) -> Step:
     return step
 
 
+def verdict_on(number: int | None, step: Any) -> dict[str, Any]:  # noqa: ANN401  # of JSON
+    """Return a verdict that names a version wherever one can, and the step before it."""
+    named = dict.fromkeys(("version", "champion", "best"), number)
+    return named | {"images": {"split": "val", "unstated": [number]}, "over": step}
+
+
 numbers = st.integers(1, 4)
 aliases = st.sampled_from(["champion", "challenger"])
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(register, st.integers(1, 9)),
     st.builds(lambda a, n: lambda r, s: move_alias(r, a, n, ANY, s), aliases, numbers),
     st.builds(lambda a: lambda r, s: roll_back(r, a, ANY, s), aliases),
-    st.builds(lambda n: lambda r, s: add_verdict(r, n, {"ok": False}, s), numbers),
+    st.builds(lambda n: lambda r, s: add_verdict(r, n, verdict_on(n, len(r.history)), s), numbers),
     st.just(retire),
 )
 # The time between two steps: several happen in one second, and a clock is late at times.
@@ -96,6 +104,29 @@ def test_a_merge_keeps_every_version_and_verdict_and_contradicts_itself_nowhere(
     refused = [{(e.time, e.actor, e.digest) for e in r.history if e.action == "refuse"} for r in
                (ours, theirs, merged)]  # fmt: skip
     assert refused[0] | refused[1] == refused[2]
+
+
+@given(clones())
+def test_verdicts_name_versions_by_the_numbers_they_have_now(
+    drawn: tuple[TaskRecord, TaskRecord, TaskRecord],
+) -> None:
+    base, ours, theirs = drawn
+    merged, _ = merge_records(ours, theirs, base, stamp=STAMP, take=Side.OURS)
+    judged = [event for event in merged.history if event.action == "refuse"]
+    assert [event.verdict for event in judged] == [
+        verdict_on(event.to_version, (event.verdict or {})["over"]) for event in judged
+    ]
+
+
+def test_the_best_champion_of_a_clone_is_the_best_after_a_merge() -> None:
+    base = follow(TaskRecord(task="dtd"), [(register(1), 0)], "base")
+    ours = follow(base, [(register(2), 0)], "ours")
+    promote = Verdict(task="dtd", version=3, champion=2, outcome="promoted", reason="", best=2)
+    plan = [(register(3), 5), (register(4), 0), (lambda r, s: move_alias(r, "champion", 3, ANY, s,
+            promote.as_json()), 0)]  # fmt: skip
+    merged, _ = merge_records(ours, follow(base, plan, "theirs"), base, stamp=STAMP)
+    found = [merged.digest(number) for number in past_champions(merged.history)]
+    assert found == [digest(3), digest(4)]
 
 
 @given(clones())

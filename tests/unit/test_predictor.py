@@ -402,6 +402,15 @@ def test_a_device_that_is_not_there_is_refused(registry: Registry, name: str) ->
         load_bank_backbone(registry, name)
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_a_picture_without_pixels_is_an_error_of_that_image(
+    registry: Registry, size: tuple[int, int]
+) -> None:
+    (answer,) = Predictor(registry).stream([Image.new("RGB", size)], task="bugs")
+    assert isinstance(answer, ImageError)
+    assert answer.reason == f"has no pixels: it is {size[0]}×{size[1]}"
+
+
 WRONG_IMAGES: dict[str, Any] = {
     "none": None,
     "array": np.zeros((4, 4, 3), dtype=np.uint8),
@@ -425,6 +434,7 @@ def test_what_is_no_image_is_an_error_of_that_image_which_says_what_is_expected(
 
 
 NOTHING: Any = None
+TEXT: Any = "1"
 MISUSES: dict[str, Callable[[Any], object]] = {
     "no-list": lambda predictor: predictor.predict(None, task="bugs"),
     "one-image": lambda predictor: predictor.predict(PICTURES[0], task="bugs"),
@@ -435,6 +445,13 @@ MISUSES: dict[str, Callable[[Any], object]] = {
     "tasks-a-number": lambda predictor: predictor.predict([b""], tasks=1),
     "top-k-none": lambda predictor: predictor.predict([], task="bugs", top_k=None),
     "batch-of-half": lambda predictor: predictor.predict([], task="bugs", batch_size=0.5),
+    "top-k-true": lambda predictor: predictor.predict([], task="bugs", top_k=True),
+    "task-of-array": lambda predictor: predictor.predict([], task=np.array(["a", "b"])),
+    "budget": lambda predictor: Predictor(predictor.registry, budget_bytes=NOTHING),
+    "budget-of-text": lambda predictor: Predictor(predictor.registry, budget_bytes=TEXT),
+    "versions-of-none": lambda predictor: predictor.registry.versions(None),
+    "verify-a-number": lambda predictor: predictor.registry.verify(5),
+    "rollback-alias": lambda predictor: predictor.registry.rollback("bugs", alias=None),
     "device": lambda predictor: Predictor(predictor.registry, device=NOTHING),
     "registry": lambda _: Predictor(NOTHING),
 }

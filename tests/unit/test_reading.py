@@ -46,6 +46,9 @@ REFUSED = {
     "deeper": "[" * 100_000,
     "deep-object": '{"a":' * 60 + "1" + "}" * 60,
     "twice": '{"a": 1, "a": 2}',
+    "collections": f"[{'[],' * 500_000}[]]",
+    "objects": f"[{'{},' * 500_000}[]]",
+    "values": f"[{'1,' * 3_000_001}1]",
     "half-a-character": '"\\ud800"',
     "half-a-key": '{"\\udc00": 1}',
     "not-utf8": b'"\xff"',
@@ -62,6 +65,12 @@ def test_what_no_file_here_needs_is_refused(data: bytes | str) -> None:
         read_json(data, "it", fix="mend")
     assert caught.value.fix == "mend"
     assert len(caught.value.message) < 300
+
+
+def test_the_key_that_stands_twice_is_found_among_very_many() -> None:
+    keys = ", ".join(f'"{number}": 1' for number in range(100_000))
+    with pytest.raises(IntegrityError, match="the key '99999' stands twice"):
+        read_json(f'{{{keys}, "99999": 2}}', "it")  # a look at each pair of keys takes minutes
 
 
 def test_what_is_too_long_is_not_even_looked_at() -> None:
