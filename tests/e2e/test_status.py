@@ -214,7 +214,15 @@ def kept(database: Path) -> object:
         return database.read_bytes()
 
 
-@pytest.mark.parametrize("damaged", ["empty", "text", "half", "older", "letters"])
+STATEMENTS = {
+    "half": "DROP TABLE model_versions",
+    "older": "UPDATE alembic_version SET version_num = '451aebb31d03'",
+    "rows": "UPDATE experiments SET name = CAST(x'ff41' AS TEXT) WHERE experiment_id ="
+    " (SELECT max(experiment_id) FROM experiments)",
+}
+
+
+@pytest.mark.parametrize("damaged", ["empty", "text", "letters", *STATEMENTS])
 def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
     bank: Path, cli: Cli, damaged: str
 ) -> None:
@@ -227,11 +235,7 @@ def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
         database.write_bytes(contents[damaged])
     else:
         with closing(sqlite3.connect(database)) as connection, connection:
-            connection.execute(
-                "DROP TABLE model_versions"
-                if damaged == "half"
-                else "UPDATE alembic_version SET version_num = '451aebb31d03'"
-            )
+            connection.execute(STATEMENTS[damaged])
     before = kept(database)
     (found,) = drifts(cli)
     assert found.startswith("mlflow: ")
@@ -247,6 +251,14 @@ def test_a_catalogue_that_cannot_be_used_is_named_and_never_overwritten(
         path.rename(bank / "work" / path.name)
     assert told(cli, "sync")["ok"]
     assert told(cli, "status")["ok"]
+
+
+def test_a_folder_in_the_catalogue_s_place_is_named_at_once(bank: Path, cli: Cli) -> None:
+    for path in bank.glob("mlflow.db*"):
+        path.unlink()
+    (bank / "mlflow.db").mkdir()
+    (found,) = drifts(cli)
+    assert "is not a usable MLflow store" in found
 
 
 def test_a_rebuilt_catalogue_has_the_tags_and_descriptions_it_had(bank: Path, cli: Cli) -> None:

@@ -31,6 +31,10 @@ from adapterbank.errors import AdapterBankError, FetchError, InputError
 from adapterbank.integrations.mlflow.run_files import ARTIFACTS, ROOT, files_address
 
 DATABASE: Final = "mlflow.db"
+# What SQLite and MLflow say of a file that no retry makes whole.
+_DAMAGED: Final = ("DatabaseError", "Could not decode", "no such table", "unexpected state")
+# MLflow prints the traceback of each error that it passes on, which is ours to tell.
+logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
 # What a database's driver, a module, is called where it is installed from.
 _PACKAGES: Final = {
     "MySQLdb": "mysqlclient",
@@ -182,7 +186,8 @@ def reported(root: Path) -> Iterator[None]:
         uri, library = shown_uri(root), isinstance(error, (MlflowException, SQLAlchemyError))
         reason = next(iter(str(error).strip().splitlines()), "")
         reason = reason if library else f"{type(error).__name__}: {reason}"
-        fix = None if library and "DatabaseError" not in reason else _ANOTHER.format(DATABASE)
+        damaged = not library or any(words in reason for words in _DAMAGED)
+        fix = _ANOTHER.format(DATABASE) if damaged else None
         if _elsewhere(root):
             fix = "check MLFLOW_TRACKING_URI and that the server runs"
         if "out-of-date database schema" in str(error):
@@ -234,7 +239,7 @@ def _is_database(path: Path) -> bool:
     SQLite is asked: whoever else opens and closes the file drops the locks that this process has
     on it, and another process may then write into the middle of a transaction.
     """
-    if path.stat().st_size == 0:
+    if not path.is_file() or path.stat().st_size == 0:
         return False
     try:
         with closing(sqlite3.connect(path)) as connection:
