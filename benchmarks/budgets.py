@@ -3,9 +3,9 @@
     python -m benchmarks.budgets FOLDER… [--steps 20 100] [--seeds 0] [--method vapt] [--last 6]
 
 Each FOLDER has ``train800`` (or ``train``), ``val200`` (or ``val``) and ``test``, with a folder for
-each class. Two recipes start from the same head: ``now`` is the default, ``before`` the default of
-earlier releases, whose rates were absolute. Per cent of right answers: on validation images
-at the start, after the worst epoch and at the end, on test images at the start and at the end.
+each class. Two recipes start from heads that answer alike: ``now`` is the default, ``before`` the
+default of earlier releases, whose rates were absolute. Per cent of right answers: on validation
+images at the start, after the worst epoch and at the end, on test images at the start and the end.
 
 ``--last`` adapts the last blocks only, which is cheaper: those before them run bare.
 """

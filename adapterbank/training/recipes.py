@@ -32,7 +32,7 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-2
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
-    full_rate_steps: int | None = None  # fewer get less, by the square of their proportion
+    full_rate_steps: int | None = None  # fewer get less, by the cube of their proportion
     full_rate_epochs: int | None = None  # more get less in proportion
     weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -52,7 +52,7 @@ class Recipe:
 
         Few steps cannot mend what large ones break, and ``full_rate_steps`` of them can.
         """
-        return min(1.0, (steps / (self.full_rate_steps or steps)) ** 2)
+        return min(1.0, (steps / (self.full_rate_steps or steps)) ** 3)
 
     def rate(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Fraction of the learning rate at a step: linear warm-up, then a cosine to zero.

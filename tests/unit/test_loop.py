@@ -134,9 +134,9 @@ def test_twenty_steps_of_the_default_recipe_leave_every_tensor_near_its_start(me
         for name, tensor in before.items()
         if tensor.any()
     }
-    # AdamW moves a number by its rate at most, or little more: 0.13 of the scale in all.
-    assert max(moved.values()) < 0.2, moved
-    assert max(value for name, value in moved.items() if name.startswith("head.")) < 0.04, moved
+    # AdamW moves a number by its rate at most, or little more: 0.03 of the scale in all.
+    assert max(moved.values()) < 0.05, moved
+    assert max(value for name, value in moved.items() if name.startswith("head.")) < 0.01, moved
 
 
 @each_prompted
@@ -212,7 +212,7 @@ def test_a_trained_head_starts_from_ridge_softened_by_how_many_steps_it_has(
     start_head(model, DATA, fitted)
     torch.testing.assert_close(fitted.head.weight, ridge.weight * ridge.temperature)
     torch.testing.assert_close(many.head.weight, ridge.weight)
-    torch.testing.assert_close(few.head.weight, ridge.weight * ridge.temperature**0.75)
+    torch.testing.assert_close(few.head.weight, ridge.weight * ridge.temperature**0.875)
 
 
 def test_a_head_as_built_stays_as_built_at_a_rate_of_zero() -> None:

@@ -49,9 +49,9 @@ def test_without_a_warm_up_the_rate_falls_from_the_first_step() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "epochs", "full"),
-    [(10, 2, 0.04), (10, 5, 0.25), (10, 10, 1.0), (10, 40, 0.25), (50, 4, 1.0), (1, 20, 0.04)],
+    [(10, 2, 0.008), (10, 5, 0.125), (10, 10, 1.0), (10, 40, 0.25), (50, 4, 1.0), (1, 20, 0.008)],
 )
-def test_few_steps_are_smaller_by_their_square_and_many_epochs_in_proportion(
+def test_few_steps_are_smaller_by_their_cube_and_many_epochs_in_proportion(
     steps: int, epochs: int, full: float
 ) -> None:
     recipe = Recipe(full_rate_steps=100, full_rate_epochs=10, warm_up=0.5)
