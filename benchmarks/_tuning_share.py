@@ -115,7 +115,7 @@ def _heads(
         # From the same adapter each time, for the head is part of what it is looked up by.
         fresh = build_adapter(METHOD, {}, backbone.traits, len(data.classes), seed=0,
                               where="the benchmark").to(backbone.device)  # fmt: skip
-        _start_head(Storage(where), backbone, data, fresh, brief)
+        _start_head(Storage(where), backbone, data, fresh, brief, 0.0)
 
     def fit() -> None:
         shutil.rmtree(folder / "empty", ignore_errors=True)

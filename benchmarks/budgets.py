@@ -3,9 +3,9 @@
     python -m benchmarks.budgets FOLDER… [--steps 20 100] [--seeds 0] [--method vapt] [--last 6]
 
 Each FOLDER has ``train800`` (or ``train``), ``val200`` (or ``val``) and ``test``, with a folder for
-each class. Two recipes start from the same head: ``now`` is the default, ``before`` the default of
-earlier releases, whose rates were absolute. Per cent of right answers: on validation images
-at the start, after the worst epoch and at the end, on test images at the start and at the end.
+each class. Two recipes start from heads that answer alike: ``now`` is the default, ``before`` the
+default of earlier releases, whose rates were absolute. Per cent of right answers: on validation
+images at the start, after the worst epoch and at the end, on test images at the start and the end.
 
 ``--last`` adapts the last blocks only, which is cheaper: those before them run bare.
 """
@@ -30,7 +30,7 @@ from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Adapter
 from adapterbank.records import InputSpec, Traits
 from adapterbank.training.evaluation import evaluate
-from adapterbank.training.loop import start_head, train
+from adapterbank.training.loop import soften, start_head, train
 from adapterbank.training.recipes import RECIPES, Recipe
 from benchmarks._source import load_source
 
@@ -113,7 +113,8 @@ def run(
 ) -> tuple[float, ...]:
     """Train once: validation at the start, the worst and the end, test at the start and the end."""
     adapter = build_adapter(method, {}, backbone.traits, len(data.classes), seed=seed, where=method)
-    start_head(backbone, data, adapter)
+    softened = soften(recipe, settings, len(data.train))
+    start_head(backbone, data, adapter, softened=softened)
     val, test = (_right(backbone, adapter, data.split(name)) for name in ("val", "test"))
     result = train(backbone, data, adapter, recipe, settings, seed=seed)
     accuracies = [100 * epoch.val.accuracy for epoch in result.epochs]

@@ -37,7 +37,7 @@ from adapterbank.search.space import split_values
 from adapterbank.search.storage import Storage
 from adapterbank.training.checkpoint import FILE, Checkpointer, identify
 from adapterbank.training.code import code_digest
-from adapterbank.training.loop import start_head, train
+from adapterbank.training.loop import soften, start_head, train
 from adapterbank.training.recipes import find_recipe
 from adapterbank.training.sinks import Epoch
 
@@ -156,7 +156,8 @@ class _Configuration:
         )  # fmt: skip
         recipe = find_recipe(self._settings, brief.method)
         if recipe.head == "ridge" and not self._past:
-            _start_head(self._storage, backbone, data, adapter, brief)
+            softened = soften(recipe, self._settings, len(data.train))
+            _start_head(self._storage, backbone, data, adapter, brief, softened)
             recipe = replace(recipe, head="as_built")
         try:
             train(backbone, data, adapter, recipe, self._settings, seed=brief.seed,
@@ -190,7 +191,12 @@ def _report(epoch: Epoch) -> None:
 
 
 def _start_head(
-    storage: Storage, backbone: TimmViT, data: TrainingData, adapter: Adapter, brief: Brief
+    storage: Storage,
+    backbone: TimmViT,
+    data: TrainingData,
+    adapter: Adapter,
+    brief: Brief,
+    softened: float,
 ) -> None:
     """Start the head from ridge regression, or from what another trial's regression gave.
 
@@ -198,12 +204,13 @@ def _start_head(
     same features: their head is fitted once.
     """
     untrained = identify({"adapter": pack_adapter(adapter).hex()})
-    key = identify({"adapter": untrained, "data": brief.data, "device": str(backbone.device)})
+    where = {"data": brief.data, "device": str(backbone.device)}
+    key = identify({"adapter": untrained, "softened": softened, **where})
     name = f"{HEADS}/{key}.safetensors"
     state = _kept_head(storage, name, adapter)
     if state is None:
         adapter.to(backbone.device)
-        start_head(backbone, data, adapter)
+        start_head(backbone, data, adapter, softened=softened)
         head = {"weight": adapter.head.weight, "bias": adapter.head.bias}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
         storage.write(name, save_tensors(plain))

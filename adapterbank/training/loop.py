@@ -23,7 +23,7 @@ from adapterbank.records import Score
 from adapterbank.training.checkpoint import Checkpoint, Checkpointer, restore, states_of
 from adapterbank.training.evaluation import Evaluation, Progress, evaluate, extract_features
 from adapterbank.training.recipes import Recipe, build_optimizer
-from adapterbank.training.ridge import fit_ridge
+from adapterbank.training.ridge import USUAL_TEMPERATURE, fit_ridge
 from adapterbank.training.sinks import Epoch, Sink
 
 _LOWER_RATE = "lower train.learning_rate of the task in pipelines/params.yaml"
@@ -76,7 +76,8 @@ def train(  # noqa: PLR0913  # each is a choice of the caller's
     state = None if checkpoint is None else checkpoint.state
     with computing_with(settings.threads):
         if recipe.head == "ridge" and state is None:
-            start_head(backbone, data, adapter, progress)
+            softened = soften(recipe, settings, len(data.train))
+            start_head(backbone, data, adapter, progress, softened=softened)
         run = _Run(backbone, data, adapter, recipe, settings, seed)
         if state is not None:
             run.resume(state)
@@ -217,15 +218,39 @@ class _Run:
         return self.recipe.rate(step, self.steps, self.settings.epochs)
 
 
+def soften(recipe: Recipe, settings: TrainConfig, images: int) -> float:
+    """Return how far a head's start is softened: wholly where there are steps to sharpen it."""
+    steps = settings.epochs * -(-images // settings.batch_size)
+    return recipe.share(steps) if recipe.gradient else 0.0
+
+
 def start_head(
-    backbone: Backbone, data: TrainingData, adapter: Adapter, progress: Progress | None = None
+    backbone: Backbone,
+    data: TrainingData,
+    adapter: Adapter,
+    progress: Progress | None = None,
+    *,
+    softened: float = 0.0,
 ) -> None:
-    """Start the head from ridge regression on the features the untrained adapter gives."""
+    """Start the head from ridge regression on the features the untrained adapter gives.
+
+    Its logits are calibrated on images left out, so those of the images it is fitted to are too
+    sure to learn from: only the wrong ones still have a gradient.
+
+    Args:
+        backbone: frozen.
+        data: of which training images are looked at.
+        adapter: at its start; its head is changed in place.
+        progress: called with the images done.
+        softened: from 0, calibrated, to 1, at the usual temperature if that is lower.
+    """
     with torch.no_grad():
         features = extract_features(backbone, data.train, adapter.fold(), progress)
         ridge = fit_ridge(features, data.train.labels, len(data.classes))
-        adapter.head.weight.copy_(ridge.weight * ridge.temperature)
-        adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * ridge.temperature)
+        softest = min(1.0, USUAL_TEMPERATURE / ridge.temperature)
+        temperature = ridge.temperature * softest**softened
+        adapter.head.weight.copy_(ridge.weight * temperature)
+        adapter.head.bias.copy_((ridge.bias - ridge.bias.mean()) * temperature)
 
 
 def _state(adapter: Adapter) -> dict[str, Tensor]:

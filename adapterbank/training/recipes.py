@@ -32,13 +32,12 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-2
     per_batch_of: int | None = None  # linear scaling rule: rate × batch / this
-    full_rate_steps: int | None = None  # fewer get less in proportion
+    full_rate_steps: int | None = None  # fewer get less, by the cube of their proportion
     full_rate_epochs: int | None = None  # more get less in proportion
     weight_decay: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scales: Mapping[str, float] | None = None  # None: rates are absolute
     warm_up: float = 0.1  # fraction of the epochs
-    most_warm_up: int | None = None  # steps
     schedule: Literal["step", "epoch"] = "step"
     head: Literal["as_built", "ridge"] = "ridge"
     gradient: bool = True  # False: closed form only
@@ -48,18 +47,24 @@ class Recipe:
         scales = None if self.scales is None else dict(self.scales)
         return {**vars(self), "multipliers": dict(self.multipliers), "scales": scales}
 
+    def share(self, steps: int) -> float:
+        """Fraction of what there is to learn that this many steps are trusted with.
+
+        Few steps cannot mend what large ones break, and ``full_rate_steps`` of them can.
+        """
+        return min(1.0, (steps / (self.full_rate_steps or steps)) ** 3)
+
     def rate(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Fraction of the learning rate at a step: linear warm-up, then a cosine to zero.
 
-        Few steps cannot mend what large ones break, and images seen many times are learned by
-        heart: ``full_rate_steps`` and ``full_rate_epochs`` make the whole smaller there.
+        The whole is smaller where steps are few (:meth:`share`), and where images are seen many
+        times, which are learned by heart (``full_rate_epochs``).
 
         ``schedule="epoch"`` changes it once an epoch and starts at exactly zero, as the published
         recipe's trainer does.
         """
-        steps, full = epochs * steps_per_epoch, 1.0
-        if self.full_rate_steps is not None:
-            full = min(full, steps / self.full_rate_steps)
+        steps = epochs * steps_per_epoch
+        full = self.share(steps)
         if self.full_rate_epochs is not None:
             full = min(full, self.full_rate_epochs / epochs)
         if steps == 1:
@@ -69,7 +74,7 @@ class Recipe:
             total = float(epochs)
         else:
             total = float(steps)
-            now, warm = step + 1.0, min(self.warm_up * total, self.most_warm_up or math.inf)
+            now, warm = step + 1.0, self.warm_up * total
         if now < warm:
             return full * now / warm
         return full * 0.5 * (1.0 + math.cos(math.pi * (now - warm) / max(total - warm, 1.0)))
@@ -77,19 +82,29 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        # Keeps what the ridge start knows at any budget: see docs/figures.md. The head, whose many
-        # weights nearly cancel, follows slowly; what prompts learn, they learn in their base.
+        # Prompts and the projector, by which it learns, move by about their own scale in 100 steps.
+        # What pools and normalises image tokens starts where it should be: docs/figures.md.
         "default": Recipe(
-            learning_rate=3e-2,
+            learning_rate=4e-2,
             full_rate_steps=100,
             full_rate_epochs=10,
             multipliers=MappingProxyType(
-                {"base": 4.0, "prompts": 4.0, "head.weight": 0.1, "head.bias": 0.1}
+                {
+                    "first": 5.5,
+                    "base": 6.0,
+                    "prompts": 2.5,
+                    "down": 8.0,
+                    "up": 5.0,
+                    "norm_weight": 0.25,
+                    "norm_bias": 0.25,
+                    "bias": 0.25,
+                    "alpha": 1.5,
+                    "head.weight": 1.5,
+                    "head.bias": 0.25,
+                }
             ),
             # Normalised tokens have scale one; a weighting of P patches has about 1 / P.
-            scales=MappingProxyType({"alpha": 0.05, "up": 0.03}),
-            warm_up=0.5,
-            most_warm_up=100,
+            scales=MappingProxyType({"alpha": 0.05, "up": 0.05}),
         ),
         # arXiv 2501.18936: SGD, momentum 0.9, base rate × batch / 256, 10 of 100 epochs warm-up.
         # The published searches run over ten rates and four decays; these are one setting of it.
