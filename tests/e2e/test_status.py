@@ -217,8 +217,7 @@ def kept(database: Path) -> object:
 STATEMENTS = {
     "half": "DROP TABLE model_versions",
     "older": "UPDATE alembic_version SET version_num = '451aebb31d03'",
-    "rows": "UPDATE experiments SET name = CAST(x'ff41' AS TEXT) WHERE experiment_id ="
-    " (SELECT max(experiment_id) FROM experiments)",
+    "rows": "UPDATE registered_models SET description = CAST(x'ff41' AS TEXT)",
 }
 
 
