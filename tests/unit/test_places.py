@@ -93,7 +93,7 @@ def test_an_open_registry_that_was_moved_says_so_to_readers(
         with pytest.raises(InputError, match="no such folder") as caught:
             ask()
         assert str(registry.root) in caught.value.message
-    with pytest.raises(IntegrityError, match="No such file or directory"):
+    with pytest.raises(IntegrityError, match="is not here"):
         registry.read(version)
     assert _is_sound(Registry.open(tmp_path / "moved"))
 
