@@ -134,7 +134,7 @@ def test_verify_tells_first_of_a_backbone_that_is_not_what_versions_were_trained
     kind = "damaged" if bank.registry.backbone_weights.exists() else "absent"
     assert (problem.kind, problem.task) == (kind, None)
     assert problem.path == bank.registry.backbone_weights
-    assert (problem.fix or "").startswith("adapterbank backbone fetch")
+    assert "adapterbank backbone fetch" in (problem.fix or "")
     assert bank.registry.verify("bugs@1") == (problem,)
     with pytest.raises(AdapterBankError):
         moves.register(bank, bank.root / "made", "bugs")
