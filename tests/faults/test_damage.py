@@ -183,7 +183,7 @@ def test_a_damaged_version_is_refused_by_name_and_all_others_answer_the_same(
         (found,) = running.predict([PICTURE], task=ref)
         assert (found.digest, found.top_k) == (digest, top_k)
     assert answers(registry) == sound[1]
-    assert {p.task for p in registry.verify() if p.kind == "damaged"} == {"bugs"}
+    assert {p.task for p in registry.verify() if p.kind in {"damaged", "absent"}} == {"bugs"}
     assert registry.verify("colours") == ()
 
 
@@ -203,7 +203,9 @@ def test_a_damaged_alias_file_stops_its_task_alone(
         path.mkdir()
     with pytest.raises(IntegrityError, match=r"aliases/bugs\.json") as caught:
         Predictor(registry).predict([PICTURE], task="bugs@1")
-    assert caught.value.fix == "git checkout HEAD -- registry/aliases/bugs.json"
+    conflict = content == b"<<<<<<< HEAD\n"
+    restore = "git checkout HEAD -- registry/aliases/bugs.json"
+    assert caught.value.fix == ("adapterbank merge-aliases" if conflict else restore)
     (found,) = Predictor(registry).predict([PICTURE], task="colours")
     assert (found.digest, found.top_k) == sound[1]["colours"]
     assert registry.tasks() == ("bugs", "colours")

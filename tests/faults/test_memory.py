@@ -45,8 +45,8 @@ except IntegrityError as error:
 @pytest.mark.parametrize(
     ("kind", "mib", "says"),
     [
-        ("empty", 800, "classes.0: "),  # 30 MB, parsed; as many errors took 4 GB
-        ("short", 800, "at most 100000 items"),
+        ("empty", 800, "more than 500,000 objects"),  # 30 MB; as many errors took 4 GB
+        ("short", 800, "more than 500,000 objects"),
         ("long", 10, "more than the 33,554,432 allowed"),  # 100 MB: it is not
         ("header", 10, "a header of 90,000,001"),  # parsed, it took 1.9 GB
     ],
