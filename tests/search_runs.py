@@ -152,7 +152,7 @@ class Search:
 
         A shell may stand above it, and what it forks bears its title until it is something else.
         """
-        words = f"stage tune {TASK}"  # as dvc.yaml has it
+        words = f"stage tune tune@{TASK}"  # as DVC names the stage
         found = {
             one.pid: one
             for one in self.processes()
