@@ -262,11 +262,7 @@ def _ask(root: Path, *words: str, listed: str | None = None) -> str:
 
 def _git(root: Path, *words: str) -> str | None:
     """Return what a git command prints, or None if it cannot answer."""
-    program = shutil.which("git")
-    if program is None or not root.is_dir():
-        return None
     try:
-        ran = _run(program, "-C", str(root), *words)
-    except (OSError, subprocess.TimeoutExpired):
+        return _ask(root, *words).strip()
+    except AdapterBankError:
         return None
-    return ran.stdout.strip() if ran.returncode == 0 else None
