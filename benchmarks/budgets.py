@@ -13,7 +13,6 @@ images at the start, after the worst epoch and at the end, on test images at the
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from adapterbank.backbones.base import Backbone, Groups
 from adapterbank.backbones.loading import load
 from adapterbank.backbones.sources import fetch
 from adapterbank.config.bank import Limits, TrainConfig
-from adapterbank.data.base import Split, TaskData
+from adapterbank.data.base import Split, TaskData, image_digests
 from adapterbank.inference.artifact import build_adapter
 from adapterbank.methods.base import Adapter
 from adapterbank.records import InputSpec, Traits
@@ -76,7 +75,7 @@ class LastBlocks:
 
     def embed(self, images: Tensor) -> Tensor:
         """Run the blocks that nothing adapts, once for each image."""
-        keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
+        keys = image_digests(images.cpu())
         new = [row for row, key in enumerate(keys) if key not in self._tokens]
         if new:
             tokens = self._whole.embed(images[new])

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +50,11 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """Of the pixels of each image, see :func:`pixel_digest`; hashed once."""
+        return image_digests(self.images)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from adapterbank.bank.bank import RUN, Bank, write_json
 from adapterbank.bank.features import SplitLogits, frozen_split, keep_logits
 from adapterbank.bank.plan import Plan, plan_of
 from adapterbank.config.bank import PARAMS, TrainConfig
-from adapterbank.data.base import Split, TaskData, image_digests
+from adapterbank.data.base import Split, TaskData
 from adapterbank.data.store import load_task, stored_digest
 from adapterbank.errors import TrainingDiverged
 from adapterbank.inference.artifact import adapter_digest, build_adapter, libraries, pack_trained
@@ -315,8 +315,8 @@ def _write(
 def _seen_digests(training: Training) -> tuple[bytes, ...]:
     """Digests of the images that decided the weights, or the hyper-parameters by a search."""
     data, searched = training.data, training.plan.winner is not None
-    val = image_digests(data.val.images) if searched or training.plan.refit else ()
-    return (*image_digests(data.train.images), *val)
+    val = data.val.digests if searched or training.plan.refit else ()
+    return (*data.train.digests, *val)
 
 
 def _keep_last_good(bank: Bank, task: str, error: TrainingDiverged) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterbank.data.base import TaskData, image_digests
+from adapterbank.data.base import TaskData
 from adapterbank.registry.adapter_config import AdapterConfig
 from adapterbank.registry.manifest import check_some
 from adapterbank.registry.seen import SEEN, parse_seen
@@ -66,7 +66,7 @@ def learned_images(version: Version, config: AdapterConfig, data: TaskData, dige
     seen = parse_seen(files[SEEN], where=f"{version}/{SEEN}") if stated else frozenset()
     by_val = config.train.get("fit") == "train+val" or "search" in config.train
     if by_val and config.data.digest == digest:
-        seen |= frozenset(image_digests(data.val.images))
+        seen |= frozenset(data.val.digests)
     return Learned(digests=seen, stated=stated)
 
 
@@ -95,7 +95,7 @@ def fresh_images(
     others: list[Fresh] = []
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     for split in splits:
-        digests = image_digests(data.split(split).images)
+        digests = data.split(split).digests
         unserved = np.array([d not in served for d in digests], dtype=bool)
         unseen = unserved & np.array([d not in challenger.digests for d in digests], dtype=bool)
         found.append(Fresh(split=split, rows=unseen))
