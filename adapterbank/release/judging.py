@@ -128,7 +128,7 @@ class Judge:
             calibration_error=None if calibration is None else calibration.error,
             calibration_interval=None if calibration is None else calibration.interval,
             bytes=sizes[ADAPTER_MODEL],
-            latency=None if gates.max_latency is None else self._latency(newest),
+            latency=None if gates.max_latency is None else self._latency(challenger),
         )
         verdict = _compare(gates, verdict, compared, answers)
         failures = find_failures(gates, verdict)
@@ -210,10 +210,10 @@ class Judge:
                 return verdict
         return None
 
-    def _latency(self, version: Version) -> float:
+    def _latency(self, contender: Contender) -> float:
         backbone = self.predictor.backbone
-        _, loaded = self.predictor.load(f"{version.task}@{version.version}")
-        return round(relative_latency(backbone, loaded.folded, blank_images(backbone)), 4)
+        folded = contender.loaded.folded
+        return round(relative_latency(backbone, folded, blank_images(backbone)), 4)
 
 
 def _compare(
@@ -223,13 +223,14 @@ def _compare(
     verdict = replace(verdict, challenger_val=answers[0].score)
     if len(compared) == 1:
         return verdict
-    known, champion = compared[-1].classes, answers[-1]
+    before, champion = compared[-1].classes, answers[-1]
     verdict = replace(
         verdict,
         champion_val=champion.score,
-        classes=class_change(known, compared[0].classes, champion.truth, champion.said),
+        classes=class_change(before, compared[0].classes, champion.truth, champion.said),
     )
-    rows = np.isin(champion.truth, known)
+    known = frozenset(before)  # of very many classes and images, numpy's isin takes seconds
+    rows = np.array([name in known for name in champion.truth], dtype=bool)
     if rows.sum() < gates.min_images:
         reason = f"max_regression: the champion knows the classes of {rows.sum()} images only"
         return replace(verdict, not_judged=(*verdict.not_judged, reason))
